@@ -1,0 +1,21 @@
+"""What every test of the suite shares: threads, seeds, and the folder of real files."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+torch.set_num_threads(1)  # the run is parallel by process (pytest-xdist)
+settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True)
+settings.load_profile("suite")
+
+
+@pytest.fixture(scope="session")
+def data_dir() -> Path:
+    """The folder of real checkpoints, tokenizers and templates, from NANOLLAMA_DATA."""
+    folder = os.environ.get("NANOLLAMA_DATA")
+    if not folder:
+        pytest.skip("NANOLLAMA_DATA is not set: this check needs the folder of real checkpoints and tokenizers")
+    return Path(folder)

@@ -1,0 +1,115 @@
+"""The key/value cache, and the view of it that one call of the model has.
+
+Each token has a position, and everything follows from positions: position p lives in slot p mod size, a query at position q
+may see the keys at positions q-W+1 … q, and every row of a batch counts its own positions from 0. A layer with a sliding
+window W (the current key counts: transformers, Mistral; the other camp sees W+1) keeps a ring of W slots and no more.
+"""
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from nanollama.config import ModelConfig
+from nanollama.errors import NanollamaError
+
+BUCKET = 64  # attention reads whole buckets of slots, so that shapes change every 64th token, not with every one
+
+
+def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
+    """Which keys each query may see: positions [B, T] and [B, S] (-1: no token there) → bool [B, 1, T, S]."""
+    distance = queries[:, :, None] - keys[:, None, :]
+    allowed = (distance >= 0) & (keys[:, None, :] >= 0)
+    if window is not None:
+        allowed &= distance < window
+    allowed |= queries[:, :, None] < 0  # a padded query sees anything: its result is unused, but must not be NaN
+    return allowed[:, None]
+
+
+class LayerCache:
+    """Keys and values of one layer: [B, K, size + 1, D]; the last slot takes what nobody may read (padding)."""
+
+    def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
+        self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: 0 · an uninitialised NaN would be NaN
+        self.v = torch.zeros(shape, dtype=dtype, device=device)
+
+    def append(self, k: Tensor, v: Tensor, view: "View") -> tuple[Tensor, Tensor]:
+        """Store this call's k, v [B, K, T, D]; return the keys and values that `view.allowed` speaks of [B, K, S, D]."""
+        if view.starts_empty:
+            seen = k, v
+        elif view.reads_new_keys:  # a ring would lose keys that this call's first queries still need
+            seen = torch.cat((self.k[:, :, :-1], k), 2), torch.cat((self.v[:, :, :-1], v), 2)
+        else:
+            seen = self.k[:, :, : view.extent], self.v[:, :, : view.extent]
+        self.write(k, v, view)
+        return seen
+
+    def write(self, k: Tensor, v: Tensor, view: "View") -> None:
+        """Put every token into its slot."""
+        self.k[view.rows, :, view.slots] = k.transpose(1, 2)
+        self.v[view.rows, :, view.slots] = v.transpose(1, 2)
+
+
+class View:
+    """What one call of the model sees in the layers of one window size: where its tokens go and which keys they may use."""
+
+    def __init__(self, positions: Tensor, window: int | None, cache: "KVCache | None", device: torch.device) -> None:
+        """`positions` int64 [B, T] on the CPU, -1 for padding; `cache` None: the call sees itself only."""
+        T = positions.shape[1]
+        self.window, self.device, self.positions = window, device, positions
+        self.starts_empty = cache is None or max(cache.lengths) == 0
+        in_order = bool((positions == torch.arange(T)).all())
+        self.causal = self.starts_empty and in_order and (window is None or T <= window)
+        self.reads_new_keys = self.starts_empty or (window is not None and T > 1)
+        self.key_positions = positions
+        if cache is not None:
+            self._place(cache)
+
+    def _place(self, cache: "KVCache") -> None:
+        """Slots of this call's tokens, and the positions of all keys that can be read afterwards."""
+        size = cache.size(self.window)
+        held = cache.positions[self.window]
+        newest = self.positions.max(1, keepdim=True).values
+        kept = (self.positions >= 0) & (self.positions > newest - size)  # a ring keeps the last `size` tokens of a call
+        slots = torch.where(kept, self.positions % size, size)
+        before = held[:, :size].clone()
+        held.scatter_(1, slots, torch.where(kept, self.positions, -1))
+        longest = max(*cache.lengths, int(newest.max()) + 1)
+        self.extent = min(size, -(-longest // BUCKET) * BUCKET)
+        if self.reads_new_keys:
+            self.key_positions = self.positions if self.starts_empty else torch.cat((before, self.positions), 1)
+        else:
+            self.key_positions = held[:, : self.extent].clone()
+        self.slots = slots.to(self.device)
+        self.rows = torch.arange(len(slots), device=self.device)[:, None]
+
+    @cached_property
+    def allowed(self) -> Tensor:
+        """The mask, bool [B, 1, T, S] on the model's device."""
+        return visible(self.positions.to(self.device), self.key_positions.to(self.device), self.window)
+
+
+class KVCache:
+    """Preallocated keys and values of every layer for `batch` rows of at most `max_len` tokens.
+
+    `lengths` counts the tokens of each row, on the host. Rows are independent: each continues at its own length.
+    """
+
+    def __init__(
+        self, config: ModelConfig, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        if batch < 1 or max_len < 1:
+            raise NanollamaError(f"a cache for {batch} rows of {max_len} tokens: both must be at least 1")
+        self.batch, self.max_len = batch, max_len
+        self.lengths = [0] * batch
+        K, D = config.num_key_value_heads, config.head_dim
+        self.positions = {w: torch.full((batch, self.size(w) + 1), -1) for w in set(config.windows)}  # of every slot
+        self.layers = [LayerCache((batch, K, self.size(w) + 1, D), dtype, torch.device(device)) for w in config.windows]
+
+    def size(self, window: int | None) -> int:
+        """Slots of a layer with this window."""
+        return self.max_len if window is None else min(window, self.max_len)
+
+    def advance(self, positions: Tensor) -> None:
+        """Count the tokens of a call; positions int64 [B, T] on the CPU, -1 for padding."""
+        self.lengths = [max(n, p + 1) for n, p in zip(self.lengths, positions.max(1).values.tolist(), strict=True)]

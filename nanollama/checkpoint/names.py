@@ -1,0 +1,107 @@
+"""From the tensors a checkpoint stores to the parameters of our Transformer: renamed, split, transposed; nothing copied.
+
+Strict: a tensor that is missing, left over, of another shape or stored twice is an error. (Loading what fits and keeping
+random numbers for the rest gives a model that talks, wrongly.)
+"""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from nanollama.config import ModelConfig
+from nanollama.errors import NanollamaError
+from nanollama.families import Family
+
+# Buffers that old files carry and every runtime computes anew: causal masks (GPT-2) and rotary frequencies (Llama 1).
+STORED_BUFFERS = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
+
+
+def runtime_tensors(config: ModelConfig, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A checkpoint's tensors under our names, as views of the stored ones."""
+    ours: dict[str, Tensor] = {}
+    for name, tensor in stored.items():
+        if STORED_BUFFERS.search(name):
+            continue
+        for part, piece in split(config, rename(config.family, name), tensor):
+            if part in ours:
+                raise NanollamaError(f"the checkpoint stores {part} twice (the second time as {name}); remove one of them")
+            ours[part] = piece
+    return ours
+
+
+def rename(family: Family, name: str) -> str:
+    """A stored name in our spelling: rules that begin with a dot apply anywhere, the others to the beginning."""
+    for old, new in family.renames:
+        if old.startswith("."):
+            name = name.replace(old, new)
+        elif name.startswith(old):
+            name = new + name.removeprefix(old)
+    return name
+
+
+def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
+    """Take a fused tensor apart along its rows (after turning GPT-2's [in, out] matrices); others stay whole."""
+    if config.family.transposed and name.startswith("layers.") and tensor.ndim == 2:
+        tensor = tensor.T
+    for fused, parts in (config.family.fused or {}).items():
+        if f".{fused}." in name:
+            rows = [rows_of(config, part) for part in parts]
+            if tensor.ndim == 0 or len(tensor) != sum(rows):
+                raise NanollamaError(
+                    f"{name} has shape {list(tensor.shape)}; config.json makes it {' + '.join(map(str, rows))} rows "
+                    f"({', '.join(p.rsplit('.')[-1] for p in parts)}). The config belongs to another checkpoint"
+                )
+            pieces = tensor.split(rows)
+            return [(name.replace(fused, part), piece) for part, piece in zip(parts, pieces, strict=True)]
+    return [(name, tensor)]
+
+
+def rows_of(config: ModelConfig, part: str) -> int:
+    """Output size of one part of a fused matrix."""
+    if part.startswith("mlp."):
+        return config.intermediate_size
+    heads = config.num_attention_heads if part.endswith("q_proj") else config.num_key_value_heads
+    return heads * config.head_dim
+
+
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+    """Raise unless both hold the same names with the same shapes and every tensor is of a floating-point dtype."""
+    missing = [name for name in expected if name not in found]
+    extra = [name for name in found if name not in expected]
+    if missing or extra:
+        raise NanollamaError(
+            f"the checkpoint does not fit config.json: {len(missing)} tensors missing{some(missing)}, "
+            f"{len(extra)} not of this model{some(extra)}. Check that both files are of the same model and complete"
+        )
+    for name, tensor in found.items():
+        if tensor.shape != expected[name].shape:
+            raise NanollamaError(
+                f"{name} has shape {list(tensor.shape)}, but config.json makes it {list(expected[name].shape)}; "
+                "the config belongs to another checkpoint"
+            )
+        if not tensor.is_floating_point() or tensor.element_size() == 1:
+            raise NanollamaError(
+                f"{name} is stored as {str(tensor.dtype).removeprefix('torch.')}; expected float64, float32, bfloat16 or "
+                "float16. Quantized safetensors are not supported"
+            )
+
+
+def some(names: list[str]) -> str:
+    """The first names of a list in brackets, or nothing."""
+    return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
+
+
+def share_tied_head(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+    """A tied head is the embedding itself, one tensor; a file that stores both must store the same numbers."""
+    embedding = tensors.get("embed_tokens.weight")
+    if not config.tie_word_embeddings or embedding is None:
+        return
+    head = tensors.get("lm_head.weight", embedding)
+    if head.shape != embedding.shape or not torch.equal(head, embedding):
+        raise NanollamaError(
+            "config.json says tie_word_embeddings, but the checkpoint stores an lm_head.weight that differs from the "
+            "embedding; set tie_word_embeddings to false if the head is meant to be its own"
+        )
+    tensors["lm_head.weight"] = embedding

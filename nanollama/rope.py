@@ -1,0 +1,121 @@
+"""Rotary position embeddings (RoFormer, arXiv 2104.09864) and the ways to stretch them beyond the trained length.
+
+Contested conventions, decided here once:
+
+* *Pairing.* Dimension j is rotated together with dimension j + dim/2, as Hugging Face checkpoints store it. The other camp
+  (the RoFormer paper, Meta's own files, GGUF's `llama`) pairs neighbours 2j and 2j+1; the rows of q_proj and k_proj differ.
+* *Length.* "dynamic" and "longrope" have frequencies that depend on the length of the sequence. Keys are cached rotated,
+  so one length must hold for the life of a cache: its `max_len`, as in llama.cpp and vLLM. Without a cache it is the number
+  of positions of the call, as in transformers (which recomputes everything when a sequence crosses the original length).
+* *Precision.* Angles are computed in float64 on the CPU: position 100,000 times a float32 frequency is wrong in the third digit.
+"""
+
+import functools
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """One set of frequencies. `dim` is the number of rotated dimensions of a head (even, at most head_dim)."""
+
+    dim: int
+    theta: float
+    rope_type: str = "default"
+    factor: float = 1.0
+    original_length: int = 0  # the trained length ("dynamic": max_position_embeddings)
+    attention_factor: float = 1.0  # multiplies cos and sin, so q·k grows by its square
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+    truncate: bool = True
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+
+    @property
+    def depends_on_length(self) -> bool:
+        """Whether the frequencies change with the length of the sequence."""
+        return self.rope_type in ("dynamic", "longrope")
+
+
+def default_frequencies(theta: float, dim: int) -> Tensor:
+    """theta^(-2j/dim) for j = 0 … dim/2-1: radians per position, float64 [dim/2]."""
+    return theta ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
+
+
+def linear_frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """Position interpolation (arXiv 2306.15595): every position divided by `factor`."""
+    return default_frequencies(rope.theta, rope.dim) / rope.factor
+
+
+def dynamic_frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """Dynamic NTK: theta grows with the length once it passes the trained one, so the slowest wave just fits."""
+    stretch = rope.factor * max(length, rope.original_length) / rope.original_length - (rope.factor - 1)
+    return default_frequencies(rope.theta * stretch ** (rope.dim / (rope.dim - 2)), rope.dim)
+
+
+def llama3_frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """Llama 3.1: long waves are slowed by `factor`, short ones kept, those between interpolated by turns per context."""
+    freq = default_frequencies(rope.theta, rope.dim)
+    turns = rope.original_length * freq / (2 * math.pi)  # rotations within the trained length
+    keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
+    keep = keep.clamp(0, 1)
+    return keep * freq + (1 - keep) * freq / rope.factor
+
+
+def yarn_frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """YaRN (arXiv 2309.00071): a linear ramp over dimensions from kept (fast) to slowed by `factor` (slow)."""
+    freq = default_frequencies(rope.theta, rope.dim)
+
+    def dimension(turns: float) -> float:  # at which j a wave makes so many turns within the trained length
+        return rope.dim * math.log(rope.original_length / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
+
+    low, high = dimension(rope.beta_fast), dimension(rope.beta_slow)
+    if rope.truncate:
+        low, high = math.floor(low), math.ceil(high)
+    low, high = max(low, 0), min(high, rope.dim - 1)
+    width = high - low if high != low else 0.001
+    slow = ((torch.arange(rope.dim // 2, dtype=torch.float64, device="cpu") - low) / width).clamp(0, 1)
+    return (1 - slow) * freq + slow * freq / rope.factor
+
+
+def longrope_frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """LongRoPE (arXiv 2402.13753): one searched divisor per frequency, one list up to the trained length, one beyond."""
+    divisors = rope.long_factor if length > rope.original_length else rope.short_factor
+    return default_frequencies(rope.theta, rope.dim) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
+
+
+FREQUENCIES = {
+    "default": lambda rope, length: default_frequencies(rope.theta, rope.dim),
+    "linear": linear_frequencies,
+    "dynamic": dynamic_frequencies,
+    "llama3": llama3_frequencies,
+    "yarn": yarn_frequencies,
+    "longrope": longrope_frequencies,
+}
+
+
+@functools.lru_cache(maxsize=256)
+def frequencies(rope: RopeConfig, length: int) -> Tensor:
+    """Radians per position of each rotated pair, float64 [dim/2]; `length` matters to length-dependent types only."""
+    return FREQUENCIES[rope.rope_type](rope, length)
+
+
+def rotary_tables(rope: RopeConfig, positions: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+    """cos and sin of every angle: positions int64 [B, T] on the CPU, one length per row → float64 [B, 1, T, dim/2]."""
+    rows = [frequencies(rope, length if rope.depends_on_length else 0) for length in lengths]
+    freq = rows[0] if not rope.depends_on_length else torch.stack(rows)[:, None]
+    angles = (positions[..., None].double() * freq)[:, None]
+    return angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair (j, j + dim/2) of x [B, H, T, D] by its angle; cos, sin [B, 1, T, dim/2]; dims beyond `dim` pass."""
+    dim = 2 * cos.shape[-1]
+    a, b = x[..., : dim // 2].to(cos.dtype), x[..., dim // 2 : dim].to(cos.dtype)
+    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
+    return turned if dim == x.shape[-1] else torch.cat((turned, x[..., dim:]), -1)
