@@ -35,8 +35,10 @@ def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Trans
     check_tensors(model.state_dict(), tensors)
     target = pick_device(device)
     wanted = pick_dtype(dtype, config, tensors["embed_tokens.weight"].dtype, target)
-    moved: dict[int, torch.Tensor] = {}  # by address, so that a tied head stays one tensor
-    state = {name: moved.setdefault(tensor.data_ptr(), tensor.to(target, wanted)) for name, tensor in tensors.items()}
+    tied = tensors["lm_head.weight"] is tensors["embed_tokens.weight"]
+    state = {n: tensor.to(target, wanted) for n, tensor in tensors.items() if not (tied and n == "lm_head.weight")}
+    if tied:  # one tensor, not two equal ones
+        state["lm_head.weight"] = state["embed_tokens.weight"]
     model.load_state_dict(state, assign=True)
     return model.eval()
 

@@ -7,7 +7,7 @@ from nanollama.cache import KVCache, View
 from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
 from nanollama.layers import Block, Rotation, at_least_float32, make_norm, softcap
-from nanollama.rope import rotary_tables
+from nanollama.rope import RopeConfig, Rotary
 
 
 class Transformer(nn.Module):
@@ -19,6 +19,8 @@ class Transformer(nn.Module):
         self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
         if config.learned_positions:
             self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each kind of rotation once
+        self.rotary = nn.ModuleList(Rotary(rope) for rope in self.ropes if rope)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
@@ -93,10 +95,10 @@ class Transformer(nn.Module):
         """cos and sin for every layer; layers with the same frequencies share them."""
         lengths = [cache.max_len] * len(positions) if cache is not None else (positions.max(1).values + 1).tolist()
         wide = at_least_float32(self.dtype)
-        tables = {None: None} | {
-            rope: tuple(t.to(self.device, wide) for t in rotary_tables(rope, positions, lengths))
-            for rope in set(self.config.ropes) - {None}
-        }
+        tables: dict[RopeConfig | None, Rotation] = {None: None}
+        for rope, rotary in zip(self.ropes, self.rotary, strict=True):
+            cos, sin = rotary(positions, lengths)
+            tables[rope] = cos.to(self.device, wide), sin.to(self.device, wide)
         return [tables[rope] for rope in self.config.ropes]
 
     def views(self, positions: Tensor, cache: KVCache | None) -> list[View]:

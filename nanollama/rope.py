@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,21 @@ def frequencies(rope: RopeConfig, length: int) -> Tensor:
     return FREQUENCIES[rope.rope_type](rope, length)
 
 
-def rotary_tables(rope: RopeConfig, positions: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
-    """cos and sin of every angle: positions int64 [B, T] on the CPU, one length per row → float64 [B, 1, T, dim/2]."""
-    rows = [frequencies(rope, length if rope.depends_on_length else 0) for length in lengths]
-    freq = rows[0] if not rope.depends_on_length else torch.stack(rows)[:, None]
-    angles = (positions[..., None].double() * freq)[:, None]
-    return angles.cos() * rope.attention_factor, angles.sin() * rope.attention_factor
+class Rotary(nn.Module):
+    """The angles of every position; a module without weights, so that a hook can see what it computes."""
+
+    def __init__(self, rope: RopeConfig) -> None:
+        super().__init__()
+        self.rope = rope
+
+    def forward(self, positions: Tensor, lengths: list[int]) -> tuple[Tensor, Tensor]:
+        """positions int64 [B, T] on the CPU, one sequence length per row → cos, sin float64 [B, 1, T, dim/2]."""
+        if self.rope.depends_on_length:
+            freq = torch.stack([frequencies(self.rope, length) for length in lengths])[:, None]
+        else:
+            freq = frequencies(self.rope, 0)
+        angles = (positions[..., None].double() * freq)[:, None]
+        return angles.cos() * self.rope.attention_factor, angles.sin() * self.rope.attention_factor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:

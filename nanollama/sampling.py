@@ -234,14 +234,14 @@ def greedy(logits: Tensor) -> Tensor:
 
 
 def uniform(generator: torch.Generator) -> float:
-    """The next number of a request's own CPU generator, in (0, 1]: the same for every device and every batch."""
+    """The next number of a request's own CPU generator, in [2^-53, 1]: the same for every device and every batch."""
     return 1.0 - float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def draw(logits: Tensor, u: float) -> Tensor:
-    """Inverse CDF: int64 [B], the first token at which the probabilities, summed by id, reach u in (0, 1].
+    """Inverse CDF: int64 [B], the first token at which the probabilities, summed by id, reach u in [2^-53, 1].
 
-    A token of probability 0 is never drawn, although a parallel scan may round: its sum is set to 0, and u > 0.
+    A token of probability 0 is never drawn, although a parallel scan may round: its sum is set to 0, and u is not.
     """
     probs = logits.softmax(-1)
     cdf = probs.cumsum(-1).masked_fill(probs == 0, 0.0)
@@ -268,7 +268,7 @@ def no_choice(logits: Tensor, params: SamplingParams) -> str:
     nan, high, low = (int(test(logits).sum()) for test in (torch.isnan, torch.isposinf, torch.isneginf))
     absolute = sum(math.isinf(value) for value in params.logit_bias.values())
     return (
-        f"no token can be chosen: {nan} NaN, {high} +inf and {low} -inf among {logits.shape[-1]} logits, and logit_bias "
-        f"bans or forces {absolute} tokens; expected a largest logit that is finite. If the logits are at fault, check "
-        "the weights or use a dtype with a wider range than float16; otherwise let logit_bias leave a token"
+        f"no token can be chosen: {nan} NaN, {high} +inf and {low} -inf among {logits.shape[-1]} logits, and "
+        f"logit_bias bans or forces {absolute} tokens; expected a largest logit that is finite. If the logits are at fault, "
+        "check the weights or use a dtype with a wider range than float16; otherwise let logit_bias leave a token"
     )

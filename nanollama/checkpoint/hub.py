@@ -33,8 +33,8 @@ WANTED = [
 # Patterns cross folders, and some repositories hold the same weights again for other programs.
 UNWANTED = ["*/*.safetensors", "consolidated*.safetensors"]
 
-_ID = re.compile(r"[A-Za-z0-9_][\w.-]*/[A-Za-z0-9_][\w.-]*", re.ASCII)
-_REVISION = re.compile(r"[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)*", re.ASCII)  # it becomes part of a cache path
+_NAME = r"[A-Za-z0-9_][\w.-]*"
+_ID = re.compile(rf"({_NAME}/{_NAME})(?:@({_NAME}(?:/{_NAME})*))?", re.ASCII)  # both become part of a cache path
 _FILE = re.compile(r".*\.(safetensors|gguf|bin|pth?|json)", re.IGNORECASE)
 
 
@@ -47,8 +47,8 @@ def resolve(
 ) -> Path:
     """The local path of a model: `source` itself if it exists, else the cached download of the id `org/name[@revision]`.
 
-    revision: branch, tag or commit (default: main). cache_dir: default is the hub client's, see HF_HOME and
-    HF_HUB_CACHE. offline: True never touches the network; None does what HF_HUB_OFFLINE says.
+    revision: branch, tag or commit, default main. cache_dir: default is the hub client's (HF_HUB_CACHE, HF_HOME).
+    offline: True never touches the network, None does what HF_HUB_OFFLINE says.
     """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
@@ -56,12 +56,65 @@ def resolve(
         if revision is not None:
             raise NanollamaError(f"{text} is a local path, which has no revision {quote(revision)}: leave it out")
         return path
-    name, _, pinned = text.partition("@")
-    if not _ID.fullmatch(name) or _FILE.fullmatch(name):
-        raise NanollamaError(f"{quote(text)} does not exist: expected a local path or a hub id, org/name[@revision]")
-    if pinned and revision not in (None, pinned):
-        raise NanollamaError(f"{quote(text)} and revision {quote(revision)} disagree: give one of them")
-    revision = pinned or revision or "main"
-    if not _REVISION.fullmatch(revision):
-        raise NanollamaError(f"revision {quote(revision)} is not a branch, tag or commit name")
-    return _download(name, revision, cache_dir, offline)
+    found = _ID.fullmatch(text if revision is None else f"{text}@{revision}")
+    if not found or _FILE.fullmatch(text) or ".." in text:
+        what = quote(text) if revision is None else f"{quote(text)} at revision {quote(revision)}"
+        raise NanollamaError(f"{what} does not exist: expected a local path or a hub id, org/name or org/name@revision")
+    return _download(found[1], found[2] or "main", cache_dir, offline)
+
+
+def _download(name: str, revision: str, cache_dir: str | os.PathLike[str] | None, offline: bool | None) -> Path:
+    from huggingface_hub import constants, snapshot_download  # 0.15 s that a local path need not pay
+
+    cache = Path(cache_dir or constants.HF_HUB_CACHE)
+    offline = constants.HF_HUB_OFFLINE if offline is None else offline
+    try:
+        folder = snapshot_download(
+            name,
+            revision=revision,
+            cache_dir=cache,
+            local_files_only=offline,
+            allow_patterns=WANTED,
+            ignore_patterns=UNWANTED,
+        )
+    except Exception as error:  # which HTTP library's exceptions escape depends on the client's version
+        reason = _explain(error, name, revision, offline)
+        raise NanollamaError(f"{reason} (hub: {constants.ENDPOINT}, cache: {cache})") from error
+    if not any(Path(folder).glob("*.safetensors")):
+        raise NanollamaError(
+            f"{name} holds no safetensors file at its top level, and other weights are not downloaded: choose a "
+            f"repository with safetensors, or convert this one and give the folder (downloaded: {folder})"
+        )
+    return Path(folder)
+
+
+def _explain(error: Exception, name: str, revision: str, offline: bool) -> str:
+    """One sentence: what failed and what to do about it."""
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    if isinstance(error, GatedRepoError):  # a subclass of the next
+        return f"{name} is gated: accept its terms on its hub page, then run `hf auth login` or set HF_TOKEN"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"{name} is neither a local path nor a model on the hub: check the name, or log in if it is private"
+    if isinstance(error, RevisionNotFoundError):
+        return f"{name} has no revision {quote(revision)}: check the name of the branch, tag or commit"
+    if isinstance(error, LocalEntryNotFoundError):
+        reason = "offline mode is on (see HF_HUB_OFFLINE)" if offline else f"the hub gave no answer ({_brief(error)})"
+        return (
+            f"{name} is no local path and not completely in the cache, and {reason}: run `hf download {name} "
+            "--local-dir FOLDER` on a connected machine and give that folder"
+        )
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return f"the disk is full while downloading {name}: free some space, or move the cache with HF_HOME"
+    return f"downloading {name} failed ({_brief(error)}): try again, the files that are complete are kept"
+
+
+def _brief(error: BaseException) -> str:
+    """The first line of what caused `error`."""
+    cause = error.__cause__ or error
+    return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"

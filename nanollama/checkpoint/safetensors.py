@@ -84,12 +84,10 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 def read_folder(folder: Path) -> dict[str, torch.Tensor]:
     """All tensors of the checkpoint in `folder`, by name: the shards an index lists, or the only safetensors file."""
-    if not folder.is_dir():
-        raise NanollamaError(f"{folder} is not a folder: expected the folder that holds config.json and {SINGLE}")
     try:
-        names = sorted(os.listdir(folder))
-    except OSError as error:
-        raise NanollamaError(f"{folder} cannot be listed: {error.strerror}") from error
+        names = sorted(entry.name for entry in folder.iterdir())
+    except (OSError, ValueError) as error:  # ValueError: a zero character in the path
+        raise NanollamaError(f"no folder to read ({error}): expected the one that holds config.json and {SINGLE}") from error
     if INDEX in names:
         return _read_shards(folder, names)
     return read_safetensors(folder / _only_file(folder, names))
