@@ -38,9 +38,7 @@ def compare_taps(got: Taps, want: Taps) -> list[TapError]:
     if not want:
         raise ValueError("no taps to compare with: a comparison of nothing proves nothing")
     extra = [TapError(name, math.inf) for name in got if name not in want]
-    return [
-        TapError(name, relative_error(got[name], want[name]) if name in got else math.inf) for name in want
-    ] + extra
+    return [TapError(name, relative_error(got[name], want[name]) if name in got else math.inf) for name in want] + extra
 
 
 def worst(errors: list[TapError]) -> TapError:

@@ -8,7 +8,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -32,9 +32,9 @@ class FakeHub:
 
     def gets(self) -> list[tuple[str, str]]:
         """(file, Range header) of every GET of a file, in order of arrival."""
-        marker = f"/{self.model_id}/resolve/"
-        files = [(path.split("/", 5)[-1], span) for method, path, span in self.requests if method == "GET" and marker in path]
-        return [(name.removeprefix(f"{COMMIT}/"), span) for name, span in files]
+        start = f"/{self.model_id}/resolve/{COMMIT}/"
+        gets = [(path, span) for method, path, span in self.requests if method == "GET" and path.startswith(start)]
+        return [(path.removeprefix(start), span) for path, span in gets]
 
 
 @contextmanager
@@ -112,7 +112,8 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(key, value)
         self.end_headers()
         if self.command == "GET":
-            self.wfile.write(body[:cut])  # a body shorter than Content-Length is a cut connection
+            with suppress(ConnectionError):  # the client may give up first
+                self.wfile.write(body[:cut])  # a body shorter than Content-Length is a cut connection
         self.close_connection = True
 
 

@@ -17,7 +17,7 @@ from conformance.weights import derived_ids, derived_tensors
 
 Shapes = dict[str, tuple[int, ...]]
 SEED = 20250
-NEAR = 17  # tokens of the main prompt: more than three windows of 5
+NEAR = 16  # tokens of the main prompt: more than three windows of 5
 FAR_POSITIONS = [*range(9), *range(4100, 4109)]  # a second prompt, half of it beyond position 4096
 
 COMMON: dict[str, Any] = {

@@ -18,9 +18,11 @@ WINDOWED = ["MistralForCausalLM", "Phi3ForCausalLM", "MixtralForCausalLM"]
 
 def log_uniform(low: float, high: float) -> st.SearchStrategy[float]:
     """Numbers whose magnitude is what varies, rounded so that JSON carries them exactly."""
-    return st.floats(low, high).map(lambda v: float(f"{v:.3g}")) if high / low < 100 else st.sampled_from(
-        [low * (high / low) ** (i / 12) for i in range(13)]
-    ).map(lambda v: float(f"{v:.3g}"))
+    return (
+        st.floats(low, high).map(lambda v: float(f"{v:.3g}"))
+        if high / low < 100
+        else st.sampled_from([low * (high / low) ** (i / 12) for i in range(13)]).map(lambda v: float(f"{v:.3g}"))
+    )
 
 
 @st.composite

@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
@@ -104,7 +103,7 @@ def eager_attention(model: Transformer) -> Iterator[None]:
             layer.self_attn.attend.implementation = implementation
 
 
-def oracle_taps(model: PreTrainedModel, run: Callable[[], Tensor]) -> Taps:
+def oracle_taps(model: "PreTrainedModel", run: Callable[[], Tensor]) -> Taps:
     """Run transformers' model and return the same taps under the same names."""
     recorder, gpt2 = Recorder(), model.config.model_type == "gpt2"
 

@@ -2,7 +2,6 @@
 rows of different lengths. Float64, every family, to 1e-12."""
 
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import pytest
 import torch
@@ -71,7 +70,9 @@ def test_rows_of_a_ragged_batch_equal_each_row_alone(model: Transformer, side: s
     prefill = model(ids, cache=cache, positions=positions)
     assert cache.lengths == lengths
     last = model(ids, cache=model.new_cache(4, LENGTH), positions=positions, last_only=True)
-    decoded = [model(torch.cat([r[:, n + s, None] for r, n in zip(rows, lengths, strict=True)]), cache=cache) for s in range(steps)]
+    decoded = [
+        model(torch.cat([r[:, n + s, None] for r, n in zip(rows, lengths, strict=True)]), cache=cache) for s in range(steps)
+    ]
     for i, n in enumerate(lengths):
         alone = whole(model, rows[i])[0]
         assert relative_error(prefill[i][positions[i] >= 0], alone[:n]) <= CACHE_BAR

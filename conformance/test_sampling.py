@@ -497,11 +497,12 @@ def test_logit_bias_equals_transformers_sequence_bias(drawn: Any, bias: dict[int
 
 
 @pytest.fixture(scope="module")
-def tiny_llama() -> LlamaForCausalLM:
+def tiny_llama() -> Any:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: Any = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = LlamaConfig(vocab_size=24, max_position_embeddings=64, initializer_range=1.0, **sizes)
-    return LlamaForCausalLM(config).double().eval()
+    model: Any = LlamaForCausalLM(config)
+    return model.double().eval()
 
 
 CHAIN: dict[str, Any] = {

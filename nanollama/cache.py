@@ -59,7 +59,7 @@ class View:
         self.window, self.device, self.positions = window, device, positions
         self.starts_empty = cache is None or max(cache.lengths) == 0
         in_order = bool((positions == torch.arange(T)).all())
-        self.causal = self.starts_empty and in_order and (window is None or T <= window)
+        self.causal = self.starts_empty and in_order and (window is None or window >= T)
         self.reads_new_keys = self.starts_empty or (window is not None and T > 1)
         self.key_positions = positions
         if cache is not None:

@@ -5,7 +5,7 @@ Every reduction runs in at least float32: `torch.promote_types(x.dtype, torch.fl
 float64 model is float64 throughout. Norm weights multiply before the result is rounded to the model's dtype (as Gemma and
 OLMo do; Llama's own code rounds first, which costs a bit more error and changes nothing in float64).
 
-Place for faster kernels: `nn.Linear` calls (all weights) and `Attend.forward` (all of attention). Nothing else is hot.
+Nearly all time goes into `Linear`, whose fast road is in `kernels.py`, and into attention, whose fast road is SDPA.
 """
 
 from collections.abc import Callable
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from nanollama.cache import LayerCache, View
 from nanollama.config import ModelConfig
+from nanollama.kernels import linear
 from nanollama.rope import rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -31,6 +32,14 @@ Rotation = tuple[Tensor, Tensor] | None  # cos, sin [B, 1, T, dim/2], or no rota
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which sums over a model of this dtype run."""
     return torch.promote_types(dtype, torch.float32)
+
+
+class Linear(nn.Linear):
+    """x · weight transposed + bias, through the kernel that suits x."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[..., in] → [..., out]."""
+        return linear(x, self.weight, self.bias)
 
 
 class RMSNorm(nn.Module):
@@ -129,10 +138,8 @@ class Attend(nn.Module):
             out = F.scaled_dot_product_attention(grouped, k, v, view.allowed, scale=self.scores.scale)
             return out.view(B, H, T, D)
         mask = None if view.causal else view.allowed
-        gqa = H != k.shape[1]
-        return F.scaled_dot_product_attention(
-            q, k, v, mask, is_causal=view.causal, scale=self.scores.scale, enable_gqa=gqa
-        )
+        gqa = k.shape[1] != H
+        return F.scaled_dot_product_attention(q, k, v, mask, is_causal=view.causal, scale=self.scores.scale, enable_gqa=gqa)
 
 
 class Attention(nn.Module):
@@ -142,10 +149,10 @@ class Attention(nn.Module):
         super().__init__()
         hidden, D, bias = config.hidden_size, config.head_dim, config.qkv_bias
         self.head_dim = D
-        self.q_proj = nn.Linear(hidden, config.num_attention_heads * D, bias=bias)
-        self.k_proj = nn.Linear(hidden, config.num_key_value_heads * D, bias=bias)
-        self.v_proj = nn.Linear(hidden, config.num_key_value_heads * D, bias=bias)
-        self.o_proj = nn.Linear(config.num_attention_heads * D, hidden, bias=config.o_bias)
+        self.q_proj = Linear(hidden, config.num_attention_heads * D, bias=bias)
+        self.k_proj = Linear(hidden, config.num_key_value_heads * D, bias=bias)
+        self.v_proj = Linear(hidden, config.num_key_value_heads * D, bias=bias)
+        self.o_proj = Linear(config.num_attention_heads * D, hidden, bias=config.o_bias)
         self.norm_heads = config.qk_norm == "head"
         if config.qk_norm:
             self.q_norm = make_norm(config, D if self.norm_heads else config.num_attention_heads * D)
@@ -183,9 +190,9 @@ class MLP(nn.Module):
         hidden, bias = config.hidden_size, config.mlp_bias
         self.gated = config.gated_mlp
         if self.gated:
-            self.gate_proj = nn.Linear(hidden, width, bias=bias)
-        self.up_proj = nn.Linear(hidden, width, bias=bias)
-        self.down_proj = nn.Linear(width, hidden, bias=bias)
+            self.gate_proj = Linear(hidden, width, bias=bias)
+        self.up_proj = Linear(hidden, width, bias=bias)
+        self.down_proj = Linear(width, hidden, bias=bias)
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -200,7 +207,7 @@ class MoE(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate = nn.Linear(config.hidden_size, config.num_experts, bias=False)
+        self.gate = Linear(config.hidden_size, config.num_experts, bias=False)
         self.experts = nn.ModuleList(MLP(config, config.moe_intermediate_size) for _ in range(config.num_experts))
         self.top_k, self.renormalise = config.num_experts_per_tok, config.norm_topk_prob
 

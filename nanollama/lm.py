@@ -1,12 +1,10 @@
 """A loaded language model: `load(source)` gives config, model, tokenizer and chat template, ready to generate."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from nanollama.checkpoint.files import read_json
-from nanollama.checkpoint.hub import resolve
 from nanollama.checkpoint.names import check_tensors, runtime_tensors, share_tied_head
 from nanollama.checkpoint.safetensors import read_folder
 from nanollama.config import ModelConfig, read_config
@@ -44,7 +42,7 @@ def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Trans
 
 
 def pick_dtype(dtype: str, config: ModelConfig, stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """"auto" is what config.json states, else what the file holds."""
+    """ "auto" is what config.json states, else what the file holds."""
     if dtype == "auto":
         dtype = config.dtype or str(stored).removeprefix("torch.")
     if dtype not in DTYPES:
@@ -55,7 +53,7 @@ def pick_dtype(dtype: str, config: ModelConfig, stored: torch.dtype, device: tor
 
 
 def pick_device(device: str) -> torch.device:
-    """"auto" is cuda, else mps, else the cpu."""
+    """ "auto" is cuda, else mps, else the cpu."""
     there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device == "auto":
         device = next(name for name in ("cuda", "mps", "cpu") if there[name])

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from nanollama.cache import KVCache, View
 from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.layers import Block, Rotation, at_least_float32, make_norm, softcap
+from nanollama.layers import Block, Linear, Rotation, at_least_float32, make_norm, softcap
 from nanollama.rope import RopeConfig, Rotary
 
 
@@ -23,7 +23,7 @@ class Transformer(nn.Module):
         self.rotary = nn.ModuleList(Rotary(rope) for rope in self.ropes if rope)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size, bias=False)
 
     @property
     def device(self) -> torch.device:

@@ -11,6 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from nanollama.checkpoint.files import open_plain
 from nanollama.errors import NanollamaError
 from nanollama.text.sandbox import Sandbox
 
@@ -193,7 +194,7 @@ def load_template(folder: Path) -> ChatTemplate | None:
     """
     config = read_object(folder / "tokenizer_config.json")
     files = {path.stem: path for path in sorted((folder / "additional_chat_templates").glob("*.jinja"))}
-    if (folder / "chat_template.jinja").is_file():
+    if (folder / "chat_template.jinja").exists():
         files["default"] = folder / "chat_template.jinja"
     found: Any = {name: read_text(path) for name, path in files.items()}
     found = found or config.get("chat_template") or read_object(folder / "chat_template.json").get("chat_template")
@@ -227,17 +228,19 @@ def special_tokens(config: dict[str, Any], token_map: dict[str, Any]) -> dict[st
 
 def read_text(path: Path) -> str:
     """A small text file."""
+    with open_plain(path) as file:
+        raw = file.read(MAX_FILE + 1)
+    if len(raw) > MAX_FILE:
+        raise NanollamaError(f"{path} is larger than {MAX_FILE:,} bytes; expected a small text file")
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise NanollamaError(f"{path} has {path.stat().st_size:,} bytes; expected at most {MAX_FILE:,}")
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise NanollamaError(f"{path} can't be read as UTF-8 text: {error}") from None
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise NanollamaError(f"{path} is not UTF-8 text: {error}") from None
 
 
 def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object from a small file; empty if there is no such file."""
-    if not path.is_file():
+    """A JSON object; empty if there is no such file. Numbers may be long: `model_max_length` is often int(1e30)."""
+    if not path.exists():
         return {}
     text = read_text(path)
     try:
@@ -245,5 +248,5 @@ def read_object(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise NanollamaError(f"{path} is not JSON: {error}") from None
     if not isinstance(value, dict):
-        raise NanollamaError(f"{path} holds a {type(value).__name__}; expected a JSON object")
+        raise NanollamaError(f"{path} holds a JSON {type(value).__name__}; expected an object in braces")
     return value

@@ -1,0 +1,70 @@
+"""The suite's command line: run, doctor, verify, golden."""
+
+import argparse
+import sys
+
+from conformance.compare import SEMANTIC_BAR
+from nanollama.errors import NanollamaError
+
+
+def parser() -> argparse.ArgumentParser:
+    """All commands and their options."""
+    top = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    run = commands.add_parser("run", help="prove the runtime on this machine, then generate text")
+    run.add_argument("--engine", default="nanollama", choices=["nanollama"], help="what to test")
+    run.add_argument("--family", action="append", default=[], help="only this architecture (may be repeated)")
+    run.add_argument("--model", help="checkpoint folder to generate text with at the end")
+    run.add_argument("--no-transformers", action="store_true", help="goldens only")
+    run.add_argument("--json", action="store_true", help="print verdicts as JSON")
+    doctor = commands.add_parser("doctor", help="the goldens on this device, per dtype, one verdict")
+    doctor.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
+    verify = commands.add_parser("verify", help="compare two models layer by layer, name the first module that differs")
+    verify.add_argument("a", metavar="A", help="checkpoint folder or hub id, or transformers:FOLDER")
+    verify.add_argument("b", metavar="B")
+    verify.add_argument("--dtype", default="float64", choices=["float64", "float32", "bfloat16", "float16"])
+    verify.add_argument("--bar", type=float, default=SEMANTIC_BAR, help="largest relative error that counts as equal")
+    verify.add_argument("--ids", help="prompt as token ids, comma-separated")
+    golden = commands.add_parser("golden", help="write golden/, or check that it is what would be written now")
+    golden.add_argument("--check", action="store_true")
+    return top
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; the exit status (2: bad input)."""
+    options = parser().parse_args(arguments)
+    try:
+        return dispatch(options)
+    except NanollamaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def dispatch(options: argparse.Namespace) -> int:
+    """Call the command's function; imports are local because transformers takes seconds."""
+    if options.command == "golden":
+        from conformance.golden import golden_command
+
+        return golden_command(options.check)
+    if options.command == "verify":
+        from conformance.verify import verify_command
+
+        ids = parse_ids(options.ids) if options.ids else None
+        return verify_command(options.a, options.b, options.dtype, options.bar, ids)
+    from conformance.run import doctor_command, run_command
+
+    if options.command == "doctor":
+        return doctor_command(options.device)
+    return run_command(options.family, options.model, options.json, live=not options.no_transformers)
+
+
+def parse_ids(text: str) -> list[int]:
+    """Comma-separated token ids."""
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise NanollamaError(f"--ids {text!r} is not a comma-separated list of token ids, such as 1,17,4") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

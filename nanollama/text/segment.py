@@ -1,0 +1,173 @@
+"""The two ways to cut text into vocabulary pieces: byte-pair merging and the unigram lattice.
+
+Nothing here knows of files, special tokens or normalisation. `merge_pairs` is the merging of every BPE tokenizer this
+project reads; they differ only in what ranks a pair.
+"""
+
+import re
+from array import array
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from heapq import heappop, heappush
+from typing import Any
+
+Rank = Callable[[str, str], float | None]
+"""(left, right) -> the rank of joining the two (lower goes first), or None if the vocabulary has no such pair."""
+
+UNKNOWN_PENALTY = 10.0
+"""An unknown character scores this much below the worst piece (kUnkPenalty in sentencepiece's unigram_model.cc)."""
+
+CACHED_WORDS = 65_536
+CACHED_LENGTH = 32  # longer words hardly ever come again
+DEEPEST_UNDO = 100  # kMaxBpeResegmentDepth in sentencepiece's bpe_model.cc
+
+
+def merge_pairs(symbols: list[str], rank: Rank) -> list[str]:
+    """Join adjacent symbols, the lowest-ranked pair first, the leftmost on a tie, until no pair has a rank.
+
+    O(n log n) for n symbols; uses up `symbols`. Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words
+    with Subword Units"; ties as in sentencepiece, tiktoken and tokenizers.
+    """
+    end = len(symbols)
+    after, before = list(range(1, end + 1)), list(range(-1, end - 1))
+    current: list[float | None] = [None] * end  # the rank of the pair that begins here
+    waiting: dict[float, list[int]] = {}  # rank -> heap of the places of its pairs, some of them outdated
+    ranks: list[float] = []  # heap of the keys of `waiting`
+
+    def offer(left: int) -> None:
+        right = after[left]
+        current[left] = priority = rank(symbols[left], symbols[right]) if right < end else None
+        if priority is None:
+            return
+        if priority not in waiting:
+            waiting[priority] = []
+            heappush(ranks, priority)
+        heappush(waiting[priority], left)
+
+    for left in range(end):
+        offer(left)
+    while ranks:
+        if not (places := waiting[ranks[0]]):
+            del waiting[heappop(ranks)]
+        elif current[left := heappop(places)] == ranks[0]:
+            right = after[left]
+            symbols[left] += symbols[right]
+            symbols[right], current[right], after[left] = "", None, after[right]
+            if after[left] < end:
+                before[after[left]] = left
+            if before[left] >= 0:
+                offer(before[left])
+            offer(left)
+    return [symbol for symbol in symbols if symbol]
+
+
+class ScoredBpe:
+    """SentencePiece's BPE: of all adjacent pairs that make a piece, the piece of the highest score is made first.
+
+    scores: every piece that text may become (never control, byte or unknown pieces). unused: the pieces among them that
+    help in merging but are taken apart again at the end. kept: the pieces that are found first, and never merge.
+    Source: sentencepiece, bpe_model.cc.
+    """
+
+    def __init__(self, scores: dict[str, float], unused: frozenset[str], kept: re.Pattern[str] | None) -> None:
+        self._scores, self._unused, self._kept = scores, unused, kept
+        self._bigrams = {piece[at : at + 2] for piece in scores for at in range(len(piece) - 1)}
+        self._cached = lru_cache(CACHED_WORDS)(self._merge)
+
+    def segment(self, text: str) -> list[str]:
+        """`text` cut into pieces; a character that is no piece stands alone."""
+        pieces, start = [], 0
+        for match in self._kept.finditer(text) if self._kept else ():
+            pieces += [*self._segment(text[start : match.start()]), match[0]]
+            start = match.end()
+        return pieces + self._segment(text[start:])
+
+    def _segment(self, text: str) -> list[str]:
+        if self._unused:
+            return self._merge_and_undo(text)
+        return [piece for word in self._words(text) for piece in self._word(word)]
+
+    def _words(self, text: str) -> Iterator[str]:
+        """Cut where two characters meet that no piece holds side by side: no merge can cross such a place."""
+        start = 0
+        for at in range(1, len(text)):
+            if text[at - 1 : at + 1] not in self._bigrams:
+                yield text[start:at]
+                start = at
+        if text:
+            yield text[start:]
+
+    def _word(self, word: str) -> list[str]:
+        return self._cached(word) if len(word) <= CACHED_LENGTH else self._merge(word)
+
+    def _merge(self, word: str) -> list[str]:
+        return [word] if len(word) < 2 else merge_pairs(list(word), self._rank)
+
+    def _rank(self, left: str, right: str) -> float | None:
+        score = self._scores.get(left + right)
+        return None if score is None else -score
+
+    def _merge_and_undo(self, text: str) -> list[str]:
+        made_of: dict[str, tuple[str, str]] = {}
+
+        def rank(left: str, right: str) -> float | None:
+            if left + right in self._unused:
+                made_of[left + right] = (left, right)
+            return self._rank(left, right)
+
+        def undo(piece: str, depth: int = 0) -> list[str]:
+            if piece not in made_of or depth > DEEPEST_UNDO:
+                return [piece]
+            return [part for half in made_of[piece] for part in undo(half, depth + 1)]
+
+        return [part for piece in merge_pairs(list(text), rank) for part in undo(piece)]
+
+
+class Unigram:
+    """SentencePiece's unigram model: the cut whose pieces have the highest sum of scores (Viterbi's algorithm).
+
+    scores: every piece that text may become. unknown_score: of a character that is no piece by itself. Sums are rounded
+    to float32 at every step, because sentencepiece's are, and ties and near-ties decide ids. Source: Kudo 2018,
+    "Subword Regularization"; EncodeOptimized in sentencepiece's unigram_model.cc.
+    """
+
+    def __init__(self, scores: dict[str, float], unknown_score: float) -> None:
+        self._unknown_score = unknown_score
+        self._trie: dict[str, Any] = {}
+        for piece, score in scores.items():
+            node = self._trie
+            for letter in piece:
+                node = node.setdefault(letter, {})
+            node[""] = score
+
+    def segment(self, text: str) -> list[str]:
+        """`text` cut into pieces; a character that is no piece stands alone."""
+        best = array("f", bytes(4 * (len(text) + 1)))
+        origin = [-1] * (len(text) + 1)
+        for start in range(len(text)):
+            here = best[start]
+            for end, score in self._arcs(text, start):
+                reached, total = best[end], here + score
+                if origin[end] < 0 or total > reached:
+                    best[end] = total  # rounded here: it may be no better than what was reached before
+                    if origin[end] < 0 or best[end] > reached:
+                        origin[end] = start
+        end, pieces = len(text), []
+        while end:
+            pieces.append(text[origin[end] : end])
+            end = origin[end]
+        return pieces[::-1]
+
+    def _arcs(self, text: str, start: int) -> list[tuple[int, float]]:
+        """(end, score) of every piece that begins at `start`, the shortest first; then of the character as unknown."""
+        arcs: list[tuple[int, float]] = []
+        node: dict[str, Any] | None = self._trie
+        for end in range(start + 1, len(text) + 1):
+            node = node.get(text[end - 1])
+            if node is None:
+                break
+            if "" in node:
+                arcs.append((end, node[""]))
+        if not arcs or arcs[0][0] > start + 1:
+            arcs.append((start + 1, self._unknown_score))
+        return arcs
