@@ -61,7 +61,8 @@ def load_oracle(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedM
     """transformers' model of a checkpoint folder, with eager attention and eager experts; every tensor must be used."""
     with precision(dtype), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # transformers warns about configs that are unusual on purpose
-        model, info = AutoModelForCausalLM.from_pretrained(
+        load: Any = AutoModelForCausalLM.from_pretrained
+        model, info = load(
             folder,
             dtype=dtype,
             attn_implementation="eager",

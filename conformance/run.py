@@ -11,6 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -70,7 +71,7 @@ def judge_semantics(verdict: Verdict, golden: Golden, path: Path, device: str, l
     ours: dict[str, Taps] = {}
     for name in ("near", "far"):
         ids, positions = golden.prompt(name)
-        ours[name] = runtime_taps(model, lambda ids=ids, positions=positions: model(ids, positions=positions))
+        ours[name] = runtime_taps(model, partial(model, ids, positions=positions))
     errors = []
     for name, want in (("near", golden.part("near")), ("far", golden.part("far"))):
         got = {tap: ours[name][tap] for tap in want if tap in ours[name]} if name == "far" else ours[name]
@@ -92,7 +93,7 @@ def compare_live(golden: Golden, path: Path, ours: dict[str, Taps]) -> list[TapE
     oracle, errors = load_oracle(path), []
     for name, taps in ours.items():
         ids, positions = golden.prompt(name)
-        want = oracle_taps(oracle, lambda ids=ids, positions=positions: oracle_logits(oracle, ids, positions))
+        want = oracle_taps(oracle, partial(oracle_logits, oracle, ids, positions))
         errors += [TapError(f"{name}/{e.name}", e.error) for e in compare_taps(taps, want)]
     return errors
 

@@ -68,11 +68,16 @@ class Recorder:
         self.pairs.append((module, lambda args, _: self.taps.__setitem__(name, args[0].detach().clone()), True))
 
 
+def blocks(model: Transformer) -> list[Any]:
+    """The layers of our model."""
+    return list(model.layers)
+
+
 def runtime_taps(model: Transformer, run: Callable[[], Tensor]) -> Taps:
     """Run our model (with eager attention) and return its taps."""
     recorder = Recorder()
     recorder.input("embeddings", model.layers[0])
-    for i, layer in enumerate(model.layers):
+    for i, layer in enumerate(blocks(model)):
         attention = layer.self_attn
         recorder.output(f"layers.{i}.self_attn.weights", attention.attend.scores, log_weights)
         recorder.input(f"layers.{i}.self_attn.context", attention.o_proj)
@@ -93,13 +98,13 @@ def runtime_taps(model: Transformer, run: Callable[[], Tensor]) -> Taps:
 @contextmanager
 def eager_attention(model: Transformer) -> Iterator[None]:
     """Attention by its definition while inside."""
-    before = [layer.self_attn.attend.implementation for layer in model.layers]
-    for layer in model.layers:
+    before = [layer.self_attn.attend.implementation for layer in blocks(model)]
+    for layer in blocks(model):
         layer.self_attn.attend.implementation = "eager"
     try:
         yield
     finally:
-        for layer, implementation in zip(model.layers, before, strict=True):
+        for layer, implementation in zip(blocks(model), before, strict=True):
             layer.self_attn.attend.implementation = implementation
 
 
@@ -107,7 +112,7 @@ def oracle_taps(model: "PreTrainedModel", run: Callable[[], Tensor]) -> Taps:
     """Run transformers' model and return the same taps under the same names."""
     recorder, gpt2 = Recorder(), model.config.model_type == "gpt2"
 
-    def theirs(name: str) -> nn.Module:
+    def theirs(name: str) -> Any:
         parts = [GPT2_NAMES.get(part, part) if gpt2 else part for part in name.split(".")]
         return model.base_model.get_submodule(".".join(parts))
 

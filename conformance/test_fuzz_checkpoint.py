@@ -13,7 +13,7 @@ import pytest
 import safetensors.torch
 
 from conformance.fuzz_checkpoint import Job, fuzz, main, make_case
-from conformance.mutations import CONFIG, INDEX, SHAPES, SINGLE, build
+from conformance.mutations import CONFIG, SHAPES, build
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 

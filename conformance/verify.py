@@ -92,7 +92,7 @@ def replay(a: Transformer, b: Transformer, ids: Tensor) -> list[TapError]:
                 errors.append(TapError(name, torch.inf))
                 continue
             errors.append(TapError(name, max(map(relative_error, tensors(got), tensors(want)))))
-    return errors
+    return errors + [TapError(name, torch.inf) for name in theirs if name not in small_modules(a)]
 
 
 def tensors(value: Any) -> tuple[Tensor, ...]:
@@ -138,5 +138,10 @@ def report(accumulated: list[TapError], own: list[TapError], bar: float) -> None
             print(f"  {e.name:44} {e.error:9.1e}")
         if len(own) > 8:
             print(f"  … {len(own) - 8} modules more")
-    cause = own[0].name if own else f"somewhere before {first.name}" if first else "unknown"
+    if own:
+        cause = own[0].name + (f" and {len(own) - 1} more" if len(own) > 1 else "")
+    elif first and (at := accumulated.index(first)):
+        cause = f"between {accumulated[at - 1].name} and {first.name}"
+    else:
+        cause = accumulated[0].name
     print(f"\nDIFFERENT: {cause}")

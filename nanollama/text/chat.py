@@ -5,8 +5,9 @@ it must stay text. So the chat is rendered again with a mark inside everything i
 that could be taken for a special token. If the marks change nothing else, what is still whole is the template's.
 transformers does the like when asked (`sanitize_control_tokens=True`); here it is the default.
 
-What this can't see: tokens that the tokenizer does not call special (`<think>`, DeepSeek's `<｜User｜>`) are ordinary
-vocabulary and always recognised; values passed as extra template variables are the program's own and are trusted.
+Its limits: tokens that the tokenizer does not call special (`<think>`, DeepSeek's `<｜User｜>`) are ordinary vocabulary
+and always recognised. Extra template variables are the program's own and trusted. A template that both looks into the
+content for `<` and cuts pieces out of it can put a token together unseen.
 """
 
 import copy
@@ -14,18 +15,15 @@ import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from nanollama.errors import NanollamaError
-from nanollama.text.stream import unfinished
+from nanollama.text.stream import TokenizerLike, unfinished
 from nanollama.text.template import ChatTemplate
-
-if TYPE_CHECKING:
-    from nanollama.text.tokenizer import Tokenizer
 
 
 def encode_chat(
-    tokenizer: "Tokenizer",
+    tokenizer: TokenizerLike,
     template: ChatTemplate,
     messages: Sequence[Mapping[str, Any]],
     *,
@@ -52,7 +50,7 @@ def encode_chat(
 
 
 def encode_as_text(
-    tokenizer: "Tokenizer", template: ChatTemplate, text: str, inputs: dict[str, Any]
+    tokenizer: TokenizerLike, template: ChatTemplate, text: str, inputs: dict[str, Any]
 ) -> list[int] | None:
     """The ids of a chat with the special tokens in its content taken as text; None if there are none."""
     tokens = sorted((tokenizer.id_to_token(i) for i in tokenizer.special_ids), key=len, reverse=True)
@@ -128,7 +126,7 @@ def unused_character(text: str) -> str:
     return next(character for character in map(chr, range(0xF0000, 0xFFFFE)) if character not in text)
 
 
-def encode_section(tokenizer: "Tokenizer", text: str, after: str) -> list[int]:
+def encode_section(tokenizer: TokenizerLike, text: str, after: str) -> list[int]:
     """The ids of the text that follows a special token (or of the first, after ""), nothing in it taken as special.
 
     Some tokenizers put their prefix space before such text, as if it began a document; others don't. For those it is encoded

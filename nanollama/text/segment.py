@@ -17,6 +17,7 @@ Rank = Callable[[str, str], float | None]
 UNKNOWN_PENALTY = 10.0
 """An unknown character scores this much below the worst piece (kUnkPenalty in sentencepiece's unigram_model.cc)."""
 
+LARGEST_SUM = 100_000.0
 CACHED_WORDS = 65_536
 CACHED_LENGTH = 32  # longer words hardly ever come again
 DEEPEST_UNDO = 100  # kMaxBpeResegmentDepth in sentencepiece's bpe_model.cc
@@ -127,8 +128,8 @@ class Unigram:
     """SentencePiece's unigram model: the cut whose pieces have the highest sum of scores (Viterbi's algorithm).
 
     scores: every piece that text may become. unknown_score: of a character that is no piece by itself. Sums are rounded
-    to float32 at every step, because sentencepiece's are, and ties and near-ties decide ids. Source: Kudo 2018,
-    "Subword Regularization"; EncodeOptimized in sentencepiece's unigram_model.cc.
+    to float32 at every step and begin anew past ±100,000, because sentencepiece's are and do, and near-ties decide ids.
+    Source: Kudo 2018, "Subword Regularization"; EncodeOptimized in sentencepiece's unigram_model.cc.
     """
 
     def __init__(self, scores: dict[str, float], unknown_score: float) -> None:
@@ -144,9 +145,14 @@ class Unigram:
         """`text` cut into pieces; a character that is no piece stands alone."""
         best = array("f", bytes(4 * (len(text) + 1)))
         origin = [-1] * (len(text) + 1)
+        furthest = 0
         for start in range(len(text)):
-            here = best[start]
+            if abs(here := best[start]) > LARGEST_SUM:
+                for end in range(start, furthest + 1):
+                    best[end] -= here
+                here = 0.0
             for end, score in self._arcs(text, start):
+                furthest = max(furthest, end)
                 reached, total = best[end], here + score
                 if origin[end] < 0 or total > reached:
                     best[end] = total  # rounded here: it may be no better than what was reached before

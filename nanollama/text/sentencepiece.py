@@ -110,7 +110,9 @@ class SentencePiece:
             whitespace_as_suffix=model.whitespace_as_suffix,
         )
         self._ids = {piece: id for id, piece in enumerate(model.pieces)}
-        self._text_ids = {piece: self._ids[piece] for piece in scores}
+        self._text_ids = {
+            piece: id for id, (piece, type) in enumerate(typed) if type in (PieceType.NORMAL, PieceType.USER_DEFINED)
+        }
         self._unknown = model.types.index(PieceType.UNKNOWN)
         self._bytes = {id: int(piece[3:5], 16) for id, (piece, type) in enumerate(typed) if type is PieceType.BYTE}
 

@@ -5,18 +5,28 @@ pieces that come out, put together, are the text that one look at the whole woul
 """
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from nanollama.errors import NanollamaError
-
-if TYPE_CHECKING:
-    from nanollama.text.tokenizer import Tokenizer
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 """What decoders show for bytes that are not UTF-8 (or not yet)."""
 
 KEPT = 4
 """How many tokens of context decide the next text: an unfinished character has at most 3 bytes, in at most 3 tokens."""
+
+
+class TokenizerLike(Protocol):
+    """What streaming and chat need of a tokenizer."""
+
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    def encode(self, text: str, /, *, add_special: bool = True, parse_special: bool = False) -> list[int]: ...
+    def decode(self, ids: Sequence[int], /, *, skip_special: bool = True) -> str: ...
+    def token_to_id(self, token: str, /) -> int | None: ...
+    def id_to_token(self, token_id: int, /) -> str: ...
 
 
 class Detokenizer:
@@ -27,7 +37,7 @@ class Detokenizer:
     window of few tokens: the first with text (a decoder strips the space before it, and only there) and the last few.
     """
 
-    def __init__(self, tokenizer: "Tokenizer", *, skip_special: bool = True) -> None:
+    def __init__(self, tokenizer: TokenizerLike, *, skip_special: bool = True) -> None:
         self.tokenizer, self.skip_special = tokenizer, skip_special
         self._byte_ids = {tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256)} - {None}
         self._window: list[int] = []

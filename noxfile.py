@@ -1,0 +1,83 @@
+"""The only way in: `nox` runs what CI runs, `nox -l` lists the rest. Every session installs what it needs from PyPI."""
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.sessions = ["lint", "types", "tests", "conformance"]
+
+PATHS = ["nanollama", "conformance", "noxfile.py"]
+
+
+def install(session: nox.Session) -> None:
+    """The project and its peers, editable, and the versions that matter."""
+    session.install("-q", "-e", ".[dev]")
+    session.run(
+        "python", "-c", "import torch, transformers as t; print('torch', torch.__version__, 'transformers', t.__version__)"
+    )
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """All tests, on all cores. NANOLLAMA_DATA names the folder of real checkpoints that some of them need."""
+    install(session)
+    session.run("pytest", "-n", "auto", "--dist", "worksteal", *session.posargs)
+
+
+@nox.session
+def conformance(session: nox.Session) -> None:
+    """Prove the runtime on this machine's CPU, then generate text: nox -s conformance -- --model FOLDER."""
+    install(session)
+    session.run("python", "-m", "conformance", "run", *session.posargs)
+
+
+def on_device(session: nox.Session, device: str, there: str) -> None:
+    """The goldens on an accelerator; without one the session says so and counts as skipped, not as passed."""
+    install(session)
+    found = session.run("python", "-c", f"import torch; print({there})", silent=True)
+    if "True" not in str(found):
+        session.skip(f"torch sees no {device} device on this machine: nothing was checked")
+    session.run("python", "-m", "conformance", "doctor", "--device", device)
+
+
+@nox.session
+def cuda(session: nox.Session) -> None:
+    """The goldens on an NVIDIA GPU, per dtype."""
+    on_device(session, "cuda", "torch.cuda.is_available()")
+
+
+@nox.session
+def mps(session: nox.Session) -> None:
+    """The goldens on an Apple GPU, per dtype."""
+    on_device(session, "mps", "torch.backends.mps.is_available()")
+
+
+@nox.session
+def golden(session: nox.Session) -> None:
+    """Write golden/ anew; with -- --check, compare it with what would be written."""
+    install(session)
+    session.run("python", "-m", "conformance", "golden", *session.posargs)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style and formatting."""
+    session.install("-q", "ruff>=0.14")
+    session.run("ruff", "check", *PATHS)
+    session.run("ruff", "format", "--check", *PATHS)
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Static types, strict."""
+    install(session)
+    session.install("-q", "mypy>=1.18")
+    session.run("mypy")
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Speed and memory beside transformers, in one run, alternating: nox -s bench -- --help."""
+    install(session)
+    session.run("python", "-m", "conformance.bench", *session.posargs)
