@@ -184,7 +184,7 @@ class Worker:
             outcome = Outcome(case, "died", "")
         if outcome.growth > self.job.growth:
             outcome = Outcome(case, "memory", f"{outcome.growth:,} bytes; then {outcome.kind} {outcome.detail}")
-        if outcome.is_finding:
+        if outcome.kind in ("hung", "died", "memory"):
             self.stop()
         return outcome
 

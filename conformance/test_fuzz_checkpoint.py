@@ -6,6 +6,7 @@ NANOLLAMA_FUZZ_CASES sets the size of the slice; the full run is `python -m conf
 import os
 import random
 import shutil
+import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import safetensors.torch
 from conformance.fuzz_checkpoint import Job, fuzz, main, make_case
 from conformance.mutations import CONFIG, SHAPES, build
 
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fuzz reads a worker's memory from /proc")
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 
 

@@ -121,6 +121,18 @@ def test_typical_p_starts_at_the_entropy_and_keeps_ties(p: float, want: list[int
     assert kept(sampling.typical_p(logits_of(*HALVES), p)) == [want]
 
 
+def test_typical_p_stops_when_the_sum_is_exactly_p() -> None:
+    logits = logits_of(*HALVES)
+    exactly = float(logits.log_softmax(-1).exp()[0, 1])  # the most typical token's probability, as rounded
+    assert kept(sampling.typical_p(logits, exactly)) == [[1]]
+
+
+def test_typical_p_keeps_everything_where_rounding_leaves_the_sum_below_p() -> None:
+    almost_one = math.nextafter(1.0, 0.0)
+    for size in range(2, 300):
+        assert kept(sampling.typical_p(torch.zeros(1, size), almost_one)) == [list(range(size))]
+
+
 def test_typical_p_may_drop_the_most_probable_token() -> None:
     # 0.4 and sixty times 0.01: entropy 3.13, surprises 0.92 and 4.61
     logits = logits_of(0.4, *[0.01] * 60)
@@ -205,6 +217,26 @@ def test_greedy_takes_the_lowest_of_tied_ids(size: int) -> None:
 def test_draw_inverts_the_cumulative_distribution(u: float, want: int) -> None:
     logits = torch.tensor([[0.0, 0.25, 0.5, 0.0, 0.25, 0.0]]).log()  # probability 0 first, between and last
     assert draw(logits, u).tolist() == [want]
+
+
+@pytest.mark.parametrize("error", [-1e-6, 1e-6])
+@pytest.mark.parametrize("u", [2**-53, 0.3, 0.5, 0.6, 1.0])
+def test_draw_never_takes_a_banned_token_though_a_parallel_scan_rounds(
+    monkeypatch: pytest.MonkeyPatch, error: float, u: float
+) -> None:
+    logits = torch.tensor([[0.0, 0.5, 0.0, 0.0, 0.5, 0.0]]).log()
+    exact = logits.softmax(-1).cumsum(-1)
+    for banned in (0, 2, 3, 5, slice(0, 6)):  # one of the sums is off, or all
+        scan = exact.clone()
+        scan[0, banned] += error
+        with monkeypatch.context() as patch:
+            patch.setattr(Tensor, "cumsum", lambda *_, scan=scan: scan)
+            assert draw(logits, u).tolist() == [1 if u <= 0.5 else 4]
+
+
+def test_the_uniform_number_is_never_zero(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: torch.zeros((), dtype=torch.float64))  # once in 2 ** 53 draws
+    assert uniform(generator(0)) == 1.0
 
 
 # --- by hand: order, dtypes, bad logits

@@ -5,6 +5,7 @@ may see the keys at positions q-W+1 … q, and every row of a batch counts its o
 window W (the current key counts: transformers, Mistral; the other camp sees W+1) keeps a ring of W slots and no more.
 """
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import torch
@@ -93,14 +94,24 @@ class KVCache:
     """Preallocated keys and values of every layer for `batch` rows of at most `max_len` tokens.
 
     `lengths` counts the tokens of each row, on the host. Rows are independent: each continues at its own length.
+    `limits` is how long each row may become (all of max_len unless given): frequencies that depend on the length go by it.
     """
 
     def __init__(
-        self, config: ModelConfig, batch: int, max_len: int, dtype: torch.dtype, device: torch.device | str = "cpu"
+        self,
+        config: ModelConfig,
+        batch: int,
+        max_len: int,
+        dtype: torch.dtype,
+        device: torch.device | str = "cpu",
+        limits: Sequence[int] | None = None,
     ) -> None:
         if batch < 1 or max_len < 1:
             raise NanollamaError(f"a cache for {batch} rows of {max_len} tokens: both must be at least 1")
         self.batch, self.max_len = batch, max_len
+        self.limits = [max_len] * batch if limits is None else list(limits)
+        if len(self.limits) != batch or not all(1 <= limit <= max_len for limit in self.limits):
+            raise NanollamaError(f"limits are {self.limits}; expected {batch} lengths from 1 to max_len ({max_len})")
         self.lengths = [0] * batch
         K, D = config.num_key_value_heads, config.head_dim
         self.positions = {w: torch.full((batch, self.size(w) + 1), -1) for w in set(config.windows)}  # of every slot

@@ -8,14 +8,16 @@ import secrets
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 
+from nanollama.cache import KVCache
 from nanollama.errors import NanollamaError
+from nanollama.model import Transformer
 from nanollama.sampling import SamplingParams, no_choice, pick
-from nanollama.text.stream import Detokenizer, StopStrings
+from nanollama.text.stream import Detokenizer, StopStrings, TokenizerLike
 
 # stop: an end token or a stop string; length: max_tokens; context: the window is full (OpenAI says "length" for both)
 FinishReason = Literal["stop", "length", "context"]
@@ -86,11 +88,20 @@ class Piece:
 
 
 class TextStream:
-    """Ids in, text out that no later token takes back; without a tokenizer the text stays empty."""
+    """Ids in, text out that no later token takes back; without a tokenizer the text stays empty.
 
-    def __init__(self, tokenizer: Any, stops: Sequence[str]) -> None:
-        self.detokenizer = None if tokenizer is None else Detokenizer(tokenizer)
+    The text continues the prompt's: a decoder strips the space before its very first word, which is right after BOS, but
+    glues "time" and "there" together after a prompt. So the decoder sees the prompt's last ids first. Other camp:
+    transformers' TextStreamer decodes the answer alone.
+    """
+
+    def __init__(self, tokenizer: TokenizerLike | None, prompt: Sequence[int], stops: Sequence[str]) -> None:
         self.stops = StopStrings(stops)
+        self.detokenizer: Detokenizer | None = None
+        if tokenizer is not None:
+            self.detokenizer = Detokenizer(tokenizer)
+            for token_id in prompt[-16:]:
+                self.detokenizer.push(token_id)
 
     def push(self, token_id: int) -> str:
         """The text that one more id makes final."""
@@ -109,12 +120,12 @@ class TextStream:
 class Row:
     """One request on its way through the loop."""
 
-    def __init__(self, index: int, request: Request, model: Any, tokenizer: Any, context: int) -> None:
+    def __init__(self, index: int, request: Request, model: Transformer, tokenizer: TokenizerLike | None, context: int) -> None:
         check_ids(index, request, model.config.vocab_size, context)
         self.index, self.request, self.params = index, request, request.params
         self.prompt, self.generated = list(request.prompt_ids), list[int]()
         self.end_ids = end_ids(request, model, tokenizer)
-        self.text = TextStream(tokenizer, request.stop)
+        self.text = TextStream(tokenizer, self.prompt, request.stop)
         self.seed = secrets.randbits(32) if request.params.seed is None else request.params.seed
         self.generator = torch.Generator().manual_seed(self.seed)
         room = context - len(self.prompt)
@@ -164,23 +175,26 @@ def check_ids(index: int, request: Request, vocab_size: int, context: int) -> No
         )
 
 
-def end_ids(request: Request, model: Any, tokenizer: Any) -> frozenset[int]:
+def end_ids(request: Request, model: Transformer, tokenizer: TokenizerLike | None) -> frozenset[int]:
     """The ids that end this request: the model's EOS ids, the request's, and stop strings that are special tokens.
 
     A special token has no text for a stop string to be found in, so "<|im_end|>" as a stop string means its id.
     """
-    eos = () if request.ignore_eos else model.config.eos_token_ids
-    if tokenizer is None:
-        if request.stop:
-            raise NanollamaError(f"stop strings {list(request.stop)} need a tokenizer; pass one, or use stop_ids")
-        return frozenset(eos) | frozenset(request.stop_ids)
-    named = {tokenizer.token_to_id(stop) for stop in request.stop} & tokenizer.special_ids
-    return frozenset(eos) | frozenset(request.stop_ids) | named
+    ends = set(request.stop_ids)
+    if not request.ignore_eos:
+        ends.update(model.config.eos_token_ids)
+    for stop in request.stop:
+        if tokenizer is None:
+            raise NanollamaError(f"stop string {stop!r} needs a tokenizer; pass one, or use stop_ids")
+        token_id = tokenizer.token_to_id(stop)
+        if token_id is not None and token_id in tokenizer.special_ids:
+            ends.add(token_id)
+    return frozenset(ends)
 
 
 def generate(
-    model: Any,
-    tokenizer: Any,
+    model: Transformer,
+    tokenizer: TokenizerLike | None,
     requests: Sequence[Request],
     *,
     context: int | None = None,
@@ -205,7 +219,7 @@ def generate(
 
 
 def run(
-    model: Any, forward: Callable[..., Tensor], rows: Sequence[Row], chunk: int, clock: Callable[[], float]
+    model: Transformer, forward: Callable[..., Tensor], rows: Sequence[Row], chunk: int, clock: Callable[[], float]
 ) -> Iterator[Piece]:
     """The loop. A row that is done keeps its place, so that shapes stay, but is padding to the model from then on."""
     yield from (row.piece(None, "", row.limit) for row in rows if row.budget == 0)
@@ -228,7 +242,7 @@ def run(
 
 
 @torch.inference_mode()  # on each step and not on the loop: a generator would leak the mode to its caller
-def prefill(forward: Callable[..., Tensor], cache: Any, rows: Sequence[Row], chunk: int) -> Tensor:
+def prefill(forward: Callable[..., Tensor], cache: KVCache, rows: Sequence[Row], chunk: int) -> Tensor:
     """Feed all prompts in chunks; logits [B, V] after each prompt's last token.
 
     Shorter prompts are padded on the left (position -1), so that all end in the last column of the last chunk.
@@ -244,7 +258,7 @@ def prefill(forward: Callable[..., Tensor], cache: Any, rows: Sequence[Row], chu
 
 
 @torch.inference_mode()
-def decode(forward: Callable[..., Tensor], cache: Any, rows: Sequence[Row]) -> Tensor:
+def decode(forward: Callable[..., Tensor], cache: KVCache, rows: Sequence[Row]) -> Tensor:
     """Feed each row's newest token at its own position; logits [B, V], meaningless in rows that are done."""
     ids = torch.tensor([[row.generated[-1]] for row in rows])
     places = [-1 if row.done else len(row.prompt) + len(row.generated) - 1 for row in rows]

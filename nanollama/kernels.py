@@ -31,7 +31,7 @@ def without_onednn() -> Iterator[None]:
     """torch's switch for oneDNN is one for the process; it is off for the length of one call. Another thread that computes
     in that moment gets the same result by the other road."""
     before = torch.backends.mkldnn.enabled
-    torch.backends.mkldnn.enabled = False
+    torch.backends.mkldnn.enabled = False  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -1,17 +1,113 @@
 """A loaded language model: `load(source)` gives config, model, tokenizer and chat template, ready to generate."""
 
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from nanollama.checkpoint.files import read_json
+from nanollama.checkpoint.hub import resolve
 from nanollama.checkpoint.names import check_tensors, runtime_tensors, share_tied_head
 from nanollama.checkpoint.safetensors import read_folder
 from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
+from nanollama.generate import Piece, Request, generate
 from nanollama.model import Transformer
+from nanollama.sampling import SamplingParams
+from nanollama.text.chat import encode_chat
+from nanollama.text.template import ChatTemplate, load_template
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+if TYPE_CHECKING:
+    from nanollama.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class LM:
+    """A model with everything it needs to read and write text. `tokenizer` and `template` are None where the folder has none."""
+
+    config: ModelConfig
+    model: Transformer
+    tokenizer: "Tokenizer | None"
+    template: ChatTemplate | None
+
+    def generate(
+        self, prompt: str, *, max_tokens: int | None = None, stop: Sequence[str] = (), **sampling: Any
+    ) -> Iterator[str]:
+        """Continue a text, piece by piece. `sampling` are the fields of SamplingParams, such as temperature and seed."""
+        return self._texts(self.encode(prompt), max_tokens, stop, sampling)
+
+    def chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        max_tokens: int | None = None,
+        stop: Sequence[str] = (),
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        **sampling: Any,
+    ) -> Iterator[str]:
+        """Answer a conversation of {"role", "content"} dicts, piece by piece."""
+        return self._texts(self.encode_chat(messages, tools=tools), max_tokens, stop, sampling)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The ids of a text, with the tokens that the model's own files put in front."""
+        return self._tokenizer().encode(prompt)
+
+    def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
+        """The ids of a conversation by the checkpoint's chat template; options are those of `ChatTemplate.render`."""
+        if self.template is None:
+            raise NanollamaError("this checkpoint has no chat template, so it can't chat; give it a prompt to continue instead")
+        return encode_chat(self._tokenizer(), self.template, messages, add_bos=True, **options)
+
+    def stream(self, requests: Sequence[Request], **options: Any) -> Iterator[Piece]:
+        """The generation loop over this model: every piece of every request, with ids, finish reasons and usage."""
+        return generate(self.model, self.tokenizer, requests, **options)
+
+    def compile(self) -> None:
+        """Compile every layer with torch.compile; the first call of each shape then takes long."""
+        for layer in self.model.layers:
+            layer.compile()
+
+    def _texts(
+        self, ids: list[int], max_tokens: int | None, stop: Sequence[str], sampling: Mapping[str, Any]
+    ) -> Iterator[str]:
+        unknown = sampling.keys() - SamplingParams.__dataclass_fields__.keys()
+        if unknown:
+            known = ", ".join(SamplingParams.__dataclass_fields__)
+            raise NanollamaError(f"no sampling parameter {sorted(unknown)[0]!r}; there are {known}")
+        request = Request(ids, SamplingParams(**sampling), max_tokens, stop)
+        return (piece.text for piece in self.stream([request]))
+
+    def _tokenizer(self) -> "Tokenizer":
+        if self.tokenizer is None:
+            raise NanollamaError(
+                "this checkpoint has no tokenizer; expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt"
+            )
+        return self.tokenizer
+
+
+def load(source: str | Path, dtype: str = "auto", device: str = "auto", quantize: str | None = None) -> LM:
+    """Load a checkpoint: a folder, or a hub id "org/name", which is downloaded once.
+
+    dtype: "auto" (as stored), "float64", "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda", "mps".
+    Raises NanollamaError for whatever is missing, damaged or not supported, by name.
+    """
+    if quantize is not None:
+        raise NanollamaError(f"quantize={quantize!r}: this version has no quantization yet; leave it out")
+    from nanollama.text.tokenizer import load_tokenizer
+
+    folder = resolve(str(source))
+    model = load_model(folder, dtype, device)
+    return LM(model.config, model, load_tokenizer(folder) if has_tokenizer(folder) else None, load_template(folder))
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds any of the tokenizer files we read."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
 
 
 def load_config(folder: Path) -> ModelConfig:

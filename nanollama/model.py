@@ -1,5 +1,7 @@
 """Transformer: token ids in, logits out. The data path is the forward method, read top to bottom."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -35,9 +37,9 @@ class Transformer(nn.Module):
         """The dtype of weights and hidden states."""
         return self.embed_tokens.weight.dtype
 
-    def new_cache(self, batch: int, max_len: int) -> KVCache:
-        """An empty cache for `batch` rows of at most `max_len` tokens."""
-        return KVCache(self.config, batch, max_len, self.dtype, self.device)
+    def new_cache(self, batch: int, max_len: int, limits: Sequence[int] | None = None) -> KVCache:
+        """An empty cache for `batch` rows of at most `max_len` tokens, or of at most `limits[row]` each."""
+        return KVCache(self.config, batch, max_len, self.dtype, self.device, limits)
 
     def forward(
         self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
@@ -93,7 +95,7 @@ class Transformer(nn.Module):
 
     def rotations(self, positions: Tensor, cache: KVCache | None) -> list[Rotation]:
         """cos and sin for every layer; layers with the same frequencies share them."""
-        lengths = [cache.max_len] * len(positions) if cache is not None else (positions.max(1).values + 1).tolist()
+        lengths = cache.limits if cache is not None else (positions.max(1).values + 1).tolist()
         wide = at_least_float32(self.dtype)
         tables: dict[RopeConfig | None, Rotation] = {None: None}
         for rope, rotary in zip(self.ropes, self.rotary, strict=True):

@@ -5,7 +5,7 @@ Contested conventions, decided here once:
 * *Pairing.* Dimension j is rotated together with dimension j + dim/2, as Hugging Face checkpoints store it. The other camp
   (the RoFormer paper, Meta's own files, GGUF's `llama`) pairs neighbours 2j and 2j+1; the rows of q_proj and k_proj differ.
 * *Length.* "dynamic" and "longrope" have frequencies that depend on the length of the sequence. Keys are cached rotated,
-  so one length must hold for the life of a cache: its `max_len`, as in llama.cpp and vLLM. Without a cache it is the number
+  so one length must hold for the life of a cache: the row's limit, as in llama.cpp and vLLM. Without a cache it is the number
   of positions of the call, as in transformers (which recomputes everything when a sequence crosses the original length).
 * *Precision.* Angles are computed in float64 on the CPU: position 100,000 times a float32 frequency is wrong in the third digit.
 """
