@@ -1,7 +1,9 @@
-"""The suite's command line: run, doctor, verify, golden."""
+"""The suite's command line: run, doctor, verify, golden, fixture."""
 
 import argparse
+import json
 import sys
+from pathlib import Path
 
 from conformance.compare import SEMANTIC_BAR
 from nanollama.errors import NanollamaError
@@ -27,6 +29,10 @@ def parser() -> argparse.ArgumentParser:
     verify.add_argument("--ids", help="prompt as token ids, comma-separated")
     golden = commands.add_parser("golden", help="write golden/, or check that it is what would be written now")
     golden.add_argument("--check", action="store_true")
+    fixture = commands.add_parser("fixture", help="write a family's tiny model as a checkpoint folder, to try things on")
+    fixture.add_argument("folder", metavar="FOLDER", type=Path)
+    fixture.add_argument("--family", default="LlamaForCausalLM", help="architecture (LlamaForCausalLM)")
+    fixture.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change a key of config.json")
     return top
 
 
@@ -46,6 +52,8 @@ def dispatch(options: argparse.Namespace) -> int:
         from conformance.golden import golden_command
 
         return golden_command(options.check)
+    if options.command == "fixture":
+        return fixture_command(options.folder, options.family, options.set)
     if options.command == "verify":
         from conformance.verify import verify_command
 
@@ -56,6 +64,24 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "doctor":
         return doctor_command(options.device)
     return run_command(options.family, options.model, options.json, live=not options.no_transformers)
+
+
+def fixture_command(folder: Path, family: str, changes: list[str]) -> int:
+    """Write a fixture with changed config keys."""
+    from conformance.fixtures import FIXTURES, fixture_config, write_fixture
+
+    if family not in FIXTURES:
+        raise NanollamaError(f"no family {family!r}; there are {', '.join(FIXTURES)}")
+    changed = {}
+    for change in changes:
+        key, _, text = change.partition("=")
+        try:
+            changed[key] = json.loads(text)
+        except ValueError as error:
+            raise NanollamaError(f"--set {change!r} is not KEY=JSON, such as rms_norm_eps=1e-3") from error
+    write_fixture(folder, fixture_config(family, **changed))
+    print(f"{folder}: {family}, 3 or 4 layers, derived weights in float64")
+    return 0
 
 
 def parse_ids(text: str) -> list[int]:

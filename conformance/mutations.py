@@ -1,55 +1,22 @@
-"""Small valid checkpoints, and the many ways in which a stranger's checkpoint can be wrong.
+"""The many ways in which a stranger's checkpoint can be wrong: `mutate` damages a folder that `sound_checkpoint` built.
 
-`build(folder, rng)` writes a tiny Llama (config.json, one safetensors file or two shards with an index), byte by byte and
-without torch. `mutate(folder, rng, kinds)` damages it. Both draw only from `rng`: equal seeds give equal folders. Some
-mutations keep the checkpoint valid; a reader that refuses everything is not what the fuzz asks for.
+Mutations draw only from `rng`: equal seeds give equal folders. Some of them keep the checkpoint valid; a reader that
+refuses everything is not what the fuzz asks for.
 """
 
 import json
 import os
 import random
 import shutil
-from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+
+from conformance.json_damage import MARK, NUMBERS, edit
+from conformance.sound_checkpoint import INDEX, SHAPES, SHARDS, SINGLE, read, write
 
 Mutation = Callable[[Path, random.Random], None]
-Pairs = list[tuple[str, Any]]  # a JSON object that can hold a key twice
 
-SINGLE, INDEX, SHARDS = "model.safetensors", "model.safetensors.index.json", ("model-00001-of-00002", "model-00002-of-00002")
-CONFIG = {
-    "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 16, "num_hidden_layers": 1,
-    "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 6, "intermediate_size": 24, "vocab_size": 32,
-    "max_position_embeddings": 64, "rms_norm_eps": 1e-5, "rope_theta": 5000.0, "hidden_act": "silu", "torch_dtype": "float32",
-    "tie_word_embeddings": False, "attention_bias": False, "bos_token_id": 1, "eos_token_id": [2, 3],
-    "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                     "original_max_position_embeddings": 32},
-}  # fmt: skip
-LAYER = "model.layers.0."
-SHAPES = {
-    "model.embed_tokens.weight": [32, 16], "model.norm.weight": [16], "lm_head.weight": [32, 16],
-    LAYER + "input_layernorm.weight": [16], LAYER + "post_attention_layernorm.weight": [16],
-    LAYER + "self_attn.q_proj.weight": [24, 16], LAYER + "self_attn.k_proj.weight": [12, 16],
-    LAYER + "self_attn.v_proj.weight": [12, 16], LAYER + "self_attn.o_proj.weight": [16, 24],
-    LAYER + "mlp.gate_proj.weight": [24, 16], LAYER + "mlp.up_proj.weight": [24, 16], LAYER + "mlp.down_proj.weight": [16, 24],
-}  # fmt: skip
-
-NUMBERS: list[int | float] = [
-    *(0, 1, -1, 2, 3, 5, 127, 2**16, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30),
-    *(0.5, -0.5, 1e-300, 1e308, 1e39),
-]  # fmt: skip
-VALUES: list[Any] = [
-    *(*NUMBERS, True, False, None, [], {}, [0], [[]], {"a": 1}, [1] * 70),
-    *("", "F32", "I64", "F4", "BOOL", "yarn", "../x", "x" * 5000),
-]
-RAW = [
-    *("NaN", "Infinity", "-Infinity", "1e999", "-0", "9" * 5000, "00", "0x10", "nul", "'a'", "", "//"),
-    *('"\\ud800"', '"\\u0000"', '"\x01"', '"\\x"', '{"a":1,"a":2}', "[]," * 5000 + "[]"),
-    *("[" * 2000 + "]" * 2000, '{"a":' * 2000 + "1" + "}" * 2000, "[" * 50_000),
-]
-MARK = "raw JSON goes here"
 DTYPES = {"F64": 8, "I64": 8, "C64": 8, "F32": 4, "U32": 4, "F16": 2, "BF16": 2, "U16": 2, "I8": 1, "F8_E4M3": 1, "BOOL": 1}
 LENGTHS = [0, 1, 2, 7, 8, 9, 100_000_000, 100_000_001, 2**31, 2**32, 2**63 - 1, 2**63, 2**64 - 1]
 NAMES = [
@@ -58,87 +25,11 @@ NAMES = [
 ]
 
 
-def build(folder: Path, rng: random.Random) -> None:
-    """Write a valid checkpoint into the new folder `folder`."""
-    folder.mkdir()
-    (folder / "config.json").write_text(json.dumps(CONFIG))
-    names = list(SHAPES)
-    if rng.random() < 0.4:
-        write(folder / SINGLE, *tensors_of(names, rng))
-        return
-    weight_map: dict[str, str] = {}
-    for shard, part in zip(SHARDS, (names[:5], names[5:]), strict=True):
-        write(folder / f"{shard}.safetensors", *tensors_of(part, rng))
-        weight_map |= dict.fromkeys(part, f"{shard}.safetensors")
-    (folder / INDEX).write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": weight_map}))
-
-
-def tensors_of(names: list[str], rng: random.Random) -> tuple[Pairs, bytes]:
-    """A float32 header and its data, little values of either sign."""
-    header: Pairs = [("__metadata__", {"format": "pt"})]
-    data = array("f")
-    for name in names:
-        begin, count = 4 * len(data), SHAPES[name][0] * SHAPES[name][-1] ** (len(SHAPES[name]) - 1)
-        data.extend(rng.uniform(-1, 1) for _ in range(count))
-        header.append((name, {"dtype": "F32", "shape": SHAPES[name], "data_offsets": [begin, 4 * len(data)]}))
-    return header, data.tobytes()
-
-
-def write(path: Path, header: Pairs, data: bytes, raw: str = "", padding: int | None = None) -> None:
-    """A safetensors file; the first string MARK in the header becomes the text `raw`."""
-    text = to_json(header).replace(json.dumps(MARK), raw, 1).encode("utf-8", "surrogatepass")
-    text += b" " * (-len(text) % 8 if padding is None else padding)
-    path.write_bytes(len(text).to_bytes(8, "little") + text + data)
-
-
-def to_json(pairs: Pairs) -> str:
-    return "{" + ",".join(f"{json.dumps(key)}:{json.dumps(value)}" for key, value in pairs) + "}"
-
-
-def read(path: Path) -> tuple[Pairs, bytes]:
-    """Header and data of a file that is still well-formed; ValueError if it no longer is."""
-    raw = path.read_bytes()
-    end = 8 + int.from_bytes(raw[:8], "little")
-    return list(json.loads(raw[8:end]).items()), raw[end:]
-
-
 def weight_file(folder: Path, rng: random.Random) -> Path:
     return rng.choice(sorted(path for path in folder.glob("*.safetensors") if path.is_file()))
 
 
-# Damage to JSON: any key or value of a tree
-
-
-def places(tree: Any) -> Iterator[tuple[Any, Any]]:
-    """(container, key or index) of every value in a JSON tree."""
-    items = list(tree.items()) if isinstance(tree, dict) else list(enumerate(tree)) if isinstance(tree, list) else []
-    for key, value in items:
-        yield tree, key
-        yield from places(value)
-
-
-def edit(tree: Any, rng: random.Random) -> str:
-    """Change one value in place; returns the raw text that the caller must put for MARK."""
-    found = list(places(tree))
-    if not found:
-        return ""
-    holder, key = rng.choice(found)
-    value, action = holder[key], rng.randrange(6)
-    if action == 0:
-        del holder[key]
-    elif action == 1 and type(value) in (int, float):
-        holder[key] = rng.choice([value + 1, value - 1, value * 2, value // 2, -value, value * 10**6, float(value), str(value)])
-    elif action == 2 and isinstance(holder, dict):
-        holder[rng.choice(["", "x", key + " ", key.upper(), "__metadata__", "dtype", "\ud800", "é" * 9])] = holder.pop(key)
-    elif action == 3:
-        other_holder, other = rng.choice(found)
-        holder[key] = json.loads(json.dumps(other_holder[other]))
-    elif action == 4:
-        holder[key] = MARK
-        return rng.choice(RAW)
-    else:
-        holder[key] = rng.choice(VALUES)
-    return ""
+# Damage to the JSON files
 
 
 def edit_file(path: Path, rng: random.Random) -> None:
@@ -148,7 +39,22 @@ def edit_file(path: Path, rng: random.Random) -> None:
 
 
 def edit_config(folder: Path, rng: random.Random) -> None:
-    edit_file(folder / "config.json", rng)
+    edit_file(folder / rng.choice(["config.json", "config.json", "config.json", "generation_config.json"]), rng)
+
+
+def edit_text(folder: Path, rng: random.Random) -> None:
+    edit_file(folder / rng.choice(["tokenizer.json", "tokenizer_config.json"]), rng)
+
+
+def edit_template(folder: Path, rng: random.Random) -> None:
+    """A chat template with one stretch of characters removed, doubled or replaced."""
+    path = folder / "tokenizer_config.json"
+    tree = json.loads(path.read_bytes())
+    text = tree["chat_template"]
+    start = rng.randrange(len(text))
+    end = start + rng.randrange(12)
+    tree["chat_template"] = text[:start] + rng.choice(["", text[start:end] * 2, "{{", "%}", "{% endfor %}", "[0]"]) + text[end:]
+    path.write_text(json.dumps(tree))
 
 
 def size_in_config(folder: Path, rng: random.Random) -> None:
@@ -296,6 +202,7 @@ MUTATIONS: dict[str, list[Mutation]] = {
     "weights": [edit_header, edit_header, move_tensor, retype_tensor, repeat_or_reorder_entries, add_empty_or_scalar_tensors,
                 change_bytes, change_bytes, cut_or_extend, change_header_length],
     "index": [edit_index, rename_in_index, add_index],
+    "text": [edit_text, edit_text, edit_template],
     "config": [edit_config, edit_config, size_in_config],
     "folder": [replace_file, rename_file],
 }  # fmt: skip

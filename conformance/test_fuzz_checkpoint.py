@@ -3,6 +3,7 @@
 NANOLLAMA_FUZZ_CASES sets the size of the slice; the full run is `python -m conformance.fuzz_checkpoint`.
 """
 
+import json
 import os
 import random
 import shutil
@@ -12,9 +13,10 @@ from pathlib import Path
 
 import pytest
 import safetensors.torch
+import tokenizers
 
 from conformance.fuzz_checkpoint import Job, fuzz, main, make_case
-from conformance.mutations import CONFIG, SHAPES, build
+from conformance.sound_checkpoint import SHAPES, TOKENIZER, build
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fuzz reads a worker's memory from /proc")
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
@@ -41,19 +43,19 @@ CONTROLS = {
 @pytest.mark.parametrize("control", CONTROLS)
 def test_the_fuzz_finds_a_target_that(control: str) -> None:
     kind, detail = CONTROLS[control]
-    first, second = fuzz(Job(f"conformance.fuzz_controls:{control}", seconds=1.0), range(2))
+    first, second = fuzz(Job(f"conformance.fuzz_targets:{control}", seconds=1.0), range(2))
     assert (first.case, first.kind, second.case, second.kind) == (0, kind, 1, kind), "and goes on after it"
     assert detail in first.detail
 
 
 def test_the_fuzz_has_nothing_to_say_about_a_target_without_bugs() -> None:
-    outcomes = list(fuzz(Job("conformance.fuzz_controls:refuses_some"), range(100), workers=2))
+    outcomes = list(fuzz(Job("conformance.fuzz_targets:refuses_some"), range(100), workers=2))
     assert [outcome.case for outcome in outcomes] == list(range(100))
     assert {outcome.kind for outcome in outcomes} == {"loaded", "refused"}
 
 
 def test_a_target_that_loads_nothing_is_no_target() -> None:
-    for target in ("conformance.fuzz_controls:loads_nothing", "conformance.fuzz_controls:no_such_function"):
+    for target in ("conformance.fuzz_targets:loads_nothing", "conformance.fuzz_targets:no_such_function"):
         with pytest.raises(RuntimeError, match="does not load a sound checkpoint"):
             list(fuzz(Job(target), range(1)))
 
@@ -65,7 +67,11 @@ def test_the_sound_checkpoint_is_what_the_safetensors_library_reads(tmp_path: Pa
         tensors = {name: tensor for path in files for name, tensor in safetensors.torch.load_file(path).items()}
         assert {name: list(tensor.shape) for name, tensor in tensors.items()} == SHAPES
         shutil.rmtree(tmp_path / "sound")
-    assert CONFIG["architectures"] == ["LlamaForCausalLM"]
+
+
+def test_the_sound_tokenizer_is_what_the_tokenizers_library_reads() -> None:
+    tokenizer = tokenizers.Tokenizer.from_str(json.dumps(TOKENIZER))
+    assert tokenizer.encode("<s>ab cd ab").tokens == ["<s>", "ab", "Ġ", "cd", "Ġa", "b"]
 
 
 def test_a_case_is_the_same_folder_every_time(tmp_path: Path) -> None:
@@ -79,7 +85,7 @@ def test_a_case_is_the_same_folder_every_time(tmp_path: Path) -> None:
 
 
 def test_findings_set_the_exit_status_and_are_saved(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    target = "conformance.fuzz_controls:raises"
+    target = "conformance.fuzz_targets:raises"
     assert main(["--target", target, "--cases", "2", "--save", str(tmp_path / "found")]) == 1
     assert f"target {target}, seed 0, cases 0 to 1, 1 workers" in capsys.readouterr().out
     assert len(list((tmp_path / "found").iterdir())) == 2

@@ -82,7 +82,7 @@ def counting(vocab_size: int, **options: Any) -> Any:
 
 def scripted(script: Sequence[int], vocab_size: int, prompt: int = 1, **options: Any) -> Any:
     """After a prompt of `prompt` tokens, says the script, whatever it is fed."""
-    return RiggedModel(lambda ids: one_hot(script[len(ids) - prompt], vocab_size), vocab_size, **options)
+    return RiggedModel(lambda ids: one_hot(script[max(0, len(ids) - prompt)], vocab_size), vocab_size, **options)
 
 
 def hashed(vocab_size: int, **options: Any) -> Any:
@@ -335,7 +335,7 @@ def test_stop_strings_do_not_replace_stop_ids_or_eos_ids() -> None:
 
 @pytest.mark.parametrize(
     ("prompt", "text"),
-    [([0], "there was"), ([0, 1], " there was"), ([0, 1, 2] * 9, " there was"), ([1, 0, 0, 0, 0], " there was")],
+    [([0], "there was"), ([0, 1], " there was"), ([0, 1, 2] * 9, " there was"), ([0] * 20 + [1, 0, 0], " there was")],
 )
 def test_the_answer_joins_on_to_the_prompt_with_its_space_but_has_none_after_bos(prompt: list[int], text: str) -> None:
     tokenizer = WordTokenizer([b"<s>", b" time", b" upon", b" there", b" was"], special_ids=frozenset({0}))

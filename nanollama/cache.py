@@ -65,6 +65,8 @@ class View:
         self.key_positions = positions
         if cache is not None:
             self._place(cache)
+        if not self.causal:
+            _ = self.allowed  # made here, outside the layers: once, and not in compiled code
 
     def _place(self, cache: "KVCache") -> None:
         """Slots of this call's tokens, and the positions of all keys that can be read afterwards."""
@@ -86,7 +88,7 @@ class View:
 
     @cached_property
     def allowed(self) -> Tensor:
-        """The mask, bool [B, 1, T, S] on the model's device."""
+        """The mask, bool [B, 1, T, S] on the model's device; where it is plainly causal, SDPA never asks for it."""
         return visible(self.positions.to(self.device), self.key_positions.to(self.device), self.window)
 
 

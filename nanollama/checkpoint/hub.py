@@ -90,20 +90,15 @@ def _download(name: str, revision: str, cache_dir: str | os.PathLike[str] | None
 
 def _explain(error: Exception, name: str, revision: str, offline: bool) -> str:
     """One sentence: what failed and what to do about it."""
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-        RevisionNotFoundError,
-    )
+    from huggingface_hub import errors
 
-    if isinstance(error, GatedRepoError):  # a subclass of the next
+    if isinstance(error, errors.GatedRepoError):  # a subclass of the next
         return f"{name} is gated: accept its terms on its hub page, then run `hf auth login` or set HF_TOKEN"
-    if isinstance(error, RepositoryNotFoundError):
+    if isinstance(error, errors.RepositoryNotFoundError):
         return f"{name} is neither a local path nor a model on the hub: check the name, or log in if it is private"
-    if isinstance(error, RevisionNotFoundError):
+    if isinstance(error, errors.RevisionNotFoundError):
         return f"{name} has no revision {quote(revision)}: check the name of the branch, tag or commit"
-    if isinstance(error, LocalEntryNotFoundError):
+    if isinstance(error, errors.LocalEntryNotFoundError):
         reason = "offline mode is on (see HF_HUB_OFFLINE)" if offline else f"the hub gave no answer ({_brief(error)})"
         return (
             f"{name} is no local path and not completely in the cache, and {reason}: run `hf download {name} "

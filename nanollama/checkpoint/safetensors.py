@@ -26,6 +26,7 @@ from nanollama.checkpoint.files import member, open_plain, parse_object, quote, 
 from nanollama.errors import NanollamaError
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
+MAX_HEADER_ITEMS = 1_000_000  # eight for each of 125,000 tensors; see MAX_JSON_ITEMS for what an item costs
 MAX_DIMENSIONS = 64  # beyond that torch can hold a tensor but not compute with it
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -101,7 +102,7 @@ def _tensor(memory: mmap.mmap, file: BinaryIO, entry: Entry) -> torch.Tensor:
             memory, dtype=entry.dtype, count=(entry.end - entry.begin) // entry.dtype.itemsize, offset=entry.begin
         )
         return flat.reshape(entry.shape)
-    # Early writers did not pad the header (gpt2's file is one), and kernels may assume aligned elements. Read instead
+    # Early writers did not pad the header, and kernels may assume aligned elements. Read instead
     # of map: a copy out of the mapping would count twice in memory.
     copy = bytearray(entry.end - entry.begin)
     file.seek(entry.begin)
@@ -124,7 +125,7 @@ def _read_header(file: BinaryIO, source: str) -> dict[str, Entry]:
     raw = file.read(length)
     if not raw.startswith(b"{"):
         raise NanollamaError(f"{source}: the header starts with {quote(raw[:1])}, expected '{{'; {DAMAGED}")
-    header = parse_object(raw, f"the header of {source}")
+    header = parse_object(raw, f"the header of {source}", MAX_HEADER_ITEMS)
     _check_metadata(header.pop("__metadata__", {}), source)
     entries = {name: _entry(value, 8 + length, f"{source}: tensor {quote(name)}") for name, value in header.items()}
     _check_layout(entries, 8 + length, size, source)

@@ -4,11 +4,8 @@ Text is cut into words by a regular expression, and the UTF-8 bytes of each word
 printable characters inside the vocabulary (`Ġ` is a space), so that tokens are ordinary strings.
 """
 
-import base64
-import binascii
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
@@ -119,9 +116,12 @@ class ByteBpe:
 
     def decode(self, parts: Iterable[int | str]) -> str:
         """The text of ids, with texts between them taken as they are; what is no UTF-8 becomes U+FFFD."""
-        data = bytearray()
-        for part in parts:
-            token = part if isinstance(part, str) else self._tokens[part]
-            letters = [] if isinstance(part, str) else [LETTER_TO_BYTE.get(letter) for letter in token]
-            data += token.encode("utf-8") if None in letters or isinstance(part, str) else bytes(map(int, letters))
-        return data.decode("utf-8", "replace")
+        texts = (part.encode("utf-8") if isinstance(part, str) else self._bytes(self._tokens[part]) for part in parts)
+        return b"".join(texts).decode("utf-8", "replace")
+
+    @staticmethod
+    def _bytes(token: str) -> bytes:
+        try:
+            return bytes([LETTER_TO_BYTE[letter] for letter in token])
+        except KeyError:  # a token that is spelled as it is, not byte by byte
+            return token.encode("utf-8")

@@ -47,7 +47,9 @@ class Charsmap:
         except UnicodeDecodeError as error:
             raise NanollamaError(f"precompiled_charsmap holds replacements that are not UTF-8: {error}") from error
         if longest > LONGEST_RULE:
-            raise NanollamaError(f"precompiled_charsmap has a replacement of {longest:,} characters, over {LONGEST_RULE}")
+            raise NanollamaError(
+                f"precompiled_charsmap has a replacement of {longest:,} characters, over {LONGEST_RULE}"
+            )
         for index, unit in enumerate(self._units):
             if unit & IS_VALUE and index:
                 continue  # never walked through: its label is no byte

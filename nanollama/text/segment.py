@@ -134,7 +134,7 @@ class Unigram:
 
     def __init__(self, scores: dict[str, float], unknown_score: float) -> None:
         self._unknown_score = unknown_score
-        self._trie: dict[str, Any] = {}
+        self._trie: Any = {}  # letter -> trie of what may follow; "" -> the score of the piece that ends here
         for piece, score in scores.items():
             node = self._trie
             for letter in piece:
@@ -167,10 +167,9 @@ class Unigram:
     def _arcs(self, text: str, start: int) -> list[tuple[int, float]]:
         """(end, score) of every piece that begins at `start`, the shortest first; then of the character as unknown."""
         arcs: list[tuple[int, float]] = []
-        node: dict[str, Any] | None = self._trie
+        node = self._trie
         for end in range(start + 1, len(text) + 1):
-            node = node.get(text[end - 1])
-            if node is None:
+            if (node := node.get(text[end - 1])) is None:
                 break
             if "" in node:
                 arcs.append((end, node[""]))

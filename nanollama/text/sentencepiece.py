@@ -64,7 +64,9 @@ class SentencePieceModel:
         seen: set[str] = set()
         for id, (piece, score) in enumerate(zip(self.pieces, self.scores, strict=True)):
             if not piece or "\0" in piece or len(piece.encode("utf-8", "surrogatepass")) >= LONGEST_PIECE:
-                raise NanollamaError(f"piece {id} is {quote(piece)}; expected 1 to {LONGEST_PIECE - 1} bytes and no NUL")
+                raise NanollamaError(
+                    f"piece {id} is {quote(piece)}; expected 1 to {LONGEST_PIECE - 1} bytes and no NUL"
+                )
             if not math.isfinite(score):
                 raise NanollamaError(f"piece {id} {quote(piece)} has the score {score}; expected a finite number")
             if piece in seen:
@@ -109,16 +111,21 @@ class SentencePiece:
             escape_whitespaces=model.escape_whitespaces,
             whitespace_as_suffix=model.whitespace_as_suffix,
         )
+        self.size = len(model.pieces)
         self._ids = {piece: id for id, piece in enumerate(model.pieces)}
         self._text_ids = {
             piece: id for id, (piece, type) in enumerate(typed) if type in (PieceType.NORMAL, PieceType.USER_DEFINED)
         }
-        self._unknown = model.types.index(PieceType.UNKNOWN)
+        self.unknown_id = model.types.index(PieceType.UNKNOWN)
         self._bytes = {id: int(piece[3:5], 16) for id, (piece, type) in enumerate(typed) if type is PieceType.BYTE}
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a piece, None if there is no such piece."""
         return self._ids.get(token)
+
+    def id_to_token(self, id: int) -> str | None:
+        """The piece of an id, None if it has none."""
+        return self.model.pieces[id] if id < len(self.model.pieces) else None
 
     def encode(self, text: str, *, first: bool = True, last: bool = True) -> list[int]:
         """The ids of `text`; no control piece is ever among them. first, last: see `Normalizer.normalize`."""
@@ -128,8 +135,8 @@ class SentencePiece:
                 ids.append(id)
             elif self.model.byte_fallback:
                 ids += [self._ids[f"<0x{byte:02X}>"] for byte in piece.encode("utf-8")]
-            elif not ids or ids[-1] != self._unknown:  # a run of unknown characters is one unknown id
-                ids.append(self._unknown)
+            elif not ids or ids[-1] != self.unknown_id:  # a run of unknown characters is one unknown id
+                ids.append(self.unknown_id)
         return ids
 
     def decode(self, parts: Iterable[int | str]) -> str:
@@ -145,7 +152,7 @@ class SentencePiece:
         for part in self._join_bytes(parts):
             if isinstance(part, str):
                 text = part
-            elif part == self._unknown:
+            elif part == self.unknown_id:
                 text = model.unk_surface
             else:
                 text = model.pieces[part]

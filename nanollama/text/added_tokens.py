@@ -1,0 +1,121 @@
+"""Tokens that stand outside a model's own cutting: special tokens and the like, found in text before it is cut."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+WORD = re.compile(r"\w")
+WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+"""Unicode's White_Space; Python's own idea of white space has four characters more."""
+WHITE_RUN = re.compile(f"[{WHITE}]*")
+
+
+@dataclass(frozen=True)
+class AddedToken:
+    """One such token.
+
+    special: found in text only on request, and left out of decoded text on request. lstrip, rstrip: takes the white
+    space at its side with it. single_word: only where no letter, digit or underscore touches it. The names are those of
+    tokenizer.json and of `added_tokens_decoder`.
+    """
+
+    content: str
+    id: int
+    special: bool
+    lstrip: bool = False
+    rstrip: bool = False
+    single_word: bool = False
+
+
+class AddedTokens:
+    """The added tokens of one vocabulary. Source of the rules: tokenizers, added_vocabulary.rs (find_matches)."""
+
+    def __init__(self, tokens: Iterable[AddedToken]) -> None:
+        self.by_content = {token.content: token for token in tokens}
+        self.by_id = {token.id: token for token in self.by_content.values()}
+        self._every = self._pattern(self.by_content)
+        self._ordinary = self._pattern(name for name, token in self.by_content.items() if not token.special)
+
+    @staticmethod
+    def _pattern(contents: Iterable[str]) -> re.Pattern[str] | None:
+        longest_first = sorted(contents, key=len, reverse=True)
+        return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+
+    def split(self, text: str, parse_special: bool) -> Iterator[int | str]:
+        """The id of every added token in `text`, and the texts between them (none empty), in order."""
+        pattern = self._every if parse_special else self._ordinary
+        done = 0
+        for match in pattern.finditer(text) if pattern else ():
+            token = self.by_content[match[0]]
+            start, end = match.span()
+            if start < done or (token.single_word and (WORD.match(text[start - 1 : start]) or WORD.match(text, end))):
+                continue
+            if token.lstrip:
+                start = done + len(text[done:start].rstrip(WHITE))
+            if token.rstrip and (white := WHITE_RUN.match(text, end)):
+                end = white.end()
+            if start > done:
+                yield text[done:start]
+            yield token.id
+            done = end
+        if done < len(text):
+            yield text[done:]
+
+
+class TextModel(Protocol):
+    """What cuts plain text into ids: a SentencePiece or a byte-level BPE model. Ids are below `size`."""
+
+    @property
+    def size(self) -> int: ...
+    @property
+    def unknown_id(self) -> int | None: ...
+    def encode(self, text: str, *, first: bool, last: bool) -> list[int]: ...
+    def decode(self, parts: Iterable[int | str]) -> str: ...
+    def token_to_id(self, token: str) -> int | None: ...
+    def id_to_token(self, id: int) -> str | None: ...
+
+
+class ModelVocabulary:
+    """A text model and the added tokens around it.
+
+    prefix_every_text: every text between special tokens is encoded as if it began the input, as `legacy` asks.
+    """
+
+    def __init__(self, model: TextModel, added: Iterable[AddedToken], *, prefix_every_text: bool = False) -> None:
+        self._model, self._prefix_every_text = model, prefix_every_text
+        self._added = AddedTokens(added)
+        self.size = max(model.size, *(id + 1 for id in self._added.by_id), 0)
+        special = {token.id for token in self._added.by_content.values() if token.special}
+        self.special_ids = frozenset(special - {model.unknown_id})
+
+    def encode(self, text: str, parse_special: bool) -> list[int]:
+        """The ids of `text`."""
+        ids: list[int] = []
+        parts = list(self._added.split(text, parse_special))
+        for place, part in enumerate(parts):
+            if isinstance(part, int):
+                ids.append(part)
+            else:
+                first = place == 0 or self._prefix_every_text
+                ids += self._model.encode(part, first=first, last=place == len(parts) - 1)
+        return ids
+
+    def decode(self, ids: Sequence[int], skip_special: bool) -> str:
+        """The text of ids; an id without a token has none. The unknown id has the text the model gives it."""
+        return self._model.decode(part for id in ids if (part := self._part(id, skip_special)) is not None)
+
+    def _part(self, id: int, skip_special: bool) -> int | str | None:
+        if id in self._added.by_id and id != self._model.unknown_id:
+            return None if skip_special and id in self.special_ids else self._added.by_id[id].content
+        return None if self._model.id_to_token(id) is None else id
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token, None if there is no such token."""
+        added = self._added.by_content.get(token)
+        return added.id if added else self._model.token_to_id(token)
+
+    def id_to_token(self, id: int) -> str | None:
+        """The token of an id, None if it has none."""
+        added = self._added.by_id.get(id)
+        return added.content if added else self._model.id_to_token(id)

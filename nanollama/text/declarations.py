@@ -1,0 +1,134 @@
+"""What the JSON files beside a vocabulary say about it: its kind, its special tokens, and when BOS and EOS are added."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from nanollama.checkpoint.files import quote, read_json
+from nanollama.errors import NanollamaError
+from nanollama.text.added_tokens import AddedToken
+
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")
+EXTRA = ("additional_special_tokens", "extra_special_tokens")
+OTHER_NAMES = ("unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+
+
+@dataclass(frozen=True)
+class Declarations:
+    """The parts of tokenizer_config.json, special_tokens_map.json, added_tokens.json and the configs that matter here.
+
+    tokenizer_class: without "Fast". named: "bos_token" and its like, to the token or None where the file says null; a
+    name the files don't mention is not in it. extra: further special tokens. added: tokens declared with their ids.
+    flags: add_bos_token, add_eos_token, add_prefix_space and legacy, where stated. config_ids: "bos_token" and
+    "eos_token", to the id in generation_config.json or config.json.
+    """
+
+    tokenizer_class: str | None
+    model_type: str | None
+    named: dict[str, str | None]
+    extra: tuple[str, ...]
+    added: tuple[AddedToken, ...]
+    flags: dict[str, bool]
+    config_ids: dict[str, int]
+
+    def special_contents(self) -> set[str]:
+        """Every token the files call special by giving it a name or listing it."""
+        return {token for token in self.named.values() if token is not None} | set(self.extra)
+
+
+def read_declarations(folder: Path) -> Declarations:
+    """Read the JSON files of a checkpoint folder, those of them that exist.
+
+    special_tokens_map.json and added_tokens.json are older and count only where tokenizer_config.json has no
+    `added_tokens_decoder`, as in transformers.
+    """
+    tokenizer, config = _optional(folder, "tokenizer_config.json"), _optional(folder, "config.json")
+    old = "added_tokens_decoder" not in tokenizer
+    merged = tokenizer | _optional(folder, "special_tokens_map.json") if old else tokenizer
+    named = {
+        name: None if merged[name] is None else _content(merged[name], name)
+        for name in ("bos_token", "eos_token", *OTHER_NAMES)
+        if name in merged
+    }
+    extra = tuple(dict.fromkeys(token for key in EXTRA for token in _extra(merged.get(key), key)))
+    special = {token for token in named.values() if token} | set(extra)
+    added = _from_contents(_optional(folder, "added_tokens.json"), special) if old else _from_ids(tokenizer)
+    generation = _optional(folder, "generation_config.json")
+    tokenizer_class = _typed(tokenizer, "tokenizer_class", str)
+    return Declarations(
+        tokenizer_class=tokenizer_class and tokenizer_class.removesuffix("Fast"),
+        model_type=_typed(config, "model_type", str),
+        named=named,
+        extra=extra,
+        added=tuple(added),
+        flags={
+            name: value
+            for name in ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
+            if (value := _typed(tokenizer, name, bool)) is not None
+        },
+        config_ids={
+            f"{name}_token": id
+            for name in ("bos", "eos")
+            if (id := _first_id(generation, f"{name}_token_id", config)) is not None
+        },
+    )
+
+
+def _optional(folder: Path, name: str) -> dict[str, Any]:
+    return read_json(folder / name) if (folder / name).exists() else {}
+
+
+def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
+    value = values.get(key)
+    if value is not None and not isinstance(value, kind):
+        raise NanollamaError(f"{key} is {quote(value)}; expected a {kind.__name__} or null")
+    return value
+
+
+def _content(value: Any, what: str) -> str:
+    """The text of a token, which files write as a string or as an object with `content`."""
+    content = value.get("content") if isinstance(value, dict) else value
+    if not isinstance(content, str) or not content or LONE_SURROGATE.search(content):
+        raise NanollamaError(f"{what} is {quote(value)}; expected a token: a string, or an object with content")
+    return content
+
+
+def _extra(value: Any, key: str) -> list[str]:
+    """A list of tokens, or an object whose values are tokens."""
+    if value is None:
+        return []
+    if not isinstance(value, list | dict):
+        raise NanollamaError(f"{key} is {quote(value)}; expected a list of tokens")
+    return [_content(token, key) for token in (value.values() if isinstance(value, dict) else value)]
+
+
+def _from_ids(tokenizer: dict[str, Any]) -> Iterable[AddedToken]:
+    """The tokens of `added_tokens_decoder`: id, as a string, to an object."""
+    for key, value in (_typed(tokenizer, "added_tokens_decoder", dict) or {}).items():
+        if not key.isascii() or not key.isdigit() or len(key) > 9 or not isinstance(value, dict):
+            raise NanollamaError(f"added_tokens_decoder has {quote(key)}: {quote(value)}; expected an id and an object")
+        options = {name: _typed(value, name, bool) or False for name in ("special", "lstrip", "rstrip", "single_word")}
+        yield AddedToken(_content(value, "a token of added_tokens_decoder"), int(key), **options)
+
+
+def _from_contents(values: dict[str, Any], special: set[str]) -> Iterable[AddedToken]:
+    """The tokens of added_tokens.json: token to id, special where another file names the token."""
+    for content, id in values.items():
+        if not content or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 10**9:
+            raise NanollamaError(
+                f"added_tokens.json gives {quote(content)} the id {quote(id)}; expected a number from 0 up"
+            )
+        yield AddedToken(content, id, content in special)
+
+
+def _first_id(generation: dict[str, Any], key: str, config: dict[str, Any]) -> int | None:
+    """A token id of generation_config.json, else of config.json; of several, the first."""
+    value = config.get(key) if generation.get(key) is None else generation[key]
+    first = value[0] if isinstance(value, list) and value else value
+    if first is None or first == []:
+        return None
+    if not isinstance(first, int) or isinstance(first, bool) or not 0 <= first < 1 << 31:
+        raise NanollamaError(f"{key} is {quote(value)}; expected a token id or a list of them")
+    return first
