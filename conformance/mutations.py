@@ -29,6 +29,11 @@ def weight_file(folder: Path, rng: random.Random) -> Path:
     return rng.choice(sorted(path for path in folder.glob("*.safetensors") if path.is_file()))
 
 
+def any_file(folder: Path, rng: random.Random) -> Path:
+    """Mostly the weights and their index, sometimes a text."""
+    return rng.choice(sorted(folder.glob(rng.choice(["model*", "model*", "config.json", "*"]))))
+
+
 # Damage to the JSON files
 
 
@@ -133,7 +138,7 @@ def add_empty_or_scalar_tensors(folder: Path, rng: random.Random) -> None:
 
 
 def change_bytes(folder: Path, rng: random.Random) -> None:
-    path = weight_file(folder, rng) if rng.random() < 0.8 else rng.choice(sorted(folder.glob("*.json")))
+    path = weight_file(folder, rng) if rng.random() < 0.7 else any_file(folder, rng)
     raw = bytearray(path.read_bytes())
     for _ in range(rng.choice([1, 1, 2, 8])):
         reach = min(len(raw), rng.choice([16, 400, len(raw)]))  # most of a file is data: aim at its start
@@ -154,7 +159,7 @@ def change_bytes(folder: Path, rng: random.Random) -> None:
 
 
 def cut_or_extend(folder: Path, rng: random.Random) -> None:
-    path = weight_file(folder, rng) if rng.random() < 0.8 else rng.choice(sorted(folder.glob("*.json")))
+    path = weight_file(folder, rng) if rng.random() < 0.7 else any_file(folder, rng)
     raw = path.read_bytes()
     length = rng.choice([rng.randrange(12), rng.randrange(len(raw) + 1), len(raw) - 1, len(raw) + 1, len(raw) + 5000])
     path.write_bytes(raw[:length].ljust(length, rng.choice([b"\0", b" ", b"\xff"])))
@@ -172,7 +177,7 @@ def change_header_length(folder: Path, rng: random.Random) -> None:
 
 
 def replace_file(folder: Path, rng: random.Random) -> None:
-    path = rng.choice(sorted(folder.iterdir()))
+    path = any_file(folder, rng)
     path.unlink()
     makers: list[Callable[[], object]] = [
         lambda: None,
@@ -192,7 +197,7 @@ def replace_file(folder: Path, rng: random.Random) -> None:
 
 
 def rename_file(folder: Path, rng: random.Random) -> None:
-    path = rng.choice(sorted(folder.iterdir()))
+    path = any_file(folder, rng)
     target = folder / rng.choice(["pytorch_model.bin", "x.gguf", "x.safetensors", SINGLE, INDEX, f"{SHARDS[1]}.safetensors"])
     if target != path:
         (shutil.copyfile if rng.random() < 0.5 else shutil.move)(path, target)

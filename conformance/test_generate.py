@@ -11,10 +11,12 @@ import weakref
 import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import sentencepiece
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,6 +25,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from nanollama.errors import NanollamaError
 from nanollama.generate import Piece, Request, Usage, generate
+from nanollama.lm import load_model
 from nanollama.sampling import SamplingParams
 
 INF, NAN = math.inf, math.nan
@@ -654,3 +657,29 @@ def test_greedy_equals_transformers_generate(tiny_llama: Any, penalty: float, eo
     for prompt, ids in zip(ragged, ids_of(model, *requests, prefill_chunk=2), strict=True):
         want = tiny_llama.generate(torch.tensor([prompt]), eos_token_id=eos or None, **options)[0, len(prompt) :]
         assert ids == want.tolist()
+
+
+# --- a real model
+
+
+@pytest.fixture(scope="module")
+def stories(data_dir: Path) -> Any:
+    return load_model(data_dir / "weights/stories260K-hf", dtype="float64", device="cpu")
+
+
+def test_a_real_model_tells_the_published_story(stories: Any, data_dir: Path) -> None:
+    pieces = sentencepiece.SentencePieceProcessor(str(data_dir / "weights/stories260K-hf/tokenizer.model"))
+    [ids] = ids_of(stories, Request([1], GREEDY, max_tokens=200))
+    want = (data_dir / "weights/stories260K.expected_greedy_200.txt").read_text(encoding="utf-8")
+    assert pieces.decode(ids) == want.strip()
+
+
+@pytest.mark.parametrize("chunk", [3, 512])
+def test_a_ragged_batch_of_a_real_model_equals_each_request_alone(stories: Any, chunk: int) -> None:
+    ragged = [[1, 403, 407, 261, 378], [1], [1, 365, 312, 444, 459, 302, 277, 291, 395, 261, 298, 406], [1, 287, 338]]
+    params = SamplingParams(temperature=0.8, top_p=0.9, repetition_penalty=1.1)
+    requests = [
+        Request(prompt, replace(params, seed=seed, temperature=0.0 if seed == 3 else 0.8), max_tokens=30 + 10 * seed)
+        for seed, prompt in enumerate(ragged)
+    ]
+    assert ids_of(stories, *requests, prefill_chunk=chunk) == [ids_of(stories, request)[0] for request in requests]

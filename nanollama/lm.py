@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -18,21 +18,18 @@ from nanollama.model import Transformer
 from nanollama.sampling import SamplingParams
 from nanollama.text.chat import encode_chat
 from nanollama.text.template import ChatTemplate, load_template
+from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-if TYPE_CHECKING:
-    from nanollama.text.tokenizer import Tokenizer
-
-
 @dataclass(frozen=True)
 class LM:
-    """A model with everything it needs to read and write text. `tokenizer` and `template` are None where the folder has none."""
+    """A model and what it needs to read and write text. `tokenizer` and `template` are None where the folder has none."""
 
     config: ModelConfig
     model: Transformer
-    tokenizer: "Tokenizer | None"
+    tokenizer: Tokenizer | None
     template: ChatTemplate | None
 
     def generate(
@@ -82,7 +79,7 @@ class LM:
         request = Request(ids, SamplingParams(**sampling), max_tokens, stop)
         return (piece.text for piece in self.stream([request]))
 
-    def _tokenizer(self) -> "Tokenizer":
+    def _tokenizer(self) -> Tokenizer:
         if self.tokenizer is None:
             raise NanollamaError(
                 "this checkpoint has no tokenizer; expected tokenizer.json, tokenizer.model, or vocab.json with merges.txt"
@@ -98,8 +95,6 @@ def load(source: str | Path, dtype: str = "auto", device: str = "auto", quantize
     """
     if quantize is not None:
         raise NanollamaError(f"quantize={quantize!r}: this version has no quantization yet; leave it out")
-    from nanollama.text.tokenizer import load_tokenizer
-
     folder = resolve(str(source))
     model = load_model(folder, dtype, device)
     return LM(model.config, model, load_tokenizer(folder) if has_tokenizer(folder) else None, load_template(folder))

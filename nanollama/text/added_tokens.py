@@ -1,11 +1,11 @@
 """Tokens that stand outside a model's own cutting: special tokens and the like, found in text before it is cut."""
 
 import re
+import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-WORD = re.compile(r"\w")
 WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space; Python's own idea of white space has four characters more."""
 WHITE_RUN = re.compile(f"[{WHITE}]*")
@@ -49,7 +49,7 @@ class AddedTokens:
         for match in pattern.finditer(text) if pattern else ():
             token = self.by_content[match[0]]
             start, end = match.span()
-            if start < done or (token.single_word and (WORD.match(text[start - 1 : start]) or WORD.match(text, end))):
+            if start < done or (token.single_word and any(map(_in_word, text[max(0, start - 1) : start] + text[end : end + 1]))):
                 continue
             if token.lstrip:
                 start = done + len(text[done:start].rstrip(WHITE))
@@ -61,6 +61,12 @@ class AddedTokens:
             done = end
         if done < len(text):
             yield text[done:]
+
+
+def _in_word(letter: str) -> bool:
+    """What \\w means in Unicode's regular expressions (UTS 18, annex C); Python's takes in more kinds of numbers."""
+    category = unicodedata.category(letter)
+    return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or letter in "\u200c\u200d"
 
 
 class TextModel(Protocol):
