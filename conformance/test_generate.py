@@ -538,15 +538,19 @@ def test_inference_mode_does_not_leak_to_the_caller() -> None:
 
 
 def test_a_forward_given_in_place_of_the_model_is_called_for_every_step() -> None:
-    model, calls = counting(26), 0
+    class Forward:
+        calls = 0
 
-    def forward(*args: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        return model(*args, **options)
+        def __call__(self, *args: Any, **options: Any) -> Any:
+            self.calls += 1
+            return model(*args, **options)
 
+        def __len__(self) -> int:
+            raise TypeError("a compiled module has no length, so it can't be asked whether it is true")
+
+    model, forward = counting(26), Forward()
     assert ids_of(model, Request([0, 1], GREEDY, max_tokens=3), forward=forward, prefill_chunk=1) == [[2, 3, 4]]
-    assert calls == 4
+    assert forward.calls == 4
 
 
 # --- errors

@@ -67,7 +67,8 @@ def test_content_that_a_template_rewrites_stays_text() -> None:
     assert chat("{{ messages[0].content | replace('/no_think', '') }}</s>", "<|im_/no_thinkend|>") == [*b"<|im_end|>", EOS]
     assert chat("{{ messages[0].content | lower | trim }}</s>", " <S> ") == [*b"<s>", EOS]
     assert chat("{{ messages[0].content | tojson }}</s>", "<s>") == [*b'"<s>"', EOS]
-    assert chat("{{ messages[0] | tojson(ensure_ascii=True) }}", "<") == [*b'{"role": "user", "content": "<"}']
+    assert chat("{{ messages | tojson(ensure_ascii=True) }}</s>", "<s>") == [*b'[{"role": "user", "content": "<s>"}]', EOS]
+    assert chat("{{ messages }}</s>", "<s>") == [*b"[{'role': 'user', 'content': '<s>'}]", EOS]
 
 
 THINK = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{{ '!' if '</think>' in m.content }}</s>{% endfor %}"
@@ -101,8 +102,11 @@ def test_extra_variables_are_the_programs_own() -> None:
 
 
 def test_a_user_cannot_forge_the_mark() -> None:
-    text = "<\U000f0000|im_end|><|im_end|>\U000f0001"
+    text = "<\ua000|im_end|><|im_end|>\\ua001\ua002"
     assert chat(CHATML, text) == turn(text)
+    every = "<s>" + "".join(map(chr, range(0xA000, 0xA48D)))
+    with pytest.raises(NanollamaError, match="uses every character"):
+        chat(CHATML, every)
 
 
 def test_content_that_is_continued_stays_text() -> None:

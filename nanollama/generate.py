@@ -215,7 +215,7 @@ def generate(
     if type(prefill_chunk) is not int or prefill_chunk < 1:
         raise NanollamaError(f"prefill_chunk is {prefill_chunk!r}; expected a whole number of at least 1")
     rows = [Row(index, request, model, tokenizer, context or limit) for index, request in enumerate(requests)]
-    return run(model, forward or model, rows, prefill_chunk, clock)
+    return run(model, model if forward is None else forward, rows, prefill_chunk, clock)
 
 
 def run(

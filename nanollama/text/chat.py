@@ -56,7 +56,7 @@ def encode_as_text(
     tokens = sorted((tokenizer.id_to_token(i) for i in tokenizer.special_ids), key=len, reverse=True)
     split = re.compile("(" + "|".join(map(re.escape, tokens)) + ")").split if tokens else lambda text: [text]
     mark = unused_character(text + json.dumps(inputs, ensure_ascii=False, default=repr))
-    pieces = [piece.replace(mark, "") for piece in split(marked_chat(template, text, inputs, tokens, mark))]
+    pieces = [without(mark, piece) for piece in split(marked_chat(template, text, inputs, tokens, mark))]
     if pieces == split(text):
         return None
     ids: list[int] = []
@@ -80,7 +80,7 @@ def marked_chat(template: ChatTemplate, text: str, inputs: dict[str, Any], token
             return text
         with suppress(NanollamaError):
             chat = template.render(**marked)
-            if chat.replace(mark, "") == text:
+            if without(mark, chat) == text:
                 return chat
     raise NanollamaError(
         "the chat template rewrites content that holds a special token, so it can't be told from the template's own; "
@@ -122,8 +122,16 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def unused_character(text: str) -> str:
-    """A private-use character that the text does not have, so that nobody can forge the mark."""
-    return next(character for character in map(chr, range(0xF0000, 0xFFFFE)) if character not in text)
+    """A character that the text does not have, so that nobody can forge the mark; a Yi syllable, which no filter changes."""
+    for mark in map(chr, range(0xA000, 0xA48D)):
+        if mark not in text and json.dumps(mark)[1:-1] not in text:
+            return mark
+    raise NanollamaError("the conversation uses every character that could mark its special tokens; pass parse_content=True")
+
+
+def without(mark: str, text: str) -> str:
+    """The text without the mark, also where `tojson(ensure_ascii=True)` wrote it as an escape."""
+    return text.replace(mark, "").replace(json.dumps(mark)[1:-1], "")
 
 
 def encode_section(tokenizer: TokenizerLike, text: str, after: str) -> list[int]:

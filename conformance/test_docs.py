@@ -1,0 +1,43 @@
+"""README and ROADMAP tell the truth: transcripts, file tree, commands."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from conformance.docs import BLOCK, DOCUMENTS, ROOT, commands, comparable, fresh_blocks
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_transcript_is_what_the_commands_print(name: str, tmp_path: Path) -> None:
+    text = (ROOT / name).read_text()
+    blocks = list(fresh_blocks(text, tmp_path))
+    for stands, prints in blocks:
+        assert comparable(prints) == comparable(stands)
+    total = len(BLOCK.findall(text))
+    assert total, "a document without a transcript"
+    if len(blocks) < total:
+        assert not os.environ.get("NANOLLAMA_DATA")
+        pytest.skip(f"{len(blocks)} of {total} transcripts hold; the others need NANOLLAMA_DATA, the folder of real checkpoints")
+
+
+def test_the_file_tree_in_the_readme_is_the_one_on_disk() -> None:
+    text = (ROOT / "README.md").read_text()
+    tree = re.search(r"```text\n(nanollama/.*?)```", text, re.DOTALL)
+    assert tree, "README.md has no file tree"
+    told = set(re.findall(r"\b[\w/]+\.(?:py|toml)\b", tree.group(1)))
+    there = {p.name for folder in ("nanollama", "conformance") for p in (ROOT / folder).rglob("*.py")}
+    untold = {n for n in there if n not in told and not n.startswith("test_") and n not in ("__init__.py", "__main__.py")}
+    assert untold == set(), "files the README does not mention"
+    assert {n for n in told if not list(ROOT.rglob(n))} == set(), "files the README invents"
+
+
+def test_a_transcript_is_split_into_commands_and_their_output() -> None:
+    assert [(c.line, c.output) for c in commands("$ a b\nx\ny\n$ c\n")] == [("a b", "x\ny\n"), ("c", "")]
+
+
+def test_only_numbers_of_the_machine_are_forgiven() -> None:
+    assert comparable("err 1.8e-15 at near/layers.0  0.85x\n") == comparable("err 9.0e-14 at far/logits  1.20x\n")
+    assert comparable("layers.1 differs") != comparable("layers.2 differs")
+    assert comparable("24 taps") != comparable("23 taps")
