@@ -11,9 +11,11 @@ import sentencepiece
 import tokenizers
 from tokenizers import decoders, models
 
+from nanollama.errors import NanollamaError
+
 
 class ByteTokenizer:
-    """Token = byte, id = its value; special tokens follow from 256 on, the first of them is BOS."""
+    """Token = byte, id = its value; special tokens follow from 256 on, the first of them is BOS. Higher ids have no text."""
 
     def __init__(self, *special: str, adds_bos: bool = False) -> None:
         self.special = special
@@ -31,13 +33,13 @@ class ByteTokenizer:
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         self.decoded += len(ids)
-        data = b"".join(b"" if i > 255 and skip_special else self.id_to_bytes(i) for i in ids)
-        return data.decode("utf-8", errors="replace")
-
-    def id_to_bytes(self, token_id: int) -> bytes:
-        return bytes([token_id]) if token_id < 256 else self.special[token_id - 256].encode()
+        vocabulary = [bytes([byte]) for byte in range(256)]
+        vocabulary += [b"" if skip_special else token.encode() for token in self.special]
+        return b"".join(vocabulary[i] for i in ids if i < len(vocabulary)).decode("utf-8", errors="replace")
 
     def id_to_token(self, token_id: int) -> str:
+        if token_id >= 256 + len(self.special):
+            raise NanollamaError(f"no token {token_id}")
         return self.special[token_id - 256] if token_id > 255 else f"byte {token_id}"
 
     def token_to_id(self, token: str) -> int | None:
@@ -61,7 +63,10 @@ class HubTokenizer:
         return str(self.peer.decode(list(ids), skip_special_tokens=skip_special))
 
     def id_to_token(self, token_id: int) -> str:
-        return str(self.peer.id_to_token(token_id))
+        token = self.peer.id_to_token(token_id)
+        if token is None:
+            raise NanollamaError(f"no token {token_id}")
+        return str(token)
 
     def token_to_id(self, token: str) -> int | None:
         found: int | None = self.peer.token_to_id(token)

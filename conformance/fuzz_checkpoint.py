@@ -19,6 +19,7 @@ import queue
 import random
 import re
 import shutil
+import sys
 import tempfile
 import time
 import traceback
@@ -85,17 +86,17 @@ def load_target(name: str) -> Callable[[Path], object]:
 
 def run_case(target: Callable[[Path], object], folder: Path, case: int) -> Outcome:
     """Load one folder in this process."""
-    from nanollama.errors import NanollamaError
-
     start = time.monotonic()
     try:
         target(folder)
         kind, detail = "loaded", ""
-    except NanollamaError as error:
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        kind, detail = "refused", f"{Path(frame.filename).name}:{frame.lineno}"
-    except BaseException:
-        kind, detail = "raised", traceback.format_exc()
+    except BaseException as error:  # a panic of a Rust library is no Exception
+        errors = sys.modules.get("nanollama.errors")  # a target that never imported it cannot have raised it
+        if errors and isinstance(error, errors.NanollamaError):
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            kind, detail = "refused", f"{Path(frame.filename).name}:{frame.lineno}"
+        else:
+            kind, detail = "raised", traceback.format_exc()
     return Outcome(case, kind, detail, time.monotonic() - start)
 
 

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the fuzz reads 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 
 
-@pytest.mark.parametrize("target", ["weights", "model"])
+@pytest.mark.parametrize("target", ["weights", "model", "all"])
 def test_no_mutated_checkpoint_escapes_the_one_error(target: str) -> None:
     kinds = Counter[str]()
     for outcome in fuzz(Job(target), range(CASES)):
@@ -43,7 +43,7 @@ CONTROLS = {
 @pytest.mark.parametrize("control", CONTROLS)
 def test_the_fuzz_finds_a_target_that(control: str) -> None:
     kind, detail = CONTROLS[control]
-    first, second = fuzz(Job(f"conformance.fuzz_targets:{control}", seconds=1.0), range(2))
+    first, second = fuzz(Job(f"conformance.fuzz_targets:{control}", seconds=1.0 if kind == "hung" else 30.0), range(2))
     assert (first.case, first.kind, second.case, second.kind) == (0, kind, 1, kind), "and goes on after it"
     assert detail in first.detail
 
@@ -71,7 +71,7 @@ def test_the_sound_checkpoint_is_what_the_safetensors_library_reads(tmp_path: Pa
 
 def test_the_sound_tokenizer_is_what_the_tokenizers_library_reads() -> None:
     tokenizer = tokenizers.Tokenizer.from_str(json.dumps(TOKENIZER))
-    assert tokenizer.encode("<s>ab cd ab").tokens == ["<s>", "ab", "Ġ", "cd", "Ġa", "b"]
+    assert tokenizer.encode("<s>ab cd ab").tokens == ["<s>", "ab", "Ġ", "cd", "Ġ", "ab"]
 
 
 def test_a_case_is_the_same_folder_every_time(tmp_path: Path) -> None:

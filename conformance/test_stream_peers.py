@@ -1,11 +1,14 @@
-"""Streaming over real tokenizers: what comes out in pieces equals what the peer library decodes at once.
+"""Streaming over real tokenizers: what comes out in pieces equals what the tokenizer decodes at once.
 
-The peers are the libraries `tokenizers` (byte-level BPE, byte fallback with Llama's and with Metaspace's decoder) and
-`sentencepiece`. Ids are drawn at random, with a taste for byte tokens, halves of characters, spaces and special tokens.
+The tokenizers are the libraries `tokenizers` (byte-level BPE, byte fallback with Llama's and with Metaspace's decoder) and
+`sentencepiece`, and the runtime's own. Ids are drawn at random, with a taste for byte tokens, halves of characters,
+spaces, special tokens and the rows that pad an embedding.
 """
 
 import os
 import random
+import shutil
+import tempfile
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -19,8 +22,9 @@ from tokenizers import decoders
 
 from conformance.fake_tokenizers import HubTokenizer, SentencePieceTokenizer, byte_fallback
 from nanollama.text.stream import Detokenizer
+from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
-Peer = HubTokenizer | SentencePieceTokenizer
+Peer = HubTokenizer | SentencePieceTokenizer | Tokenizer
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 
 
@@ -37,6 +41,21 @@ def metaspace(folder: Path) -> HubTokenizer:
     return tokenizer
 
 
+def own(tokenizer_class: str = "", **files: str) -> Callable[[Path], Tokenizer]:
+    """The runtime's own tokenizer of a folder with these files; `tokenizer__model="x"` is x under the name tokenizer.model."""
+
+    def load(source: Path) -> Tokenizer:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if tokenizer_class:
+                (folder / "tokenizer_config.json").write_text(f'{{"tokenizer_class": "{tokenizer_class}"}}')
+            for target, file in files.items():
+                shutil.copy(source / file, folder / target.replace("__", "."))
+            return load_tokenizer(folder)
+
+    return load
+
+
 PEERS: dict[str, Callable[[Path], Peer]] = {
     "gpt2": lambda folder: HubTokenizer(tokenizers.Tokenizer.from_file(str(folder / "gpt2.tokenizer.json"))),
     "neox": lambda folder: HubTokenizer(tokenizers.Tokenizer.from_file(str(folder / "gpt-neox-olmo.tokenizer.json"))),
@@ -45,6 +64,12 @@ PEERS: dict[str, Callable[[Path], Peer]] = {
     "sentencepiece-llama": lambda folder: SentencePieceTokenizer(folder / "llama2.tokenizer.model"),
     "sentencepiece-mistral": lambda folder: SentencePieceTokenizer(folder / "mistral.tokenizer.model.v3"),
     "sentencepiece-512": lambda folder: SentencePieceTokenizer(folder / "tok512.model"),
+    "own-gpt2": own(tokenizer__json="gpt2.tokenizer.json"),
+    "own-qwen2": own("Qwen2Tokenizer", vocab__json="qwen2.vocab.json", merges__txt="qwen2.merges.txt"),
+    "own-llama2": own(tokenizer__model="llama2.tokenizer.model"),
+    "own-llama3": own(tokenizer__model="llama3.tokenizer.model"),
+    "own-mistral": own(tokenizer__model="mistral.tokenizer.model.v3"),
+    "own-512": own(tokenizer__model="tok512.model"),
 }
 
 
@@ -55,13 +80,15 @@ def load(name: str, folder: Path) -> Peer:
 
 @cache
 def pools(name: str, folder: Path) -> list[list[int]]:
-    """Ids by kind: any, half a character, bytes, blank, special."""
+    """Ids by kind: any, half a character, bytes, blank, special, and (where decoding allows it) without a token."""
     peer = load(name, folder)
     texts = {i: peer.decode([i], skip_special=False) for i in range(peer.vocab_size)}
     halves = [i for i, text in texts.items() if "�" in text]
     byte_ids = [i for i in map(peer.token_to_id, (f"<0x{byte:02X}>" for byte in range(256))) if i is not None]
     blank = [i for i, text in texts.items() if not text.strip()]
-    return [list(texts), halves, byte_ids or halves, blank, sorted(peer.special_ids)]
+    padding = [] if isinstance(peer, SentencePieceTokenizer) else [peer.vocab_size, peer.vocab_size + 7]
+    kinds = [list(texts), halves, byte_ids, blank, sorted(peer.special_ids), padding]
+    return [kind for kind in kinds if kind]
 
 
 def stream(peer: Peer, ids: list[int]) -> str:

@@ -23,8 +23,8 @@ from nanollama.text.sandbox import Sandbox
 from nanollama.text.template import ChatTemplate
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
-TOKENS = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-PEER = PreTrainedTokenizerFast(
+TOKENS: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
+PEER = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
     tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>")), **TOKENS
 )
 SHARED = Sandbox()
@@ -120,10 +120,10 @@ EXTRAS: list[dict[str, Any]] = [
 ]
 
 
-def outcome(render: Callable[[], str], *errors: type[Exception]) -> str | None:
+def outcome(render: Callable[[], Any], *errors: type[Exception]) -> str | None:
     """The text, or None where it was refused."""
     try:
-        return render()
+        return str(render())
     except errors:
         return None
 

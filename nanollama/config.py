@@ -10,18 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanollama.errors import NanollamaError
-from nanollama.families import (
-    FAMILIES,
-    FULL,
-    INERT_AT,
-    INERT_KEYS,
-    REQUIRED,
-    SLIDING,
-    Family,
-    rotary_layers,
-)
+from nanollama.families import FAMILIES, FULL, INERT_AT, INERT_KEYS, REQUIRED, SLIDING, Family, rotary_layers
 from nanollama.rope import RopeConfig
-from nanollama.ropeconfig import read_rope
+from nanollama.ropeconfig import LARGEST_NUMBER, SMALLEST_NUMBER, is_number, read_rope
 
 ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 LARGEST = 1 << 24  # no size of a real model is larger; a config that claims more is broken or hostile
@@ -109,14 +100,13 @@ class Keys(Mapping[str, Any]):
         return value
 
     def number(self, key: str) -> float:
-        """A finite number above zero."""
-        value = self[key]
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
-            raise self.wrong(key, "a finite number above 0")
-        return float(value)
+        """A positive number within bounds."""
+        if not is_number(self[key]):
+            raise self.wrong(key, f"a number from {SMALLEST_NUMBER:g} to {LARGEST_NUMBER:g}")
+        return float(self[key])
 
     def optional_number(self, key: str) -> float | None:
-        """A finite number above zero, or None when the key is absent or null."""
+        """A positive number, or None when the key is absent or null."""
         return None if self.get(key) is None else self.number(key)
 
     def flag(self, key: str, absent: bool = False) -> bool:
@@ -133,7 +123,7 @@ def refuse_unknown_keys(raw: Mapping[str, Any], family: Family, architecture: st
     for key, value in raw.items():
         if key in read or key in INERT_KEYS or key in family.inert or value is None:
             continue
-        if any(value is harmless for harmless in INERT_AT.get(key, ())):
+        if any(type(value) is type(harmless) and value == harmless for harmless in INERT_AT.get(key, ())):
             continue
         raise NanollamaError(
             f"config.json: {key} is {str(value)[:80]!r}, and {architecture} has no such key here. It may change the "
@@ -142,14 +132,15 @@ def refuse_unknown_keys(raw: Mapping[str, Any], family: Family, architecture: st
 
 
 def architecture_of(raw: Mapping[str, Any]) -> str:
-    """The one supported architecture that a config.json names, in `architectures` or by its `model_type`."""
-    names = raw.get("architectures") or [
-        name for name, family in FAMILIES.items() if family.model_type == raw.get("model_type")
-    ]
-    if not isinstance(names, list) or len(names) != 1 or names[0] not in FAMILIES:
+    """The one supported architecture that a config.json names, in `architectures` or by `model_type`, which must agree."""
+    stated, model_type = raw.get("architectures"), raw.get("model_type")
+    names = [name for name, family in FAMILIES.items() if family.model_type == model_type]
+    if stated is not None and stated != []:
+        names = stated
+    if names not in [[name] for name, family in FAMILIES.items() if model_type in (None, family.model_type)]:
+        supported = ", ".join(f"{name} ({family.model_type})" for name, family in FAMILIES.items())
         raise NanollamaError(
-            f"config.json: architectures {raw.get('architectures')!r} (model_type {raw.get('model_type')!r}) is not "
-            f"supported; supported: {', '.join(FAMILIES)}"
+            f"config.json: architectures {stated!r} with model_type {model_type!r} is not supported; supported: {supported}"
         )
     return str(names[0])
 
@@ -216,22 +207,34 @@ def read_activation(keys: Keys) -> str:
 
 def read_layer_types(keys: Keys, family: Family) -> list[str]:
     """Per layer "full_attention" or "sliding_attention": as listed, else by the family's rule."""
-    for key in ("max_window_layers", "sliding_window_pattern", "no_rope_layer_interval", "decoder_sparse_step"):
-        if keys.get(key) is not None:
-            keys.integer(key, least=0 if key == "max_window_layers" else 1)
+    check_layer_keys(keys)
     types = keys.get("layer_types")
     if types is None:
         return family.layer_types(keys)
-    if not isinstance(types, list) or len(types) != keys["num_hidden_layers"] or set(types) - {FULL, SLIDING}:
-        raise keys.wrong("layer_types", f"{keys['num_hidden_layers']} times {FULL!r} or {SLIDING!r}")
     if SLIDING in types and not keys.flag("use_sliding_window", absent=True):
         raise keys.wrong("layer_types", "no sliding_attention while use_sliding_window is false")
     return types
 
 
+def check_layer_keys(keys: Keys) -> None:
+    """Raise for a wrong value of a key that says what is different from layer to layer, in use or not."""
+    layers = keys["num_hidden_layers"]
+    for key in ("max_window_layers", "sliding_window_pattern", "no_rope_layer_interval", "decoder_sparse_step"):
+        if key in keys:
+            keys.integer(key, least=0 if key == "max_window_layers" else 1)
+    if keys.get("sliding_window") is not None:
+        keys.integer("sliding_window", most=1 << 31)
+    keys.flag("use_sliding_window")
+    for key, known in (("layer_types", (FULL, SLIDING)), ("no_rope_layers", (1, 0))):
+        listed = keys.get(key)
+        fits = isinstance(listed, list) and len(listed) == layers and all(type(v) in (str, int) and v in known for v in listed)
+        if listed is not None and not fits:
+            raise keys.wrong(key, f"a list of {layers} times {known[0]!r} or {known[1]!r}")
+
+
 def read_attention_scales(keys: Keys, head_dim: int) -> tuple[float, ...]:
     """What q·k is multiplied by, per layer: 1/sqrt(D) unless the family says otherwise."""
-    scale = (keys.optional_number("query_pre_attn_scalar") or head_dim) ** -0.5
+    scale = (keys.number("query_pre_attn_scalar") if "query_pre_attn_scalar" in keys else head_dim) ** -0.5
     if not keys.flag("scale_attn_weights", absent=True):
         scale = 1.0
     by_layer = keys.flag("scale_attn_by_inverse_layer_idx")
@@ -243,10 +246,7 @@ def read_ropes(keys: Keys, family: Family, head_dim: int, types: list[str]) -> t
     if family.learned_positions:
         return (None,) * len(types)
     by_type = read_rope(keys, head_dim, family.rope_per_layer_type)
-    rotary = rotary_layers(keys)
-    if len(rotary) != len(types) or set(rotary) - {0, 1}:
-        raise keys.wrong("no_rope_layers", f"{len(types)} times 1 (rotates) or 0 (does not)")
-    return tuple(by_type[t] if on else None for t, on in zip(types, rotary, strict=True))
+    return tuple(by_type[t] if on else None for t, on in zip(types, rotary_layers(keys), strict=True))
 
 
 def read_experts(keys: Keys, family: Family) -> dict[str, Any]:
@@ -255,10 +255,9 @@ def read_experts(keys: Keys, family: Family) -> dict[str, Any]:
     if not family.moe:
         dense = {"moe_layers": (False,) * layers, "num_experts": 0, "num_experts_per_tok": 0}
         return {**dense, "moe_intermediate_size": 0, "norm_topk_prob": False}
-    count_key = "num_experts" if "num_experts" in keys else "num_local_experts"
     width_key = "moe_intermediate_size" if "moe_intermediate_size" in keys else "intermediate_size"
-    experts = keys.integer(count_key, 1 << 14)
-    dense_layers = keys.get("mlp_only_layers") or []
+    experts = read_expert_count(keys)
+    dense_layers = [] if keys.get("mlp_only_layers") is None else keys["mlp_only_layers"]
     if not isinstance(dense_layers, list) or any(type(i) is not int for i in dense_layers):
         raise keys.wrong("mlp_only_layers", "a list of layer numbers")
     step = keys.get("decoder_sparse_step", 1)
@@ -269,6 +268,14 @@ def read_experts(keys: Keys, family: Family) -> dict[str, Any]:
         "moe_intermediate_size": keys.integer(width_key),
         "norm_topk_prob": keys.flag("norm_topk_prob", absent=True),  # Mixtral always renormalises
     }
+
+
+def read_expert_count(keys: Keys) -> int:
+    """Experts in a layer: `num_experts`, or `num_local_experts`, as which transformers 5 saves it for every family."""
+    counts = {keys.integer(key, 1 << 14) for key in ("num_experts", "num_local_experts") if keys[key] is not None}
+    if len(counts) != 1:
+        raise keys.wrong("num_experts", f"a number, and the same as num_local_experts ({keys['num_local_experts']!r}) if both")
+    return counts.pop()
 
 
 def read_token_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
@@ -284,7 +291,7 @@ def read_token_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dic
 
 def read_dtype(raw: Mapping[str, Any]) -> str | None:
     """The dtype the file states, `dtype` (transformers 5) or `torch_dtype` (4), without a "torch." in front."""
-    stated = raw.get("dtype") or raw.get("torch_dtype")
+    stated = raw.get("torch_dtype") if raw.get("dtype") is None else raw["dtype"]
     if stated is not None and not isinstance(stated, str):
         raise NanollamaError(f"config.json: dtype is {stated!r}, expected a name such as 'bfloat16'")
     return stated.removeprefix("torch.") if stated else None

@@ -28,7 +28,6 @@ GROUPED_HEADS: dict[str, Any] = {
 }
 ROPE: dict[str, Any] = {
     "rope_theta": 10000.0,
-    "partial_rotary_factor": None,
     "rope_scaling": None,  # transformers 4
     "rope_parameters": None,  # transformers 5
 }
@@ -102,7 +101,7 @@ def llama_like(model_type: str, keys: Mapping[str, Any], **parts: Any) -> Family
 
 BIASES = {"attention_bias": False}
 WINDOW = {"sliding_window": 4096, "use_sliding_window": False}
-QWEN = {**WINDOW, "max_window_layers": 28, "layer_types": None}
+QWEN = {**WINDOW, "max_window_layers": 28, "layer_types": None, "num_key_value_heads": 32}
 GEMMA = {
     **BIASES,
     "head_dim": 256,
@@ -113,7 +112,9 @@ GEMMA = {
     "sliding_window": 4096,
     "layer_types": None,
 }
-EXPERTS = {"num_experts_per_tok": 2}
+PHI3_ROPE = {"original_max_position_embeddings": 4096, "partial_rotary_factor": None}
+EXPERTS = {"num_experts": None, "num_local_experts": None}  # two names of one number, which must be given
+MIXTRAL = {**EXPERTS, "num_experts_per_tok": 2, "sliding_window": None}
 
 FAMILIES: dict[str, Family] = {
     "LlamaForCausalLM": llama_like("llama", {**BIASES, "mlp_bias": False}),
@@ -154,7 +155,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "Phi3ForCausalLM": llama_like(
         "phi3",
-        {"rms_norm_eps": 1e-5, "sliding_window": None, "original_max_position_embeddings": None},
+        {"rms_norm_eps": 1e-5, "sliding_window": None, **PHI3_ROPE},
         layer_types=sliding_everywhere,
         qkv_bias=False,
         fused={
@@ -177,6 +178,7 @@ FAMILIES: dict[str, Family] = {
             "rope_theta": 2e6,
             "tie_word_embeddings": True,
         },
+        inert=frozenset({"max_window_layers"}),
         layer_types=sliding_without_rope,
     ),
     "GPT2LMHeadModel": Family(
@@ -221,14 +223,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "MixtralForCausalLM": llama_like(
         "mixtral",
-        {
-            **EXPERTS,
-            "num_key_value_heads": 8,
-            "rms_norm_eps": 1e-5,
-            "rope_theta": 1e6,
-            "sliding_window": None,
-            "num_local_experts": 8,
-        },
+        {**MIXTRAL, "num_key_value_heads": 8, "rms_norm_eps": 1e-5, "rope_theta": 1e6},
         layer_types=sliding_everywhere,
         qkv_bias=False,
         moe=True,
@@ -245,9 +240,9 @@ FAMILIES: dict[str, Family] = {
         {
             **WINDOW,
             **BIASES,
+            **EXPERTS,
             "num_experts_per_tok": 8,
             "num_key_value_heads": 4,
-            "num_experts": 128,
             "moe_intermediate_size": 768,
             "norm_topk_prob": False,
             "decoder_sparse_step": 1,
@@ -269,14 +264,15 @@ INERT_KEYS = frozenset(
     output_attentions output_hidden_states output_router_logits return_dict return_dict_in_generate output_scores
     gradient_checkpointing router_aux_loss_coef router_jitter_noise pretraining_tp _attn_implementation
     attn_implementation _attn_implementation_autoset cache_implementation use_flash_attn use_return_dict
-    torchscript tie_encoder_decoder is_encoder_decoder is_decoder chunk_size_feed_forward pruned_heads
+    torchscript tie_encoder_decoder is_encoder_decoder is_decoder chunk_size_feed_forward
     id2label label2id num_labels problem_type finetuning_task task_specific_params tokenizer_class prefix
     summary_type summary_use_proj summary_activation summary_proj_to_labels summary_first_dropout
     max_length min_length do_sample early_stopping num_beams num_beam_groups diversity_penalty temperature top_k
     top_p typical_p repetition_penalty length_penalty no_repeat_ngram_size encoder_no_repeat_ngram_size bad_words_ids
     num_return_sequences forced_bos_token_id forced_eos_token_id remove_invalid_values suppress_tokens
     begin_suppress_tokens exponential_decay_length_penalty use_bfloat16 tf_legacy_loss
-    n_ctx reorder_and_upcast_attn _sliding_window_pattern unsloth_fixed unsloth_version
+    n_ctx max_sequence_length reorder_and_upcast_attn _sliding_window_pattern unsloth_fixed unsloth_version
+    transformers.js_config
     """.split()  # noqa: SIM905
 )
 
@@ -291,4 +287,10 @@ INERT_AT: Mapping[str, tuple[Any, ...]] = {
     "use_mrope": (False,),
     "use_parallel_residual": (False,),
     "rope_interleaved": (False,),
+    "is_llama_config": (True,),  # SmolLM2
+    "full_attn_mod": (1,),  # these three: Phi-4 mini
+    "interpolate_factor": (1,),
+    "lm_head_bias": (False,),
+    "partial_rotary_factor": (1, 1.0),
+    "pruned_heads": ({},),
 }

@@ -26,53 +26,71 @@ READ_BY_TYPE: dict[str, set[str]] = {
     "longrope": {"factor", "attention_factor", "short_factor", "long_factor", "original_max_position_embeddings"},
 }
 OLD_NAMES = {"su": "longrope"}  # Phi-3's first files
+SMALLEST_NUMBER, LARGEST_NUMBER = 1e-30, 1e30  # no number of a real model is beyond; squares and quotients stay finite
+
+
+def is_number(value: Any) -> bool:
+    """Whether a JSON value is a positive number that arithmetic can bear; true and NaN are none."""
+    return type(value) in (int, float) and SMALLEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 def read_rope(keys: "Keys", head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
     """The frequencies of full and of sliding layers; only Gemma 3 has two kinds."""
+    for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # in use or not
+        keys.optional_number(key)
     old, new = keys["rope_scaling"], keys["rope_parameters"]
     if old is not None and new is not None and old != new:
         raise NanollamaError("config.json has both rope_scaling and rope_parameters, and they differ; keep one of them")
     given = new if new is not None else old
-    if given is not None and not isinstance(given, dict):
-        raise keys.wrong("rope_parameters" if new is not None else "rope_scaling", "an object or null")
-    given = given or {}
+    name = "rope_parameters" if new is not None else "rope_scaling"
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise keys.wrong(name, "an object or null")
     if not per_layer_type:
         rope = rope_of(keys, given, keys["rope_theta"], head_dim)
         return {FULL: rope, SLIDING: rope}
-    nested = bool({FULL, SLIDING} & given.keys())
-    if nested and given.keys() - {FULL, SLIDING}:
-        raise keys.wrong("rope_parameters", f"only {FULL} and {SLIDING} beside each other")
-    full = given.get(FULL) if nested else given  # transformers 4 scales the full layers only
-    sliding = given.get(SLIDING) if nested else {}
+    if new is None:  # transformers 4 scales the full layers only
+        given = {FULL: given}
+    full, sliding = ({} if given.get(kind) is None else given[kind] for kind in (FULL, SLIDING))
+    if given.keys() - {FULL, SLIDING} or not isinstance(full, dict) or not isinstance(sliding, dict):
+        raise keys.wrong(name, f"one object for {FULL} and one for {SLIDING}")
     return {
-        FULL: rope_of(keys, full or {}, keys["rope_theta"], head_dim),
-        SLIDING: rope_of(keys, sliding or {}, keys["rope_local_base_freq"], head_dim),
+        FULL: rope_of(keys, full, keys["rope_theta"], head_dim),
+        SLIDING: rope_of(keys, sliding, keys["rope_local_base_freq"], head_dim),
     }
 
 
 def rope_of(keys: "Keys", given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
     """One RopeConfig from one object of the file; what the object leaves out comes from the keys beside it."""
-    rope_type = given.get("rope_type", given.get("type", "default"))
-    rope_type = OLD_NAMES.get(rope_type, rope_type) if isinstance(rope_type, str) else rope_type
-    if not isinstance(rope_type, str) or rope_type not in FREQUENCIES:
-        raise NanollamaError(f"config.json: rope_type {rope_type!r} is not known; known: {', '.join(FREQUENCIES)}")
+    rope_type = read_rope_type(given)
     for key in given.keys() - COMMON - READ_BY_TYPE[rope_type]:
         if given[key] is not None and not (rope_type == "default" and key == "original_max_position_embeddings"):
             raise NanollamaError(f"config.json: {key} is not a key of rope_type {rope_type!r}; it would be ignored")
     reader = RopeReader(given, rope_type)
-    partial = reader.number("partial_rotary_factor", keys["partial_rotary_factor"] or 1.0)
+    beside = keys.get("partial_rotary_factor")
+    partial = reader.number("partial_rotary_factor", 1.0 if beside is None else beside)
+    if partial != 1 and "partial_rotary_factor" not in keys:
+        raise NanollamaError(f"config.json: partial_rotary_factor is {partial}, but {keys.architecture} rotates whole heads")
     dim = int(head_dim * partial)
     if dim < 2 or dim % 2 or dim > head_dim or (rope_type == "dynamic" and dim == 2):
         raise NanollamaError(
             f"config.json: rotary positions turn {dim} of {head_dim} dimensions of a head; expected an even number from 2"
         )
-    return RopeConfig(
-        dim=dim,
-        theta=reader.number("rope_theta", theta),
-        rope_type=rope_type,
-        **reader.scaling(keys, dim),
-    )
+    theta = reader.number("rope_theta", theta)
+    if theta <= 1:
+        raise NanollamaError(f"config.json: rope_theta is {theta}, expected a number above 1, such as 10000")
+    return RopeConfig(dim=dim, theta=theta, rope_type=rope_type, **reader.scaling(keys, dim))
+
+
+def read_rope_type(given: Mapping[str, Any]) -> str:
+    """The type under either of its names, `rope_type` or `type`; both may be there if they agree."""
+    names = [given[key] for key in ("rope_type", "type") if given.get(key) is not None] or ["default"]
+    known = {OLD_NAMES.get(name, name) if isinstance(name, str) else None for name in names}
+    if len(known) != 1 or not known <= FREQUENCIES.keys():
+        raise NanollamaError(
+            f"config.json: rope_type {' and '.join(map(repr, names))} is not known; known: {', '.join(FREQUENCIES)}"
+        )
+    return str(known.pop())
 
 
 class RopeReader:
@@ -82,12 +100,13 @@ class RopeReader:
         self.given, self.rope_type = given, rope_type
 
     def number(self, key: str, default: Any = None) -> float:
-        """A finite number above zero; an absent or null key is `default`."""
+        """A positive number; an absent or null key is `default`."""
         value = self.given.get(key)
         value = default if value is None else value
-        if type(value) not in (int, float) or not math.isfinite(value) or value <= 0:
+        if not is_number(value):
             raise NanollamaError(
-                f"config.json: {key} of rope_type {self.rope_type!r} is {value!r}, expected a finite number above 0"
+                f"config.json: {key} of rope_type {self.rope_type!r} is {value!r}, "
+                f"expected a number from {SMALLEST_NUMBER:g} to {LARGEST_NUMBER:g}"
             )
         return float(value)
 
@@ -96,8 +115,8 @@ class RopeReader:
         values = self.given.get(key)
         if not isinstance(values, list) or len(values) != count:
             raise NanollamaError(f"config.json: {key} is {str(values)[:60]!r}, expected a list of {count} numbers")
-        if any(type(v) not in (int, float) or not math.isfinite(v) or v <= 0 for v in values):
-            raise NanollamaError(f"config.json: {key} holds a value that is not a finite number above 0")
+        if not all(is_number(value) for value in values):
+            raise NanollamaError(f"config.json: {key} holds a value that is not a number above 0")
         return tuple(float(v) for v in values)
 
     def original_length(self, keys: "Keys") -> int:
@@ -137,10 +156,8 @@ class RopeReader:
         def sharpness(mscale: float) -> float:
             return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
 
-        mscale, all_dim = self.given.get("mscale"), self.given.get("mscale_all_dim")
-        implied = sharpness(1.0)
-        if mscale and all_dim:
-            implied = sharpness(self.number("mscale")) / sharpness(self.number("mscale_all_dim"))
+        scales = [self.number(key) for key in ("mscale", "mscale_all_dim") if self.given.get(key) is not None]
+        implied = sharpness(scales[0]) / sharpness(scales[1]) if len(scales) == 2 else sharpness(1.0)
         truncate = self.given.get("truncate", True)
         if type(truncate) is not bool:
             raise NanollamaError(f"config.json: truncate of rope_type 'yarn' is {truncate!r}, expected true or false")

@@ -12,6 +12,8 @@ from nanollama.checkpoint.files import quote
 from nanollama.errors import NanollamaError
 from nanollama.text.added_tokens import AddedToken
 
+LONGEST_MESSAGE = 300  # characters of the library's message; it quotes whole values of the file
+
 
 class LibraryVocabulary:
     """A tokenizer.json. What it says is done, except truncation and padding, which are switched off.
@@ -29,6 +31,8 @@ class LibraryVocabulary:
             self._add(added, special)
             self.before, self.after = template_ids(self._library)
             tokens = self._library.get_vocab(with_added_tokens=True)
+            if missing := {*self.before, *self.after} - set(tokens.values()):
+                raise NanollamaError(f"tokenizer.json: the post-processor adds the id {missing.pop()}, which has no token")
             known = self._library.get_added_tokens_decoder()
         self._size = max(tokens.values(), default=-1) + 1
         self.special_ids = frozenset(id for id, token in known.items() if token.special)
@@ -82,12 +86,10 @@ def _one_error(what: str) -> Iterator[None]:
         yield
     except NanollamaError:
         raise
-    except Exception as error:
-        raise NanollamaError(f"{what}: {error}") from error
     except BaseException as error:
-        if type(error).__name__ != "PanicException":
+        if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
             raise
-        raise NanollamaError(f"{what}: {error}") from error
+        raise NanollamaError(f"{what}: {str(error)[:LONGEST_MESSAGE]}") from error
 
 
 def template_ids(library: tokenizers.Tokenizer) -> tuple[list[int], list[int]]:

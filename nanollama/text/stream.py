@@ -48,6 +48,10 @@ class Detokenizer:
         """The text that is final now that this token has come; often "" in the middle of a character."""
         if self.skip_special and token_id in self.tokenizer.special_ids:
             return ""  # decode() leaves it out, even between two bytes of one character
+        try:
+            self.tokenizer.id_to_token(token_id)
+        except NanollamaError:
+            return self.tokenizer.decode([token_id])  # "" for a padded row of the embedding, else an error
         if token_id in self._byte_ids:
             self._window.append(token_id)
             return ""
