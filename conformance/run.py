@@ -164,8 +164,8 @@ def speak(source: str | None) -> None:
     import nanollama
 
     lm = nanollama.load(source, device="cpu")
-    print(f"\n{Path(source).name}, greedy:")
-    print("".join(lm.generate("Once upon a time", max_tokens=60, temperature=0.0)))
+    prompt = "Once upon a time"
+    print(f"\n{Path(source).name}, greedy:\n{prompt}{''.join(lm.generate(prompt, max_tokens=60, temperature=0.0))}")
 
 
 def doctor_command(device: str) -> int:

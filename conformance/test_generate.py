@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from conformance.fixtures import fixture_config, write_fixture
 from nanollama.errors import NanollamaError
 from nanollama.generate import Piece, Request, Usage, generate
 from nanollama.lm import load_model
@@ -49,8 +50,9 @@ class RiggedModel:
         self.caches: list[weakref.ref[RiggedCache]] = []
         self.config = SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=context, eos_token_ids=eos)
 
-    def new_cache(self, *, batch: int, max_len: int) -> RiggedCache:
+    def new_cache(self, *, batch: int, max_len: int, limits: Sequence[int]) -> RiggedCache:
         assert max_len <= self.config.max_position_embeddings
+        assert (len(limits), max(limits)) == (batch, max_len)
         cache = RiggedCache(batch, max_len)
         self.caches.append(weakref.ref(cache))
         return cache
@@ -687,3 +689,20 @@ def test_a_ragged_batch_of_a_real_model_equals_each_request_alone(stories: Any, 
         for seed, prompt in enumerate(ragged)
     ]
     assert ids_of(stories, *requests, prefill_chunk=chunk) == [ids_of(stories, request)[0] for request in requests]
+
+
+def test_a_row_of_a_ragged_batch_keeps_the_frequencies_of_its_own_length(tmp_path: Path) -> None:
+    # longrope: one list of frequencies for rows of up to 16 tokens, prompt and answer together, another beyond
+    model = load_model(write_fixture(tmp_path, fixture_config("Phi3ForCausalLM")), dtype="float64", device="cpu")
+    short, crossing, long = [5, 6, 7], list(range(40, 50)), list(range(60, 84))
+
+    def request(prompt: list[int], max_tokens: int) -> Request:
+        return Request(prompt, GREEDY, max_tokens, ignore_eos=True)
+
+    [alone], [longer] = (ids_of(model, request(short, max_tokens)) for max_tokens in (13, 14))
+    assert alone != longer[:13]  # 3 + 13 = 16 and 3 + 14 = 17: in this model the length matters
+    for chunk in (4, 512):
+        requests = [request(short, 13), request(crossing, 12), request(long, 9), request(short, 14)]
+        together = ids_of(model, *requests, prefill_chunk=chunk)
+        assert together == [ids_of(model, each, prefill_chunk=chunk)[0] for each in requests]
+        assert (together[0], together[3]) == (alone, longer)

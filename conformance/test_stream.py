@@ -92,6 +92,17 @@ def test_byte_tokens_wait_for_the_end_of_their_run_because_one_invalid_byte_chan
     assert stream(tokenizer, [e, acute]) == ["", "", "é"]
 
 
+class Stripping(ByteTokenizer):
+    """Drops all spaces at the beginning, as sentencepiece does for models that remove extra whitespace."""
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return super().decode(ids, skip_special=skip_special).lstrip(" ")
+
+
+def test_spaces_are_kept_in_the_middle_even_if_all_are_dropped_at_the_beginning() -> None:
+    assert stream(Stripping(), b"    a      b") == [*[""] * 4, "a", *[" "] * 6, "b", ""]
+
+
 def test_after_flush_a_new_text_begins() -> None:
     tokenizer = byte_fallback(["▁a"])
     detokenizer = Detokenizer(tokenizer)
@@ -181,6 +192,12 @@ def test_the_stop_string_that_begins_first_wins() -> None:
 
 def test_of_two_that_begin_together_the_shorter_wins() -> None:
     assert stopped_stream(["ab", "abc"], ["xabc"]) == ("x", "ab")
+
+
+def test_a_stop_string_ends_the_text_at_once_though_a_longer_one_begins_with_it() -> None:
+    stops = StopStrings(["ab", "abc"])
+    assert stops.push("xab") == "x"
+    assert stops.stopped == "ab"
 
 
 def test_a_stop_string_can_turn_out_to_be_the_first_only_at_the_end() -> None:

@@ -72,6 +72,11 @@ def test_namespaces_keep_values_across_loops() -> None:
     assert render("{% set ns = namespace(n=1) %}{% for i in [1, 2] %}{% set ns.n = ns.n + i %}{% endfor %}{{ ns.n }}") == "4"
 
 
+def test_dict_makes_dicts() -> None:
+    assert render("{{ dict(a=1) }}{{ dict([('b', 2)]) }}") == "{'a': 1}{'b': 2}"
+    assert render("{{ dict.fromkeys(['a', 'b'], 0) }}") == "{'a': 0, 'b': 0}"
+
+
 def test_fields_that_are_none_are_left_out() -> None:
     message = {"role": "assistant", "content": None, "tool_calls": None}
     assert render("{{ messages[0] | tojson }}", [message]) == '{"role": "assistant"}'
@@ -133,6 +138,7 @@ def test_another_field_can_be_continued() -> None:
         (CHAT, {"content": "a"}, {"continue_final_message": "reasoning"}, "never mentions 'reasoning'"),
         ("{{ messages[0].content | upper }}", {"content": "a"}, {}, "does not appear in the rendered chat.*'a'"),
         ("{{ messages[0].content[:2] }}", {"content": "abc"}, {}, "does not appear"),
+        ("{{ messages[0].content }}" * 2, {"content": "abc"}, {}, "drops or repeats it"),
     ],
 )
 def test_a_message_that_cannot_be_continued_is_an_error(source: str, message: Any, options: Any, words: str) -> None:

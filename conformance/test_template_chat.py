@@ -80,6 +80,12 @@ THINK = "{% for m in messages %}{{ m.content.split('</think>')[-1] }}{{ '!' if '
 def test_a_template_that_looks_for_tags_in_content_still_finds_them() -> None:
     assert chat(THINK, "hm</think>ok", "b") == [*b"ok!", EOS, *b"b", EOS]
     assert chat(THINK, "hm</think>ok<s>", "<") == [*b"ok<s>!", EOS, *b"<", EOS]
+    assert chat("{{ '!' if '</think>' in messages[0].content }}{{ messages[0].content | lower }}</s>", "</think><S>") == [
+        *b"!</think><s>",
+        EOS,
+    ]
+    refuse = "{% if '</think>' not in messages[0].content %}{{ raise_exception('think!') }}{% endif %}"
+    assert chat(refuse + "{{ messages[0].content }}</s>", "</think><s>") == [*b"</think><s>", EOS]
     assert chat("{{ messages[0].content.split('</think>')[1] }}{{ messages[1].content }}</s>", "a</think><", "s>") == [
         *b"<s>",
         EOS,
@@ -242,7 +248,9 @@ def prefix_space(legacy: bool) -> HubTokenizer:
 def peers(folder: Path) -> dict[str, HubTokenizer]:
     files = {"gpt2": "gpt2.tokenizer.json", "neox": "gpt-neox-olmo.tokenizer.json"}
     loaded = {name: added(tokenizers.Tokenizer.from_file(str(folder / file))) for name, file in files.items()}
-    return loaded | {"legacy": prefix_space(True), "first": prefix_space(False)}
+    greedy = tokenizers.Tokenizer.from_file(str(folder / files["gpt2"]))
+    greedy.add_special_tokens([tokenizers.AddedToken(token, lstrip=True, rstrip=True) for token in SPECIAL])
+    return loaded | {"legacy": prefix_space(True), "first": prefix_space(False), "greedy": HubTokenizer(greedy, bos="<s>")}
 
 
 @cache
@@ -269,7 +277,7 @@ LLAMA = (
 )
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [*NAMES, "greedy"])  # "greedy": its special tokens take the spaces around them along
 @given(text=st.lists(st.sampled_from(["a", " ", "é", "<", "</think>", "|", "\n", "hello", "[INST]", "👍"])).map("".join))
 @settings(max_examples=CASES // 3)
 def test_ids_equal_those_of_transformers(name: str, text: str, data_dir: Path) -> None:
@@ -316,3 +324,10 @@ def test_the_runtimes_own_tokenizers_keep_content_apart(file: str, bos: str, dat
     assert tokenizer.decode(ids, skip_special=False) == template.render(chat)
     assert [i for i, token in enumerate(ids) if token in tokenizer.special_ids] == [0, len(ids) - 1]
     assert encode_chat(tokenizer, template, chat, parse_content=True, add_bos=True).count(tokenizer.bos_id or 0) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_text_at_the_very_beginning_is_encoded_like_any_text(name: str, data_dir: Path) -> None:
+    tokenizer = peers(data_dir / "tokenizers")[name]
+    ids, _ = both(tokenizer, "{{ messages[0].content }}{{ eos_token }}", [{"role": "user", "content": "ab<s>"}])
+    assert ids == [*tokenizer.encode("ab<s>", add_special=False), *tokenizer.encode("</s>", parse_special=True)[-1:]]

@@ -83,6 +83,11 @@ def test_additional_templates_join_the_file(tmp_path: Path) -> None:
     assert template.render(HI, chat_template="rag") == "R"
 
 
+def test_an_additional_default_wins_over_the_file(tmp_path: Path) -> None:
+    named(write(tmp_path, tokenizer_config__json=CONFIG, chat_template__jinja="F"), default="A")
+    check_as_transformers(tmp_path)
+
+
 def test_additional_templates_alone_replace_the_one_in_the_config(tmp_path: Path) -> None:
     named(write(tmp_path, tokenizer_config__json=CONFIG | {"chat_template": "C"}), tool_use="T")
     check_as_transformers(tmp_path, tools=[{"name": "f"}])

@@ -1,6 +1,7 @@
 """Hostile templates: none reaches Python or a file, none hangs, none fills the memory, and the next one still works."""
 
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -161,6 +162,14 @@ def test_after_an_interruption_no_stale_answer_comes() -> None:
     assert box.render("b", {}, NOON) == "b"
 
 
+@pytest.mark.skipif(not hasattr(os, "getsid"), reason="this system has no sessions")
+def test_ctrl_c_in_the_terminal_does_not_reach_the_process() -> None:
+    box = Sandbox()
+    assert box.render("a", {}, NOON) == "a"
+    assert box._process is not None
+    assert os.getsid(box._process.pid) != os.getsid(0)
+
+
 def test_a_forked_copy_of_the_program_starts_its_own_process(monkeypatch: pytest.MonkeyPatch) -> None:
     box = Sandbox()
     assert box.render("a", {}, NOON) == "a"
@@ -178,6 +187,15 @@ def test_a_process_that_died_is_started_again() -> None:
     box._process.kill()
     box._process.wait()
     assert box.render("b", {}, NOON) == "b"
+
+
+def test_a_process_that_cannot_start_is_an_error_with_the_next_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(NanollamaError, match=r"can't be started by .*nowhere"):
+        Sandbox().render("a", {}, NOON)
+    monkeypatch.setattr(sys, "executable", shutil.which("true"))
+    with pytest.raises(NanollamaError, match=r"ended at once; run .*jinja_child.py"):
+        Sandbox().render("a", {}, NOON)
 
 
 def test_the_process_ends_with_its_sandbox() -> None:

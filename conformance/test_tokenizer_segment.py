@@ -1,7 +1,7 @@
 """Byte-pair merging and the unigram lattice, by hand and against slow, obvious versions of the same."""
 
-from collections.abc import Callable
-from itertools import combinations
+from collections.abc import Callable, Mapping
+from itertools import combinations, pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nanollama.text.segment import ScoredBpe, Unigram, merge_pairs
 
-Ranks = dict[tuple[str, str], float]
+Ranks = Mapping[tuple[str, str], float]
 
 short = st.text("abc", min_size=1, max_size=3)
 vocabularies = st.dictionaries(st.text("abc▁", min_size=1, max_size=4), st.integers(-4, 4).map(float), min_size=1, max_size=12)
@@ -18,7 +18,7 @@ vocabularies = st.dictionaries(st.text("abc▁", min_size=1, max_size=4), st.int
 def obvious_merge(symbols: list[str], rank: Callable[[str, str], float | None]) -> list[str]:
     """Look at every pair, join the best, start again."""
     while True:
-        ranked = [(rank(*pair), place) for place, pair in enumerate(zip(symbols, symbols[1:], strict=False))]
+        ranked = [(rank(*pair), place) for place, pair in enumerate(pairwise(symbols))]
         found = [(priority, place) for priority, place in ranked if priority is not None]
         if not found:
             return symbols
@@ -87,7 +87,7 @@ def test_an_unused_piece_helps_in_merging_and_is_taken_apart_again() -> None:
 
 def every_cut(text: str) -> list[list[str]]:
     places = [[0, *inner, len(text)] for n in range(len(text)) for inner in combinations(range(1, len(text)), n)]
-    return [[text[a:b] for a, b in zip(cut, cut[1:], strict=False)] for cut in places]
+    return [[text[a:b] for a, b in pairwise(cut)] for cut in places]
 
 
 @pytest.mark.parametrize(("joined", "expected"), [(-1.5, ["ab"]), (-2.5, ["a", "b"]), (-2.0, ["ab"])])

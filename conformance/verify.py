@@ -112,6 +112,7 @@ def verify_command(a: str, b: str, dtype: str = "float64", bar: float = SEMANTIC
     replayed = replay(one.model, two.model, ids) if one.model is not None and two.model is not None else []
     beyond = [e for e in accumulated if not e.error <= bar]
     own = [e for e in replayed if not e.error <= bar]
+    own = [e for e in own if not any(part.name.startswith(f"{e.name}.") for part in own)]  # a part explains its whole
     compared = f"{len(accumulated)} taps" + (f" and {len(replayed)} modules" if replayed else "")
     print(f"{compared} on {ids.shape[1]} tokens in {dtype}, bar {bar:.0e}\n")
     if not beyond and not own:

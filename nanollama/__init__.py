@@ -5,10 +5,30 @@
 ...     print(piece, end="")
 """
 
-from nanollama.errors import NanollamaError
-from nanollama.generate import Piece, Request
-from nanollama.lm import LM, load
-from nanollama.sampling import SamplingParams
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nanollama.errors import NanollamaError
+    from nanollama.generate import Piece, Request
+    from nanollama.lm import LM, load
+    from nanollama.sampling import SamplingParams
 
 __all__ = ["LM", "NanollamaError", "Piece", "Request", "SamplingParams", "load"]
 __version__ = "0.1.0"
+
+HOMES = {
+    "LM": "lm",
+    "NanollamaError": "errors",
+    "Piece": "generate",
+    "Request": "generate",
+    "SamplingParams": "sampling",
+    "load": "lm",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for, when it is: torch takes seconds, and `nanollama --help` needs none of it."""
+    if name not in HOMES:
+        raise AttributeError(f"module 'nanollama' has no attribute {name!r}")
+    return getattr(import_module(f"nanollama.{HOMES[name]}"), name)

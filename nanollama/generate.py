@@ -227,7 +227,8 @@ def run(
     if not rows:
         return
     started = clock()
-    cache = model.new_cache(batch=len(rows), max_len=max(len(row.prompt) + row.budget for row in rows))
+    limits = [len(row.prompt) + row.budget for row in rows]
+    cache = model.new_cache(batch=len(rows), max_len=max(limits), limits=limits)  # a row is as long as it would be alone
     logits = prefill(forward, cache, rows, chunk)
     while True:
         ids = choose(logits, rows)

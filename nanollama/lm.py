@@ -1,5 +1,6 @@
 """A loaded language model: `load(source)` gives config, model, tokenizer and chat template, ready to generate."""
 
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,7 @@ from nanollama.text.template import ChatTemplate, load_template
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+CONFIG_BYTES = 2_000_000  # real config.json files have a few kilobytes
 
 
 @dataclass(frozen=True)
@@ -50,9 +52,9 @@ class LM:
         """Answer a conversation of {"role", "content"} dicts, piece by piece."""
         return self._texts(self.encode_chat(messages, tools=tools), max_tokens, stop, sampling)
 
-    def encode(self, prompt: str) -> list[int]:
+    def encode(self, prompt: str, *, parse_special: bool = False) -> list[int]:
         """The ids of a text, with the tokens that the model's own files put in front."""
-        return self._tokenizer().encode(prompt)
+        return self._tokenizer().encode(prompt, parse_special=parse_special)
 
     def encode_chat(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> list[int]:
         """The ids of a conversation by the checkpoint's chat template; options are those of `ChatTemplate.render`."""
@@ -69,9 +71,7 @@ class LM:
         for layer in self.model.layers:
             layer.compile()
 
-    def _texts(
-        self, ids: list[int], max_tokens: int | None, stop: Sequence[str], sampling: Mapping[str, Any]
-    ) -> Iterator[str]:
+    def _texts(self, ids: list[int], max_tokens: int | None, stop: Sequence[str], sampling: Mapping[str, Any]) -> Iterator[str]:
         unknown = sampling.keys() - SamplingParams.__dataclass_fields__.keys()
         if unknown:
             known = ", ".join(SamplingParams.__dataclass_fields__)
@@ -111,19 +111,26 @@ def load_config(folder: Path) -> ModelConfig:
     if not path.is_file():
         raise NanollamaError(f"{folder} has no config.json; expected a folder with config.json and *.safetensors")
     generation = folder / "generation_config.json"
-    return read_config(read_json(path), read_json(generation) if generation.is_file() else None)
+    read = functools.partial(read_json, max_bytes=CONFIG_BYTES)
+    return read_config(read(path), read(generation) if generation.is_file() else None)
 
 
-def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Transformer:
-    """The model of a checkpoint folder. Weights stay memory-mapped where dtype and device are those of the file."""
+def open_checkpoint(folder: Path) -> tuple[Transformer, dict[str, torch.Tensor]]:
+    """The model of a checkpoint folder without its weights (on "meta"), and the weights, memory-mapped, checked to fit it."""
     config = load_config(folder)
     tensors = runtime_tensors(config, read_folder(folder))
     share_tied_head(config, tensors)
     with torch.device("meta"):
         model = Transformer(config).requires_grad_(False)
     check_tensors(model.state_dict(), tensors)
+    return model, tensors
+
+
+def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Transformer:
+    """The model of a checkpoint folder. Weights stay memory-mapped where dtype and device are those of the file."""
+    model, tensors = open_checkpoint(folder)
     target = pick_device(device)
-    wanted = pick_dtype(dtype, config, tensors["embed_tokens.weight"].dtype, target)
+    wanted = pick_dtype(dtype, model.config, tensors["embed_tokens.weight"].dtype, target)
     tied = tensors["lm_head.weight"] is tensors["embed_tokens.weight"]
     state = {n: tensor.to(target, wanted) for n, tensor in tensors.items() if not (tied and n == "lm_head.weight")}
     if tied:  # one tensor, not two equal ones
@@ -154,6 +161,10 @@ def pick_device(device: str) -> torch.device:
     if not there[kind]:
         raise NanollamaError(f"device {device!r} was asked for, but torch sees none here; use auto or cpu")
     try:
-        return torch.device(device)
+        place = torch.device(device)
     except RuntimeError as error:
         raise NanollamaError(f"device {device!r} is not a device name; expected cpu, cuda, cuda:1, mps") from error
+    count = torch.cuda.device_count() if kind == "cuda" else 1
+    if (place.index or 0) >= count:
+        raise NanollamaError(f"device {device!r} does not exist; there are {count} of that kind, numbered from 0")
+    return place

@@ -38,6 +38,8 @@ def read_rope(keys: "Keys", head_dim: int, per_layer_type: bool) -> dict[str, Ro
     """The frequencies of full and of sliding layers; only Gemma 3 has two kinds."""
     for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # in use or not
         keys.optional_number(key)
+    if keys.get("original_max_position_embeddings") is not None:
+        keys.integer("original_max_position_embeddings", 1 << 31)
     old, new = keys["rope_scaling"], keys["rope_parameters"]
     if old is not None and new is not None and old != new:
         raise NanollamaError("config.json has both rope_scaling and rope_parameters, and they differ; keep one of them")

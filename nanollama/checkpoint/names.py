@@ -28,7 +28,19 @@ def runtime_tensors(config: ModelConfig, stored: Mapping[str, Tensor]) -> dict[s
             if part in ours:
                 raise NanollamaError(f"the checkpoint stores {part} twice (the second time as {name}); remove one of them")
             ours[part] = piece
+    check_counts(config, ours)
     return ours
+
+
+def check_counts(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+    """Raise where config.json asks for more layers and experts than there are tensors, before a model of them is built."""
+    least = sum(config.num_experts if is_moe else 1 for is_moe in config.moe_layers)
+    if least > len(tensors):
+        experts = f" with {config.num_experts} experts" if config.num_experts else ""
+        raise NanollamaError(
+            f"config.json makes it {config.num_hidden_layers} layers{experts}, at least {least} tensors, but the checkpoint "
+            f"has {len(tensors)}; the config belongs to another checkpoint, or files are missing"
+        )
 
 
 def rename(family: Family, name: str) -> str:
@@ -98,8 +110,8 @@ def share_tied_head(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
     embedding = tensors.get("embed_tokens.weight")
     if not config.tie_word_embeddings or embedding is None:
         return
-    head = tensors.get("lm_head.weight", embedding)
-    if head.shape != embedding.shape or not torch.equal(head, embedding):
+    head = tensors.get("lm_head.weight")
+    if head is not None and (head.shape != embedding.shape or not torch.equal(head, embedding)):
         raise NanollamaError(
             "config.json says tie_word_embeddings, but the checkpoint stores an lm_head.weight that differs from the "
             "embedding; set tie_word_embeddings to false if the head is meant to be its own"

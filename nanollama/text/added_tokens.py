@@ -49,7 +49,8 @@ class AddedTokens:
         for match in pattern.finditer(text) if pattern else ():
             token = self.by_content[match[0]]
             start, end = match.span()
-            if start < done or (token.single_word and any(map(_in_word, text[max(0, start - 1) : start] + text[end : end + 1]))):
+            beside = text[max(0, start - 1) : start] + text[end : end + 1]
+            if start < done or (token.single_word and any(map(_in_word, beside))):
                 continue
             if token.lstrip:
                 start = done + len(text[done:start].rstrip(WHITE))
@@ -108,13 +109,14 @@ class ModelVocabulary:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        """The text of ids; an id without a token has none. The unknown id has the text the model gives it."""
+        """The text of ids; an id without a token has none. The unknown id is left to the model, unless all is spelled."""
         return self._model.decode(part for id in ids if (part := self._part(id, skip_special)) is not None)
 
     def _part(self, id: int, skip_special: bool) -> int | str | None:
-        if id in self._added.by_id and id != self._model.unknown_id:
-            return None if skip_special and id in self.special_ids else self._added.by_id[id].content
-        return None if self._model.id_to_token(id) is None else id
+        token = self._added.by_id.get(id)
+        if token is None or (skip_special and id == self._model.unknown_id):
+            return None if self._model.id_to_token(id) is None else id
+        return None if skip_special and token.special else token.content
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a token, None if there is no such token."""

@@ -11,6 +11,7 @@ from tokenizers import Regex, normalizers, pre_tokenizers
 
 from nanollama.checkpoint.files import quote
 from nanollama.errors import NanollamaError
+from nanollama.text.library import library_errors
 from nanollama.text.segment import CACHED_LENGTH, CACHED_WORDS, Rank, merge_pairs
 
 PRE_TOKENIZERS = {
@@ -97,11 +98,9 @@ class ByteBpe:
             text = self._compose.normalize_str(text)
         if self._prefix_space and text and not text.startswith(" "):
             text = " " + text
-        return [
-            id
-            for word, _ in self._words.pre_tokenize_str(text)
-            for id in (self._cached if len(word) <= CACHED_LENGTH else self._word_ids)(word)
-        ]
+        with library_errors(f"the text {quote(text)} can't be cut into words"):  # 10 million spaces are too many
+            words = [word for word, _ in self._words.pre_tokenize_str(text)]
+        return [id for word in words for id in (self._cached if len(word) <= CACHED_LENGTH else self._word_ids)(word)]
 
     def _word_ids(self, word: str) -> list[int]:
         spelled = spell(word.encode("utf-8"))

@@ -25,9 +25,7 @@ def read_tiktoken(data: bytes) -> dict[str, int]:
         except binascii.Error as error:
             raise NanollamaError(f"tokenizer.model, line {number}: {quote(encoded)} is not base64: {error}") from error
         if not token or not rank.isdigit() or len(rank) > 9:
-            raise NanollamaError(
-                f"tokenizer.model, line {number} is {quote(line)}; expected base64, a space and a rank"
-            )
+            raise NanollamaError(f"tokenizer.model, line {number} is {quote(line)}; expected base64, a space and a rank")
         if token in ranks:
             raise NanollamaError(f"tokenizer.model, line {number}: the token {quote(token)} occurs twice")
         ranks[token] = int(rank)

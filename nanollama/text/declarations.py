@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,19 +19,19 @@ OTHER_NAMES = ("unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
 class Declarations:
     """The parts of tokenizer_config.json, special_tokens_map.json, added_tokens.json and the configs that matter here.
 
-    tokenizer_class: without "Fast". named: "bos_token" and its like, to the token or None where the file says null; a
-    name the files don't mention is not in it. extra: further special tokens. added: tokens declared with their ids.
+    tokenizer_class: without "Fast". named: "bos_token" and its like, to the token or None where the file says null or
+    ""; a name the files don't mention is not in it. extra: further special tokens. added: tokens declared with their ids.
     flags: add_bos_token, add_eos_token, add_prefix_space and legacy, where stated. config_ids: "bos_token" and
     "eos_token", to the id in generation_config.json or config.json.
     """
 
-    tokenizer_class: str | None
-    model_type: str | None
-    named: dict[str, str | None]
-    extra: tuple[str, ...]
-    added: tuple[AddedToken, ...]
-    flags: dict[str, bool]
-    config_ids: dict[str, int]
+    tokenizer_class: str | None = None
+    model_type: str | None = None
+    named: dict[str, str | None] = field(default_factory=dict)
+    extra: tuple[str, ...] = ()
+    added: tuple[AddedToken, ...] = ()
+    flags: dict[str, bool] = field(default_factory=dict)
+    config_ids: dict[str, int] = field(default_factory=dict)
 
     def special_contents(self) -> set[str]:
         """Every token the files call special by giving it a name or listing it."""
@@ -48,7 +48,7 @@ def read_declarations(folder: Path) -> Declarations:
     old = "added_tokens_decoder" not in tokenizer
     merged = tokenizer | _optional(folder, "special_tokens_map.json") if old else tokenizer
     named = {
-        name: None if merged[name] is None else _content(merged[name], name)
+        name: None if merged[name] in (None, "") else _content(merged[name], name)
         for name in ("bos_token", "eos_token", *OTHER_NAMES)
         if name in merged
     }
@@ -117,9 +117,7 @@ def _from_contents(values: dict[str, Any], special: set[str]) -> Iterable[AddedT
     """The tokens of added_tokens.json: token to id, special where another file names the token."""
     for content, id in values.items():
         if not content or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 10**9:
-            raise NanollamaError(
-                f"added_tokens.json gives {quote(content)} the id {quote(id)}; expected a number from 0 up"
-            )
+            raise NanollamaError(f"added_tokens.json gives {quote(content)} the id {quote(id)}; expected a number from 0 up")
         yield AddedToken(content, id, content in special)
 
 

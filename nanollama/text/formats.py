@@ -3,6 +3,7 @@
 The order of the kinds and every policy is explained in `tokenizer.py`.
 """
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -76,10 +77,9 @@ def open_vocabulary(folder: Path, declared: Declarations) -> Opened:
 def read_bytes(path: Path) -> bytes:
     """The bytes of a vocabulary file, which may have 64 MB."""
     with open_plain(path) as file:
-        data = file.read(MOST_BYTES + 1)
-    if len(data) > MOST_BYTES:
-        raise NanollamaError(f"{path} is larger than {MOST_BYTES:,} bytes; expected a vocabulary")
-    return data
+        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
+            raise NanollamaError(f"{path} has {size:,} bytes, more than {MOST_BYTES:,}; expected a vocabulary")
+        return file.read()
 
 
 def open_library(data: bytes, declared: Declarations) -> Opened:
@@ -106,57 +106,56 @@ def open_sentencepiece(data: bytes, declared: Declarations) -> Opened:
 
 def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) -> Opened:
     """The vocabulary of a SentencePiece model and the tokens declared beside it."""
-    special = (PieceType.CONTROL, PieceType.UNKNOWN)
-    typed = zip(model.pieces, model.types, strict=True)
-    own = [AddedToken(piece, id, True) for id, (piece, type) in enumerate(typed) if type in special]
     ids = {piece: id for id, piece in enumerate(model.pieces)}
+    own = [AddedToken(piece, ids[piece], True) for piece in model.of_type(PieceType.CONTROL, PieceType.UNKNOWN)]
+    added = _with_declared(own, declared, ids.get)
     types = list(model.types)
-    added = []
-    for token in _with_declared(own, declared, ids.get):
-        if token.id < len(types) and model.pieces[token.id] != token.content:
-            _check_placeholder(token, model)
+    for token in added:
+        if token.id < len(types) and _takes_over(token, model):
             types[token.id] = PieceType.CONTROL
-        elif token.id < len(types) and types[token.id] is PieceType.USER_DEFINED:
-            if not token.special:
-                continue  # the model itself finds it in text
-            types[token.id] = PieceType.CONTROL
-        added.append(token)
-    control = {model.pieces[token.id]: token.id for token in own if types[token.id] is PieceType.CONTROL}
-    text_model = SentencePiece(replace(model, types=tuple(types)))
-    legacy = declared.flags.get("legacy", False)
+    model = replace(model, types=tuple(types))
+    found_by_model = {ids[piece] for piece in model.of_type(PieceType.USER_DEFINED)}
+    control = {piece: ids[piece] for piece in model.of_type(PieceType.CONTROL)}
     return Opened(
-        ModelVocabulary(text_model, added, prefix_every_text=legacy),
+        ModelVocabulary(
+            SentencePiece(model),
+            [token for token in added if token.id not in found_by_model],
+            prefix_every_text=declared.flags.get("legacy", False),
+        ),
         bos_id=control.get(model.bos_piece),
         eos_id=control.get(model.eos_piece),
         adds_bos=True,
     )
 
 
-def _check_placeholder(token: AddedToken, model: SentencePieceModel) -> None:
-    """A declared token may take the id of a piece that text never becomes by itself, not of one that text needs."""
-    if model.types[token.id] in (PieceType.NORMAL, PieceType.BYTE, PieceType.UNKNOWN):
+def _takes_over(token: AddedToken, model: SentencePieceModel) -> bool:
+    """Whether the model must no longer find the piece of this id in text, because the token stands for it now.
+
+    A declared token may have the id of another piece, but of none that text needs.
+    """
+    type = model.types[token.id]
+    if model.pieces[token.id] == token.content:
+        return type is PieceType.USER_DEFINED and token.special
+    if type in (PieceType.NORMAL, PieceType.BYTE, PieceType.UNKNOWN):
         raise NanollamaError(
             f"the files declare {quote(token.content)} as id {token.id}, which is the piece "
             f"{quote(model.pieces[token.id])} of tokenizer.model; do these files belong together?"
         )
+    return True
 
 
 def open_tiktoken(data: bytes, declared: Declarations) -> Opened:
     """A tiktoken tokenizer.model, with Llama 3's pre-tokenizer, and its special tokens unless others are declared."""
     _check_class(declared, TIKTOKEN_CLASSES, "a tiktoken tokenizer.model")
     if declared.model_type not in (None, "llama"):
-        raise NanollamaError(
-            f"a tiktoken tokenizer.model of model_type {declared.model_type!r} is not known; known: llama"
-        )
+        raise NanollamaError(f"a tiktoken tokenizer.model of model_type {declared.model_type!r} is not known; known: llama")
     ranks = read_tiktoken(data)
     if declared.added:
         own = []
     elif max(ranks.values()) == len(ranks) - 1:
         own = [AddedToken(name, len(ranks) + place, True) for place, name in enumerate(LLAMA3_NAMES)]
     else:
-        raise NanollamaError(
-            f"tokenizer.model has {len(ranks):,} ranks up to {max(ranks.values()):,}; expected no gaps"
-        )
+        raise NanollamaError(f"tokenizer.model has {len(ranks):,} ranks up to {max(ranks.values()):,}; expected no gaps")
     model = ByteBpe(ranks, lambda left, right: ranks.get(left + right), "llama3", whole_words=True)
     vocabulary = ModelVocabulary(model, _with_declared(own, declared, ranks.get))
     bos_id, eos_id = vocabulary.token_to_id("<|begin_of_text|>"), vocabulary.token_to_id("<|end_of_text|>")
@@ -200,16 +199,12 @@ def _check_class(declared: Declarations, known: set[str | None], what: str) -> N
         )
 
 
-def _with_declared(
-    own: list[AddedToken], declared: Declarations, id_in_model: Callable[[str], int | None]
-) -> list[AddedToken]:
+def _with_declared(own: list[AddedToken], declared: Declarations, id_in_model: Callable[[str], int | None]) -> list[AddedToken]:
     """The added tokens of a vocabulary: its own, those declared, and those the files call special."""
     tokens = {token.id: token for token in own}
     for token in declared.added:
         if (id := id_in_model(token.content)) not in (None, token.id):
-            raise NanollamaError(
-                f"the files declare {quote(token.content)} as id {token.id}; the vocabulary has it as {id}"
-            )
+            raise NanollamaError(f"the files declare {quote(token.content)} as id {token.id}; the vocabulary has it as {id}")
         tokens[token.id] = token
     by_content = {token.content: token for token in tokens.values()}
     for content in sorted(declared.special_contents()):
@@ -217,7 +212,5 @@ def _with_declared(
         if id is not None:
             by_content[content] = replace(by_content.get(content, AddedToken(content, id, True)), special=True)
         elif content in declared.extra:
-            raise NanollamaError(
-                f"the special token {quote(content)} has no id; expected it in the vocabulary or declared"
-            )
+            raise NanollamaError(f"the special token {quote(content)} has no id; expected it in the vocabulary or declared")
     return list(by_content.values())

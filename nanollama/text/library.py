@@ -24,7 +24,7 @@ class LibraryVocabulary:
 
     def __init__(self, data: bytes, added: Sequence[AddedToken], special: set[str]) -> None:
         self._lock = Lock()  # whether special tokens are parsed is a setting of the library's object
-        with _one_error("tokenizer.json is not usable"):
+        with library_errors("tokenizer.json is not usable"):
             self._library = tokenizers.Tokenizer.from_buffer(data)
             self._library.no_truncation()
             self._library.no_padding()
@@ -60,13 +60,13 @@ class LibraryVocabulary:
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
         """The ids of `text`, without what the post-processor puts round them."""
-        with self._lock, _one_error(f"tokenizer.json can't encode {quote(text)}"):
+        with self._lock, library_errors(f"tokenizer.json can't encode {quote(text)}"):
             self._library.encode_special_tokens = not parse_special
             return list(self._library.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
         """The text of ids; an id without a token has none."""
-        with _one_error("tokenizer.json can't decode"):
+        with library_errors("tokenizer.json can't decode"):
             return str(self._library.decode([id for id in ids if id < self._size], skip_special_tokens=skip_special))
 
     def token_to_id(self, token: str) -> int | None:
@@ -80,8 +80,11 @@ class LibraryVocabulary:
 
 
 @contextmanager
-def _one_error(what: str) -> Iterator[None]:
-    """Whatever the library raises becomes a NanollamaError; a panic of its Rust code is not even an Exception."""
+def library_errors(what: str) -> Iterator[None]:
+    """Whatever the library raises becomes a NanollamaError; a panic of its Rust code is not even an Exception.
+
+    (Of a panic the library also writes a line to stderr, which can't be prevented from here.)
+    """
     try:
         yield
     except NanollamaError:
@@ -124,7 +127,5 @@ def _around(template: dict[str, Any]) -> tuple[list[int], list[int]]:
         else:
             sides[-1] += template["special_tokens"][item["SpecialToken"]["id"]]["ids"]
     if len(sides) != 2:
-        raise NanollamaError(
-            f"tokenizer.json: the post-processor has the text {len(sides) - 1} times; expected it once"
-        )
+        raise NanollamaError(f"tokenizer.json: the post-processor has the text {len(sides) - 1} times; expected it once")
     return sides[0], sides[1]

@@ -15,7 +15,7 @@ from nanollama.errors import NanollamaError
 SPACE = "▁"  # U+2581, written for " " inside pieces
 BLOCK = 256  # units; a double array grows by such blocks, so `index ^ byte` never leaves the block of `index`
 IS_VALUE = 1 << 31
-LONGEST_RULE = 256  # characters a rule may match, and may put in their place; NFKC needs 18
+LONGEST_RULE = 64  # characters a rule may match, and may put in their place; NFKC needs 4 and 18
 
 
 class Charsmap:
@@ -47,9 +47,7 @@ class Charsmap:
         except UnicodeDecodeError as error:
             raise NanollamaError(f"precompiled_charsmap holds replacements that are not UTF-8: {error}") from error
         if longest > LONGEST_RULE:
-            raise NanollamaError(
-                f"precompiled_charsmap has a replacement of {longest:,} characters, over {LONGEST_RULE}"
-            )
+            raise NanollamaError(f"precompiled_charsmap has a replacement of {longest:,} characters, over {LONGEST_RULE}")
         for index, unit in enumerate(self._units):
             if unit & IS_VALUE and index:
                 continue  # never walked through: its label is no byte
@@ -77,8 +75,11 @@ class Charsmap:
             unit = self._units[index]
             if unit >> 8 & 1:
                 found = (end, self._units[index ^ _offset(unit)] & ~IS_VALUE)
-            index = self._step(index, text[end]) if end < min(len(text), start + LONGEST_RULE) else None
-            end += 1
+            if end == len(text):
+                break
+            if end - start == LONGEST_RULE:
+                raise NanollamaError(f"precompiled_charsmap has a rule for more than {LONGEST_RULE} characters")
+            index, end = self._step(index, text[end]), end + 1
         return found and (found[0], self._replacement(found[1]))
 
     def _replacement(self, at: int) -> str:

@@ -16,6 +16,26 @@ from nanollama.errors import NanollamaError
 CHILD = Path(__file__).with_name("jinja_child.py")
 
 
+def _start(command: list[str]) -> "subprocess.Popen[str]":
+    """Start the process and wait until it is ready."""
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            encoding="ascii",
+            start_new_session=True,  # the terminal's Ctrl-C does not reach it
+        )
+    except OSError as error:
+        raise NanollamaError(f"the process for chat templates can't be started by {command}: {error}") from None
+    assert process.stdout is not None
+    if not process.stdout.readline():
+        _close(process)
+        raise NanollamaError(f"the process for chat templates ended at once; run {command} to see why")
+    return process
+
+
 def _close(process: "subprocess.Popen[str]") -> None:
     """End a process that waits for a request: it leaves when its stdin closes."""
     for pipe in (process.stdin, process.stdout):
@@ -54,9 +74,8 @@ class Sandbox:
 
     def _ask(self, request: str) -> dict[str, Any]:
         """Send one request and read its reply; whatever interrupts this (Ctrl-C too) ends the process."""
-        process = self._running()
+        process, reply, expired = self._running(), "", threading.Event()
         assert process.stdin is not None and process.stdout is not None
-        expired = threading.Event()
 
         def expire() -> None:
             expired.set()
@@ -64,13 +83,11 @@ class Sandbox:
 
         timer = threading.Timer(self.seconds, expire)
         timer.start()
-        reply = ""
         try:
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
-            reply = process.stdout.readline()
-        except OSError:  # the process died while we wrote
-            reply = ""
+            with suppress(OSError):  # it died while we wrote
+                process.stdin.write(request + "\n")
+                process.stdin.flush()
+                reply = process.stdout.readline()
         finally:
             timer.cancel()
             timer.join()
@@ -87,19 +104,7 @@ class Sandbox:
         """The process, started if there is none that belongs to us."""
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
-        command = [sys.executable, "-P", str(CHILD), str(int(self.seconds) + 10), str(self.megabytes)]
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            encoding="ascii",
-            start_new_session=True,  # the terminal's Ctrl-C does not reach it
-        )
-        assert process.stdout is not None
-        if not process.stdout.readline():
-            _close(process)
-            raise NanollamaError(f"the process for chat templates did not start; run {command} to see why")
+        process = _start([sys.executable, "-P", str(CHILD), str(int(self.seconds) + 10), str(self.megabytes)])
         self._process, self._owner = process, os.getpid()
         self._close = weakref.finalize(self, _close, process)
         return process

@@ -32,34 +32,52 @@ def merge_pairs(symbols: list[str], rank: Rank) -> list[str]:
     end = len(symbols)
     after, before = list(range(1, end + 1)), list(range(-1, end - 1))
     current: list[float | None] = [None] * end  # the rank of the pair that begins here
-    waiting: dict[float, list[int]] = {}  # rank -> heap of the places of its pairs, some of them outdated
-    ranks: list[float] = []  # heap of the keys of `waiting`
+    queue = RankedPlaces()
 
     def offer(left: int) -> None:
         right = after[left]
-        current[left] = priority = rank(symbols[left], symbols[right]) if right < end else None
-        if priority is None:
-            return
-        if priority not in waiting:
-            waiting[priority] = []
-            heappush(ranks, priority)
-        heappush(waiting[priority], left)
+        current[left] = found = rank(symbols[left], symbols[right]) if right < end else None
+        if found is not None:
+            queue.push(found, left)
 
     for left in range(end):
         offer(left)
-    while ranks:
-        if not (places := waiting[ranks[0]]):
-            del waiting[heappop(ranks)]
-        elif current[left := heappop(places)] == ranks[0]:
-            right = after[left]
-            symbols[left] += symbols[right]
-            symbols[right], current[right], after[left] = "", None, after[right]
-            if after[left] < end:
-                before[after[left]] = left
-            if before[left] >= 0:
-                offer(before[left])
-            offer(left)
+    while (best := queue.pop()) is not None:
+        priority, left = best
+        if current[left] != priority:
+            continue  # one of the two has been joined to another neighbour since
+        right = after[left]
+        symbols[left] += symbols[right]
+        symbols[right], current[right], after[left] = "", None, after[right]
+        if after[left] < end:
+            before[after[left]] = left
+        if before[left] >= 0:
+            offer(before[left])
+        offer(left)
     return [symbol for symbol in symbols if symbol]
+
+
+class RankedPlaces:
+    """A queue: the lowest rank first, and of equal ranks the leftmost place. Most ranks come many times."""
+
+    def __init__(self) -> None:
+        self._places: dict[float, list[int]] = {}  # rank -> heap
+        self._ranks: list[float] = []  # heap
+
+    def push(self, rank: float, place: int) -> None:
+        """Add one place."""
+        if rank not in self._places:
+            self._places[rank] = []
+            heappush(self._ranks, rank)
+        heappush(self._places[rank], place)
+
+    def pop(self) -> tuple[float, int] | None:
+        """Take out the first; None if there is none."""
+        while self._ranks:
+            if places := self._places[self._ranks[0]]:
+                return self._ranks[0], heappop(places)
+            del self._places[heappop(self._ranks)]
+        return None
 
 
 class ScoredBpe:

@@ -64,9 +64,7 @@ class SentencePieceModel:
         seen: set[str] = set()
         for id, (piece, score) in enumerate(zip(self.pieces, self.scores, strict=True)):
             if not piece or "\0" in piece or len(piece.encode("utf-8", "surrogatepass")) >= LONGEST_PIECE:
-                raise NanollamaError(
-                    f"piece {id} is {quote(piece)}; expected 1 to {LONGEST_PIECE - 1} bytes and no NUL"
-                )
+                raise NanollamaError(f"piece {id} is {quote(piece)}; expected 1 to {LONGEST_PIECE - 1} bytes and no NUL")
             if not math.isfinite(score):
                 raise NanollamaError(f"piece {id} {quote(piece)} has the score {score}; expected a finite number")
             if piece in seen:
@@ -74,11 +72,15 @@ class SentencePieceModel:
             seen.add(piece)
         self._check_types()
 
+    def of_type(self, *types: PieceType) -> list[str]:
+        """The pieces of these types, in the order of their ids."""
+        return [piece for piece, type in zip(self.pieces, self.types, strict=True) if type in types]
+
     def _check_types(self) -> None:
         if self.types.count(PieceType.UNKNOWN) != 1:
             count = self.types.count(PieceType.UNKNOWN)
             raise NanollamaError(f"the vocabulary has {count} unknown pieces (<unk>); expected exactly one")
-        found = {piece for piece, type in zip(self.pieces, self.types, strict=True) if type is PieceType.BYTE}
+        found = set(self.of_type(PieceType.BYTE))
         wanted = {f"<0x{byte:02X}>" for byte in range(256)} if self.byte_fallback else set()
         if odd := sorted(found ^ wanted):
             raise NanollamaError(
@@ -92,17 +94,14 @@ class SentencePiece:
 
     def __init__(self, model: SentencePieceModel) -> None:
         self.model = model
-        typed = list(zip(model.pieces, model.types, strict=True))
-        frozen = sorted((piece for piece, type in typed if type is PieceType.USER_DEFINED), key=len, reverse=True)
-        kept = re.compile("|".join(map(re.escape, frozen))) if frozen else None
-        scores = _text_scores(model)
-        self._segmenter: ScoredBpe | Unigram
-        if model.kind == "bpe":
-            unused = frozenset(piece for piece, type in typed if type is PieceType.UNUSED)
-            self._segmenter = ScoredBpe(scores, unused, kept)
-        else:
-            normal = [score for score, type in zip(model.scores, model.types, strict=True) if type is PieceType.NORMAL]
-            self._segmenter = Unigram(scores, _float32(min(normal, default=LARGEST_FLOAT) - UNKNOWN_PENALTY))
+        self.size = len(model.pieces)
+        self.unknown_id = model.types.index(PieceType.UNKNOWN)
+        self._ids = {piece: id for id, piece in enumerate(model.pieces)}
+        self._text_ids = {piece: self._ids[piece] for piece in model.of_type(PieceType.NORMAL, PieceType.USER_DEFINED)}
+        self._bytes = {self._ids[piece]: int(piece[3:5], 16) for piece in model.of_type(PieceType.BYTE)}
+        longest_first = sorted(model.of_type(PieceType.USER_DEFINED), key=len, reverse=True)
+        kept = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._segmenter = _segmenter(model, kept)
         self._normalizer = Normalizer(
             charsmap=Charsmap(model.charsmap) if model.charsmap else None,
             kept=kept,
@@ -111,13 +110,6 @@ class SentencePiece:
             escape_whitespaces=model.escape_whitespaces,
             whitespace_as_suffix=model.whitespace_as_suffix,
         )
-        self.size = len(model.pieces)
-        self._ids = {piece: id for id, piece in enumerate(model.pieces)}
-        self._text_ids = {
-            piece: id for id, (piece, type) in enumerate(typed) if type in (PieceType.NORMAL, PieceType.USER_DEFINED)
-        }
-        self.unknown_id = model.types.index(PieceType.UNKNOWN)
-        self._bytes = {id: int(piece[3:5], 16) for id, (piece, type) in enumerate(typed) if type is PieceType.BYTE}
 
     def token_to_id(self, token: str) -> int | None:
         """The id of a piece, None if there is no such piece."""
@@ -174,20 +166,20 @@ class SentencePiece:
                 yield from run
 
 
-def _text_scores(model: SentencePieceModel) -> dict[str, float]:
-    """The score of every piece that text can become.
+def _segmenter(model: SentencePieceModel, kept: re.Pattern[str] | None) -> ScoredBpe | Unigram:
+    """What cuts text into the pieces that text can become.
 
     In a unigram model a user-defined piece scores 0.1 per byte after the first, and unused pieces do not exist.
     (sentencepiece before 0.2.2 scored user-defined pieces about -0.1, whatever their length.)
     """
-    known = {PieceType.NORMAL, PieceType.USER_DEFINED} | ({PieceType.UNUSED} if model.kind == "bpe" else set())
-    scores = {}
-    for piece, score, type in zip(model.pieces, model.scores, model.types, strict=True):
-        if type is PieceType.USER_DEFINED and model.kind == "unigram":
-            score = _float32(_float32(0.1) * (len(piece.encode("utf-8")) - 1))
-        if type in known:
-            scores[piece] = score
-    return scores
+    scores = dict(zip(model.pieces, model.scores, strict=True))
+    normal = {piece: scores[piece] for piece in model.of_type(PieceType.NORMAL)}
+    symbols, unused = model.of_type(PieceType.USER_DEFINED), model.of_type(PieceType.UNUSED)
+    if model.kind == "bpe":
+        return ScoredBpe(normal | {piece: scores[piece] for piece in (*symbols, *unused)}, frozenset(unused), kept)
+    unknown = _float32(min(normal.values(), default=LARGEST_FLOAT) - UNKNOWN_PENALTY)
+    bonus = {piece: _float32(_float32(0.1) * (len(piece.encode("utf-8")) - 1)) for piece in symbols}
+    return Unigram(normal | bonus, unknown)
 
 
 def _float32(value: float) -> float:

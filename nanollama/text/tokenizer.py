@@ -3,10 +3,12 @@
 Decided here, and only here:
 
 - **Which file counts.** `tokenizer.json`; else `tokenizer.model`, by its content SentencePiece (a protocol buffer) or
-  tiktoken (base64 text); else `vocab.json` with `merges.txt`. transformers has the same order.
-- **Who defines the ids.** For tokenizer.json the library tokenizers; for SentencePiece the library sentencepiece (0.2.3);
-  for tiktoken the library tiktoken; for vocab.json and merges.txt transformers. transformers 5 differs from sentencepiece
-  on SentencePiece files: it ignores their normalizer_spec, and puts no dummy space before a text that begins with a space.
+  tiktoken (base64 text); else `vocab.json` with `merges.txt`. transformers prefers tokenizer.json too.
+- **Who defines the ids.** For tokenizer.json the library tokenizers (where transformers 5 has a class of its own, as
+  LlamaTokenizer, it rebuilds the rules and ignores those in the file); for SentencePiece the library sentencepiece (0.2.3);
+  for tiktoken the library tiktoken; for vocab.json and merges.txt transformers. On SentencePiece files transformers 5
+  differs from sentencepiece: it ignores their normalizer_spec, puts no dummy space before a text that begins with a space,
+  cuts runs of spaces differently, and drops unknown characters.
 - **BOS and EOS.** If the post-processor of tokenizer.json adds ids, those are added. Else `add_bos_token` and
   `add_eos_token` of tokenizer_config.json decide; where they are silent, SentencePiece and tiktoken files get BOS and
   no EOS (LlamaTokenizer's and Meta's policy; transformers 5 reads such a folder without BOS), the others neither.
@@ -15,7 +17,8 @@ Decided here, and only here:
   space, unless tokenizer_config.json says `legacy: true`; llama.cpp adds one after every special token.
 - **Decoding** never applies `clean_up_tokenization_spaces`: it is not invertible, wrong for code, and would take back
   text that was already streamed. transformers 5 ignores it too, for BPE. An id without a token (the padded rows of an
-  embedding) decodes to nothing, as in transformers; unknown pieces decode to `unk_surface`, as in sentencepiece.
+  embedding) decodes to nothing, as in transformers. The unknown piece decodes to `unk_surface`, as in sentencepiece; with
+  `skip_special=False` it is spelled, as in transformers.
 - **Text with an unpaired surrogate** has no UTF-8 and is an error.
 """
 
@@ -147,7 +150,5 @@ def added_id(name: str, id: int | None, default: bool, declared: Declarations) -
     """What is put at one end of a text: the id if `add_bos_token` (or `add_eos_token`) says so, else by default."""
     asked = declared.flags.get(f"add_{name}")
     if asked and id is None:
-        raise NanollamaError(
-            f"add_{name} is true in tokenizer_config.json, but no {name} is named; name one or say false"
-        )
+        raise NanollamaError(f"add_{name} is true in tokenizer_config.json, but no {name} is named; name one or say false")
     return [id] if id is not None and (default if asked is None else asked) else []

@@ -1,0 +1,8 @@
+"""`python -m nanollama` is the command `nanollama`."""
+
+import sys
+
+from nanollama.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,275 @@
+"""Reads GGUF, the model files of llama.cpp: metadata, a list of tensors, then their bytes, memory-mapped and never copied.
+
+The format (docs/gguf.md of https://github.com/ggml-org/ggml; versions 2 and 3 are the same in little-endian files):
+
+    4 bytes    "GGUF"
+    uint32     version
+    uint64     number of tensors
+    uint64     number of metadata pairs
+    pairs      each: key (string), value type (uint32), value; see gguf_values.py
+    tensors    each: name (string, at most 64 bytes), number of dimensions (uint32, at most 4), the dimensions (uint64,
+               the one that varies fastest first: the reverse of torch's shape), type (uint32, see TYPES), offset (uint64)
+    padding    to a multiple of the alignment: the pair `general.alignment` (uint32), else 32
+    the data   tensors in the order of the list, each padded to the alignment; offsets count from here
+
+A tensor is stored as blocks: so many neighbours of the fastest dimension in so many bytes. The specification only asks for
+aligned offsets; llama.cpp's loader (ggml/src/gguf.cpp) accepts nothing but this order without gaps, and so does this one.
+The last tensor's padding may be missing, and bytes after the data are ignored, both as there.
+
+A model may be split into PREFIX-00001-of-0000N.gguf and so on. Each part is a whole GGUF file with the pairs `split.no`
+(from 0), `split.count` and `split.tensors.count` (of all parts together); the model's metadata is in the first part.
+
+Every number is checked before anything is allocated by it. It reads only.
+"""
+
+import math
+import mmap
+import os
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from nanollama.checkpoint.files import open_plain, quote
+from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader
+from nanollama.checkpoint.safetensors import DAMAGED
+from nanollama.errors import NanollamaError
+
+MAX_PAIRS = 65_536  # a model has about thirty
+MAX_TENSORS = 65_536  # the largest mixtures of experts have a few thousand
+MAX_KEY_BYTES = 65_535
+MAX_NAME_BYTES = 64  # llama.cpp takes 63
+MAX_DIMENSIONS = 4
+DEFAULT_ALIGNMENT = 32
+PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
+
+
+class BlockType(NamedTuple):
+    """A ggml type: `size` elements are stored in `bytes` bytes."""
+
+    name: str
+    size: int
+    bytes: int
+
+
+# Source: enum ggml_type in ggml.h and the type_traits table in ggml.c. The numbers missing here were removed from ggml
+# (4, 5, 31–33, 36–38) or are only used while computing, never in files (9, Q8_1).
+TYPES = {
+    0: BlockType("F32", 1, 4), 1: BlockType("F16", 1, 2), 30: BlockType("BF16", 1, 2), 28: BlockType("F64", 1, 8),
+    24: BlockType("I8", 1, 1), 25: BlockType("I16", 1, 2), 26: BlockType("I32", 1, 4), 27: BlockType("I64", 1, 8),
+    2: BlockType("Q4_0", 32, 18), 3: BlockType("Q4_1", 32, 20), 6: BlockType("Q5_0", 32, 22), 7: BlockType("Q5_1", 32, 24),
+    8: BlockType("Q8_0", 32, 34), 10: BlockType("Q2_K", 256, 84), 11: BlockType("Q3_K", 256, 110),
+    12: BlockType("Q4_K", 256, 144), 13: BlockType("Q5_K", 256, 176), 14: BlockType("Q6_K", 256, 210),
+    15: BlockType("Q8_K", 256, 292), 16: BlockType("IQ2_XXS", 256, 66), 17: BlockType("IQ2_XS", 256, 74),
+    18: BlockType("IQ3_XXS", 256, 98), 19: BlockType("IQ1_S", 256, 50), 20: BlockType("IQ4_NL", 32, 18),
+    21: BlockType("IQ3_S", 256, 110), 22: BlockType("IQ2_S", 256, 82), 23: BlockType("IQ4_XS", 256, 136),
+    29: BlockType("IQ1_M", 256, 56), 34: BlockType("TQ1_0", 256, 54), 35: BlockType("TQ2_0", 256, 66),
+    39: BlockType("MXFP4", 32, 17), 40: BlockType("NVFP4", 64, 36), 41: BlockType("Q1_0", 128, 18),
+}  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class GGUFTensor:
+    """A tensor as it is stored.
+
+    shape: row-major, as torch has it: the reverse of the file's dimensions. type: a name in TYPES, "Q4_0". blocks: uint8
+    [blocks, bytes per block], a view of the mapped file; the blocks of a row are neighbours, and the rows are in order.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    type: str
+    blocks: torch.Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class GGUF:
+    """A model: metadata in the file's order (int, float, bool, str or lists of them), and tensors by name."""
+
+    metadata: dict[str, Any]
+    tensors: dict[str, GGUFTensor]
+
+
+class Entry(NamedTuple):
+    """What the list of tensors says of one; `offset` counts from the start of the data."""
+
+    name: str
+    shape: tuple[int, ...]
+    type_id: int
+    offset: int
+
+    @property
+    def bytes(self) -> int:
+        return math.prod(self.shape) // TYPES[self.type_id].size * TYPES[self.type_id].bytes
+
+
+def read_gguf(path: Path) -> GGUF:
+    """The model in `path`; if that is any part of a split one, the whole model.
+
+    As with `read_safetensors`: pages are read on first touch, writing to blocks changes a private copy of the page and
+    never the file, the mapping lives as long as any of the tensors, and the file must not be cut meanwhile.
+    """
+    part = _read_file(path)
+    count = part.metadata.get("split.count", 1)
+    if count in (0, 1):  # llama.cpp takes both for "not split"
+        return part
+    paths = _part_paths(path, count)
+    return _join({other: part if other == path else _read_file(other) for other in paths}, count)
+
+
+def _read_file(path: Path) -> GGUF:
+    """One file, a part or a whole model."""
+    if sys.byteorder != "little":
+        raise NanollamaError(f"{path} is little-endian and this machine is not: that is not supported")
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size < 24:
+            raise NanollamaError(f"{path} has {size} bytes: expected at least the 24 of the header; {DAMAGED}")
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    reader = ValueReader(memoryview(memory), str(path))
+    _check_version(memory[:8], str(path))
+    reader.position = 8
+    tensors, pairs = reader.numbers(UINT64, 2)
+    if tensors > MAX_TENSORS or pairs > MAX_PAIRS:
+        raise reader.error(
+            f"announces {tensors:,} tensors and {pairs:,} metadata pairs: expected at most {MAX_TENSORS:,} and "
+            f"{MAX_PAIRS:,}; {DAMAGED}"
+        )
+    metadata, alignment = _read_metadata(reader, pairs)
+    entries = _read_entries(reader, tensors)
+    start = _pad(reader.position, alignment)
+    _check_layout(reader, entries, alignment, len(memory) - start)
+    return GGUF(metadata, {entry.name: _tensor(memory, entry, start) for entry in entries})
+
+
+def _check_version(head: bytes, source: str) -> None:
+    if head[:4] != b"GGUF":
+        raise NanollamaError(f"{source} starts with {quote(head[:4])}, expected b'GGUF': it is not a GGUF file")
+    version = int.from_bytes(head[4:], "little")
+    if version in (2, 3):
+        return
+    if version and version % 2**16 == 0:  # a small number read the wrong way round; llama.cpp tells by the same test
+        raise NanollamaError(f"{source} is a big-endian GGUF file: only little-endian ones are supported; convert it again")
+    raise NanollamaError(
+        f"{source} is GGUF version {version}: expected 2 or 3; "
+        + (f"{DAMAGED}, or too new for this program" if version != 1 else "convert the model again, llama.cpp dropped it too")
+    )
+
+
+def _read_metadata(reader: ValueReader, count: int) -> tuple[dict[str, Any], int]:
+    """The metadata by key, and the alignment that it sets."""
+    metadata: dict[str, Any] = {}
+    alignment = DEFAULT_ALIGNMENT
+    for number in range(1, count + 1):
+        reader.at = f"metadata pair {number} of {count}"
+        key = reader.name(MAX_KEY_BYTES)
+        reader.at = f"metadata key {quote(key)}"
+        if key in metadata:
+            raise reader.error(f"occurs twice; {DAMAGED}")
+        kind = reader.number(UINT32)
+        metadata[key] = value = reader.value(kind)
+        if key == "general.alignment":
+            if kind != UINT32 or value < 8 or value & (value - 1):
+                raise reader.error(f"is {quote(value)} (type {kind}): expected a power of two from 8 on, of type {UINT32}")
+            alignment = value
+    return metadata, alignment
+
+
+def _read_entries(reader: ValueReader, count: int) -> list[Entry]:
+    entries: dict[str, Entry] = {}
+    for number in range(1, count + 1):
+        reader.at = f"tensor {number} of {count}"
+        name = reader.name(MAX_NAME_BYTES)
+        reader.at = f"tensor {quote(name)}"
+        if name in entries:
+            raise reader.error(f"occurs twice; {DAMAGED}")
+        entries[name] = _read_entry(reader, name)
+    return list(entries.values())
+
+
+def _read_entry(reader: ValueReader, name: str) -> Entry:
+    rank = reader.number(UINT32)
+    if rank > MAX_DIMENSIONS:
+        raise reader.error(f"has {rank:,} dimensions: expected at most {MAX_DIMENSIONS}; {DAMAGED}")
+    shape = tuple(reversed(reader.numbers(UINT64, rank)))
+    type_id, offset = reader.number(UINT32), reader.number(UINT64)
+    if type_id not in TYPES:
+        supported = ", ".join(f"{number} ({kind.name})" for number, kind in sorted(TYPES.items()))
+        raise reader.error(f"has ggml type {type_id}: supported are {supported}")
+    if 0 in shape:
+        raise reader.error(f"has shape {list(shape)}: expected no dimension of 0; {DAMAGED}")
+    row, kind = shape[-1] if shape else 1, TYPES[type_id]
+    if row % kind.size:
+        raise reader.error(f"has rows of {row:,} elements: {kind.name} needs multiples of {kind.size}; {DAMAGED}")
+    return Entry(name, shape, type_id, offset)
+
+
+def _pad(position: int, alignment: int) -> int:
+    return -(-position // alignment) * alignment
+
+
+def _check_layout(reader: ValueReader, entries: list[Entry], alignment: int, room: int) -> None:
+    """Each tensor starts where the one before it ends, padded, and the last ends within the `room` bytes of data."""
+    end = 0
+    for entry in entries:
+        reader.at = f"tensor {quote(entry.name)}"
+        if entry.offset != _pad(end, alignment):
+            raise reader.error(
+                f"starts at data byte {entry.offset:,}: expected {_pad(end, alignment):,}, the end of the tensor before it "
+                f"padded to {alignment}; {DAMAGED}"
+            )
+        end = entry.offset + entry.bytes
+        if end > room:
+            raise reader.error(
+                f"of type {TYPES[entry.type_id].name} and shape {list(entry.shape)} needs {entry.bytes:,} bytes of data, but "
+                f"the file has {max(0, room - entry.offset):,} there; {DAMAGED}"
+            )
+
+
+def _tensor(memory: mmap.mmap, entry: Entry, start: int) -> GGUFTensor:
+    kind = TYPES[entry.type_id]
+    flat = torch.frombuffer(memory, dtype=torch.uint8, count=entry.bytes, offset=start + entry.offset)
+    return GGUFTensor(entry.name, entry.shape, entry.type_id, kind.name, flat.reshape(-1, kind.bytes))
+
+
+def _part_paths(path: Path, count: Any) -> list[Path]:
+    """Where the `count` parts of a model are, one of which is `path`."""
+    match = PART.fullmatch(path.name)
+    if not match or type(count) is not int or int(match[3]) != count:
+        raise NanollamaError(
+            f"{path} is one of {quote(count)} parts by its split.count: expected a name that ends in -00001-of-0000N.gguf, "
+            "N being that number; give it back the name it was made with"
+        )
+    paths = [path.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf") for number in range(1, count + 1)]
+    missing = [other for other in paths if not other.exists()]
+    if missing:
+        raise NanollamaError(f"{missing[0]} is missing, one of {len(missing)} missing of {count} parts: download them again")
+    if path not in paths:
+        raise NanollamaError(f"{path} is not one of its {count} parts: expected a number from 00001 to {match[3]} in its name")
+    return paths
+
+
+def _join(parts: dict[Path, GGUF], count: int) -> GGUF:
+    """One model of all parts in order: the first one's metadata, everyone's tensors."""
+    tensors: dict[str, GGUFTensor] = {}
+    for number, (path, part) in enumerate(parts.items()):
+        found = part.metadata.get("split.no"), part.metadata.get("split.count")
+        if found != (number, count):
+            raise NanollamaError(
+                f"{path} has split.no and split.count {quote(found)}: expected {(number, count)} by its name; it belongs to "
+                "another model or was renamed"
+            )
+        for name in part.tensors.keys() & tensors.keys():
+            raise NanollamaError(f"{path} holds tensor {quote(name)}, which an earlier part holds too; {DAMAGED}")
+        tensors |= part.tensors
+    first, metadata = next((path, part.metadata) for path, part in parts.items())
+    if metadata.get("split.tensors.count") != len(tensors):
+        raise NanollamaError(
+            f"{first} announces {quote(metadata.get('split.tensors.count'))} tensors in {count} parts (split.tensors.count), "
+            f"but they hold {len(tensors)}; {DAMAGED}"
+        )
+    return GGUF(metadata, tensors)

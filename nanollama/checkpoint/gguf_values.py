@@ -1,0 +1,97 @@
+"""The values in front of a GGUF file's data: numbers, strings and arrays, one after the other without padding.
+
+A string is its length in bytes (uint64) and that many bytes. An array is its element type (uint32), its length (uint64)
+and its elements, which may be arrays. A boolean is one byte, 0 or 1. Source: docs/gguf.md of github.com/ggml-org/ggml.
+
+Two facts about strings are decided here:
+- Metadata keys and tensor names must be UTF-8. The specification wants ASCII for keys; llama.cpp takes any bytes.
+- String values need not be: llama.cpp keeps them as bytes and never looks inside. Bytes that are not UTF-8 become lone
+  surrogates, so that a value is always a `str` and `value.encode("utf-8", "surrogateescape")` gives the bytes back.
+"""
+
+import struct
+from typing import Any
+
+from nanollama.checkpoint.files import quote
+from nanollama.errors import NanollamaError
+
+MAX_BYTES = 100_000_000  # in front of the data; Gemma 4's vocabulary, the largest known, takes 16 MB
+MAX_ITEMS = 5_000_000  # array elements in one file, up to 80 bytes of memory each; Gemma 4's vocabulary has 1.3 million
+MAX_DEPTH = 8  # arrays in arrays; no known key uses even two
+
+UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
+NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # `struct` letters
+SIZES = {kind: struct.calcsize(f"<{letter}") for kind, letter in NUMBERS.items()} | {STRING: 8, ARRAY: 12}  # at least
+
+
+class ValueReader:
+    """Reads values from the start of `memory`; `at` says in errors what is being read, and the caller sets it."""
+
+    def __init__(self, memory: memoryview, source: str) -> None:
+        self.memory = memory[:MAX_BYTES]
+        self.position = 0
+        self.at = "the header"
+        self._source = source
+        self._items = 0
+        self._is_cut = len(memory) <= MAX_BYTES  # if bytes are missing here, they are missing in the file
+
+    def error(self, problem: str) -> NanollamaError:
+        return NanollamaError(f"{self._source}: {self.at} {problem}")
+
+    def number(self, kind: int) -> Any:
+        return self.numbers(kind, 1)[0]
+
+    def numbers(self, kind: int, count: int) -> list[Any]:
+        raw = self._take(count, SIZES[kind])
+        if kind == BOOL and count and max(raw) > 1:
+            raise self.error(f"holds a boolean of value {max(raw)}: expected 0 or 1; the file is damaged")
+        return list(struct.unpack(f"<{count}{NUMBERS[kind]}", raw))
+
+    def name(self, max_bytes: int) -> str:
+        """A metadata key or a tensor's name: 1 to `max_bytes` bytes of UTF-8."""
+        raw = self._take(self.number(UINT64), 1)
+        if not 1 <= len(raw) <= max_bytes:
+            raise self.error(f"has a name of {len(raw):,} bytes: expected 1 to {max_bytes:,}; the file is damaged")
+        try:
+            return str(raw, "utf-8")
+        except UnicodeDecodeError as error:
+            raise self.error(f"has the name {quote(bytes(raw))}: expected UTF-8; the file is damaged") from error
+
+    def value(self, kind: int, depth: int = 0) -> Any:
+        """One value: int, float, bool, str, or a list of such."""
+        if kind == ARRAY:
+            return self._array(depth + 1)
+        if kind == STRING:
+            return str(self._take(self.number(UINT64), 1), "utf-8", "surrogateescape")
+        if kind not in NUMBERS:
+            raise self.error(f"has value type {kind}: expected 0 to {max(NUMBERS)}; the file is damaged or too new")
+        return self.number(kind)
+
+    def _array(self, depth: int) -> list[Any]:
+        if depth > MAX_DEPTH:
+            raise self.error(f"is nested too deeply: expected at most {MAX_DEPTH} arrays in each other")
+        kind, count = self.number(UINT32), self.number(UINT64)
+        if kind not in SIZES:
+            raise self.error(f"is an array of value type {kind}: expected 0 to {max(SIZES)}; the file is damaged or too new")
+        self._check_room(count, SIZES[kind])
+        self._items += count
+        if self._items > MAX_ITEMS:
+            raise self.error(f"brings the array elements of this file to {self._items:,}: expected at most {MAX_ITEMS:,}")
+        if kind in NUMBERS:
+            return self.numbers(kind, count)
+        return [self.value(kind, depth) for _ in range(count)]
+
+    def _take(self, count: int, size: int) -> memoryview:
+        """The next `count` × `size` bytes, not copied."""
+        self._check_room(count, size)
+        begin = self.position
+        self.position += count * size
+        return self.memory[begin : self.position]
+
+    def _check_room(self, count: int, size: int) -> None:
+        room = len(self.memory) - self.position
+        if count * size > room:  # Python's integers do not overflow
+            limit = "before the end of the file: it is cut or damaged, download it again"
+            if not self._is_cut:
+                limit = f"before byte {MAX_BYTES:,}, where the limit on metadata and tensor list is"
+            raise self.error(f"needs {count * size:,} bytes at byte {self.position:,}, but there are {room:,} {limit}")
