@@ -243,3 +243,8 @@ def test_real_configs_are_read(data_dir: Path) -> None:
 def test_the_hub_client_is_imported_only_to_download() -> None:
     program = "import sys, nanollama.checkpoint.hub; sys.exit('huggingface_hub' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_the_huge_model_max_length_of_tokenizer_configs_is_a_number_like_any_other(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer_config.json").write_text('{"model_max_length": 1000000000000000019884624838656}')  # int(1e30)
+    assert read_json(tmp_path / "tokenizer_config.json") == {"model_max_length": int(1e30)}

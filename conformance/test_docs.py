@@ -19,7 +19,7 @@ def test_every_transcript_is_what_the_commands_print(name: str, tmp_path: Path) 
     assert total, "a document without a transcript"
     if len(blocks) < total:
         assert not os.environ.get("NANOLLAMA_DATA")
-        pytest.skip(f"{len(blocks)} of {total} transcripts hold; the others need NANOLLAMA_DATA, the folder of real checkpoints")
+        pytest.skip(f"{len(blocks)} of {total} transcripts hold; the others need NANOLLAMA_DATA, real checkpoints")
 
 
 def test_the_file_tree_in_the_readme_is_the_one_on_disk() -> None:

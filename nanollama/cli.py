@@ -4,8 +4,13 @@ Exit status: 0 done, 1 done with a bad result (`verify` found a difference, a li
 141 whoever read stdout went away. Whatever takes long to import is imported by the command that needs it.
 """
 
+import os
+import signal
 import sys
-from collections.abc import Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib import import_module
 
 from nanollama.errors import NanollamaError
 from nanollama.options import COMMANDS, command_parser
@@ -33,15 +38,20 @@ def dispatch(arguments: Sequence[str]) -> int:
         what = f"there is no command {name!r}" if name else "a command is missing"
         raise NanollamaError(f"{what}; there are {', '.join(COMMANDS)} (`nanollama --help`)")
     options = command_parser(name).parse_args(rest)
-    if name == "chat":
-        from nanollama.repl import chat_command as command
-    elif name == "batch":
-        from nanollama.batch import batch_command as command
-    else:
-        from nanollama import commands
-
-        command = getattr(commands, f"{name}_command")
+    with ended_by_interrupt():
+        home = import_module(f"nanollama.{COMMANDS[name].home}")
+    command: Callable[[Namespace], int] = getattr(home, f"{name}_command")
     return command(options)
+
+
+@contextmanager
+def ended_by_interrupt() -> Iterator[None]:
+    """Ctrl-C ends the program on the spot: while torch is imported, there is code that would swallow a KeyboardInterrupt."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,9 +72,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 141
     except (MemoryError, RuntimeError) as error:
-        if not out_of_memory(error):
+        reason = explain(error)
+        if reason is None:
             raise
-        return fail(f"not enough memory: lower --max-tokens, --context or --batch-size, or take a smaller dtype ({error})")
+        return fail(reason)
 
 
 def fail(message: str) -> int:
@@ -73,7 +84,14 @@ def fail(message: str) -> int:
     return 2
 
 
-def out_of_memory(error: Exception) -> bool:
-    """Whether torch (whose errors for it are RuntimeErrors, on the CPU without a class of their own) found no memory."""
+def explain(error: Exception) -> str | None:
+    """What to say of an error that the machine is to blame for; None for one that is a bug of ours."""
     text = str(error)
-    return isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    first = text.partition("\n")[0]
+    if (
+        isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text
+    ):  # torch has no class for it
+        return f"not enough memory: lower --max-tokens, --context or --batch-size, or take a smaller dtype ({first})"
+    if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+        return f"torch.compile does not work here: leave --compile out, or mend it ({first})"
+    return None

@@ -98,12 +98,13 @@ def show_options(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """What it does, in a few words; what it needs; its options; an example."""
+    """What it does, in a few words; the arguments it needs; its options; an example; the module with its function."""
 
     what: str
     needs: str
     options: Callable[["Parser"], None]
     example: str
+    home: str = "commands"
 
 
 COMMANDS = {
@@ -127,6 +128,7 @@ The answer goes to stdout as it is made, all else to stderr. From stdin, one new
 
 /help lists what can be typed besides messages. Ctrl-C stops the answer, Ctrl-D leaves. When the context is full, the oldest
 turns are left out, never the system prompt. Without a terminal, messages are read line by line from stdin.""",
+        home="repl",
     ),
     "batch": Command(
         "answer the prompts of a file, several at a time",
@@ -142,6 +144,7 @@ of the settings
   {" ".join(list(SETTINGS)[8:])}
 In any other file every line is a prompt. For each line, in order, one JSON object comes out: "line" and either "text",
 "token_ids", "finish_reason", "usage" and "seed", or "error". The exit status is 1 if there were errors.""",
+        home="batch",
     ),
     "bench": Command(
         "measure this machine with a model",

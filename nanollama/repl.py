@@ -26,8 +26,8 @@ HELP = """\
 /save FILE        write the conversation as JSON; an existing file needs /save! FILE
 /load FILE        go on with a conversation from a file
 /exit             leave; Ctrl-D does the same
-Ctrl-C stops an answer and keeps what it said. Three double quotes begin a message of several lines, three more end it;
-inside them a line may begin with a slash."""
+Ctrl-C stops an answer and keeps what it said. Three double quotes begin a message of several
+lines, three more end it; such a message may begin with a slash."""
 
 
 def chat_command(options: Namespace) -> int:

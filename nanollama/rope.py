@@ -7,7 +7,7 @@ Contested conventions, decided here once:
 * *Length.* "dynamic" and "longrope" have frequencies that depend on the length of the sequence. Keys are cached rotated,
   so one length must hold for the life of a cache: the row's limit, as in llama.cpp and vLLM. Without a cache it is the number
   of positions of the call, as in transformers (which recomputes everything when a sequence crosses the original length).
-* *Precision.* Angles are computed in float64 on the CPU: position 100,000 times a float32 frequency is wrong in the third digit.
+* *Precision.* Angles are computed in float64 on the CPU: at position 100,000 a float32 angle is wrong in the third digit.
 """
 
 import functools

@@ -16,7 +16,7 @@ from nanollama.errors import NanollamaError
 
 MAX_JSON_BYTES = 64_000_000  # Gemma 3's tokenizer.json has 33 MB; a caller who expects less says so
 MAX_JSON_ITEMS = 2_500_000  # it lists 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes here
-MAX_DIGITS = 20  # of 2**64 - 1; int() takes quadratic time over longer runs
+MAX_DIGITS = 40  # tokenizer_config.json states model_max_length as int(1e30): 31; int() takes quadratic time over longer runs
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git-lfs/docs/spec.md: the first line of every pointer
 
 _quote = reprlib.Repr()

@@ -8,17 +8,16 @@ The format (docs/gguf.md of https://github.com/ggml-org/ggml; versions 2 and 3 a
     uint64     number of metadata pairs
     pairs      each: key (string), value type (uint32), value; see gguf_values.py
     tensors    each: name (string, at most 64 bytes), number of dimensions (uint32, at most 4), the dimensions (uint64,
-               the one that varies fastest first: the reverse of torch's shape), type (uint32, see TYPES), offset (uint64)
+               fastest first: the reverse of torch's shape), type (uint32, ggml's number), offset (uint64)
     padding    to a multiple of the alignment: the pair `general.alignment` (uint32), else 32
     the data   tensors in the order of the list, each padded to the alignment; offsets count from here
 
-A tensor is stored as blocks: so many neighbours of the fastest dimension in so many bytes. The specification only asks for
-aligned offsets; llama.cpp's loader (ggml/src/gguf.cpp) accepts nothing but this order without gaps, and so does this one.
-The last tensor's padding may be missing, and bytes after the data are ignored, both as there.
+A tensor is stored as blocks, see nanollama/quant. The specification only asks for aligned offsets; llama.cpp's reader
+(ggml/src/gguf.cpp) accepts nothing but this order without gaps, and so does this one. The last tensor's padding may be
+missing, and bytes after the data are ignored, both as there. Arrays in arrays are read, unlike there; empty tensors are not.
 
 A model may be split into PREFIX-00001-of-0000N.gguf and so on. Each part is a whole GGUF file with the pairs `split.no`
 (from 0), `split.count` and `split.tensors.count` (of all parts together); the model's metadata is in the first part.
-
 Every number is checked before anything is allocated by it. It reads only.
 """
 
@@ -37,9 +36,10 @@ from nanollama.checkpoint.files import open_plain, quote
 from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader
 from nanollama.checkpoint.safetensors import DAMAGED
 from nanollama.errors import NanollamaError
+from nanollama.quant.format import Format
+from nanollama.quant.table import format_of_type
 
-MAX_PAIRS = 65_536  # a model has about thirty
-MAX_TENSORS = 65_536  # the largest mixtures of experts have a few thousand
+MAX_ENTRIES = 65_536  # tensors, and metadata pairs; the largest models have a few thousand and about fifty
 MAX_KEY_BYTES = 65_535
 MAX_NAME_BYTES = 64  # llama.cpp takes 63
 MAX_DIMENSIONS = 4
@@ -47,42 +47,18 @@ DEFAULT_ALIGNMENT = 32
 PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
 
 
-class BlockType(NamedTuple):
-    """A ggml type: `size` elements are stored in `bytes` bytes."""
-
-    name: str
-    size: int
-    bytes: int
-
-
-# Source: enum ggml_type in ggml.h and the type_traits table in ggml.c. The numbers missing here were removed from ggml
-# (4, 5, 31–33, 36–38) or are only used while computing, never in files (9, Q8_1).
-TYPES = {
-    0: BlockType("F32", 1, 4), 1: BlockType("F16", 1, 2), 30: BlockType("BF16", 1, 2), 28: BlockType("F64", 1, 8),
-    24: BlockType("I8", 1, 1), 25: BlockType("I16", 1, 2), 26: BlockType("I32", 1, 4), 27: BlockType("I64", 1, 8),
-    2: BlockType("Q4_0", 32, 18), 3: BlockType("Q4_1", 32, 20), 6: BlockType("Q5_0", 32, 22), 7: BlockType("Q5_1", 32, 24),
-    8: BlockType("Q8_0", 32, 34), 10: BlockType("Q2_K", 256, 84), 11: BlockType("Q3_K", 256, 110),
-    12: BlockType("Q4_K", 256, 144), 13: BlockType("Q5_K", 256, 176), 14: BlockType("Q6_K", 256, 210),
-    15: BlockType("Q8_K", 256, 292), 16: BlockType("IQ2_XXS", 256, 66), 17: BlockType("IQ2_XS", 256, 74),
-    18: BlockType("IQ3_XXS", 256, 98), 19: BlockType("IQ1_S", 256, 50), 20: BlockType("IQ4_NL", 32, 18),
-    21: BlockType("IQ3_S", 256, 110), 22: BlockType("IQ2_S", 256, 82), 23: BlockType("IQ4_XS", 256, 136),
-    29: BlockType("IQ1_M", 256, 56), 34: BlockType("TQ1_0", 256, 54), 35: BlockType("TQ2_0", 256, 66),
-    39: BlockType("MXFP4", 32, 17), 40: BlockType("NVFP4", 64, 36), 41: BlockType("Q1_0", 128, 18),
-}  # fmt: skip
-
-
 @dataclass(frozen=True, eq=False)
 class GGUFTensor:
     """A tensor as it is stored.
 
-    shape: row-major, as torch has it: the reverse of the file's dimensions. type: a name in TYPES, "Q4_0". blocks: uint8
-    [blocks, bytes per block], a view of the mapped file; the blocks of a row are neighbours, and the rows are in order.
+    shape: row-major, as torch has it: the reverse of the file's dimensions. format: how the values are stored; `.name` and
+    `.id` are ggml's, "Q4_0" and 2. blocks: uint8 [blocks, bytes per block], a view of the mapped file; the blocks of a row
+    are neighbours, and the rows are in order. `nanollama.quant.dequantize(blocks, format, shape)` gives the values.
     """
 
     name: str
     shape: tuple[int, ...]
-    type_id: int
-    type: str
+    format: Format
     blocks: torch.Tensor
 
 
@@ -99,12 +75,12 @@ class Entry(NamedTuple):
 
     name: str
     shape: tuple[int, ...]
-    type_id: int
+    format: Format
     offset: int
 
     @property
-    def bytes(self) -> int:
-        return math.prod(self.shape) // TYPES[self.type_id].size * TYPES[self.type_id].bytes
+    def size(self) -> int:  # bytes, not padded; exact, for Python's integers do not overflow
+        return math.prod(self.shape) // self.format.block_size * self.format.block_bytes
 
 
 def read_gguf(path: Path) -> GGUF:
@@ -134,10 +110,9 @@ def _read_file(path: Path) -> GGUF:
     _check_version(memory[:8], str(path))
     reader.position = 8
     tensors, pairs = reader.numbers(UINT64, 2)
-    if tensors > MAX_TENSORS or pairs > MAX_PAIRS:
+    if max(tensors, pairs) > MAX_ENTRIES:
         raise reader.error(
-            f"announces {tensors:,} tensors and {pairs:,} metadata pairs: expected at most {MAX_TENSORS:,} and "
-            f"{MAX_PAIRS:,}; {DAMAGED}"
+            f"announces {tensors:,} tensors and {pairs:,} metadata pairs: expected at most {MAX_ENTRIES:,}; {DAMAGED}"
         )
     metadata, alignment = _read_metadata(reader, pairs)
     entries = _read_entries(reader, tensors)
@@ -197,15 +172,16 @@ def _read_entry(reader: ValueReader, name: str) -> Entry:
         raise reader.error(f"has {rank:,} dimensions: expected at most {MAX_DIMENSIONS}; {DAMAGED}")
     shape = tuple(reversed(reader.numbers(UINT64, rank)))
     type_id, offset = reader.number(UINT32), reader.number(UINT64)
-    if type_id not in TYPES:
-        supported = ", ".join(f"{number} ({kind.name})" for number, kind in sorted(TYPES.items()))
-        raise reader.error(f"has ggml type {type_id}: supported are {supported}")
+    try:
+        format = format_of_type(type_id)
+    except NanollamaError as error:
+        raise reader.error(f"is refused: {error}") from error
     if 0 in shape:
         raise reader.error(f"has shape {list(shape)}: expected no dimension of 0; {DAMAGED}")
-    row, kind = shape[-1] if shape else 1, TYPES[type_id]
-    if row % kind.size:
-        raise reader.error(f"has rows of {row:,} elements: {kind.name} needs multiples of {kind.size}; {DAMAGED}")
-    return Entry(name, shape, type_id, offset)
+    columns = shape[-1] if shape else 1
+    if columns % format.block_size:
+        raise reader.error(f"has rows of {columns:,} values: {format.name} stores {format.block_size} at a time; {DAMAGED}")
+    return Entry(name, shape, format, offset)
 
 
 def _pad(position: int, alignment: int) -> int:
@@ -222,18 +198,17 @@ def _check_layout(reader: ValueReader, entries: list[Entry], alignment: int, roo
                 f"starts at data byte {entry.offset:,}: expected {_pad(end, alignment):,}, the end of the tensor before it "
                 f"padded to {alignment}; {DAMAGED}"
             )
-        end = entry.offset + entry.bytes
+        end = entry.offset + entry.size
         if end > room:
             raise reader.error(
-                f"of type {TYPES[entry.type_id].name} and shape {list(entry.shape)} needs {entry.bytes:,} bytes of data, but "
+                f"of type {entry.format.name} and shape {list(entry.shape)} needs {entry.size:,} bytes of data, but "
                 f"the file has {max(0, room - entry.offset):,} there; {DAMAGED}"
             )
 
 
 def _tensor(memory: mmap.mmap, entry: Entry, start: int) -> GGUFTensor:
-    kind = TYPES[entry.type_id]
-    flat = torch.frombuffer(memory, dtype=torch.uint8, count=entry.bytes, offset=start + entry.offset)
-    return GGUFTensor(entry.name, entry.shape, entry.type_id, kind.name, flat.reshape(-1, kind.bytes))
+    flat = torch.frombuffer(memory, dtype=torch.uint8, count=entry.size, offset=start + entry.offset)
+    return GGUFTensor(entry.name, entry.shape, entry.format, flat.reshape(-1, entry.format.block_bytes))
 
 
 def _part_paths(path: Path, count: Any) -> list[Path]:

@@ -21,6 +21,7 @@ MAX_DEPTH = 8  # arrays in arrays; no known key uses even two
 
 UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # `struct` letters
+LENGTH = struct.Struct("<Q")
 SIZES = {kind: struct.calcsize(f"<{letter}") for kind, letter in NUMBERS.items()} | {STRING: 8, ARRAY: 12}  # at least
 
 
@@ -33,7 +34,7 @@ class ValueReader:
         self.at = "the header"
         self._source = source
         self._items = 0
-        self._is_cut = len(memory) <= MAX_BYTES  # if bytes are missing here, they are missing in the file
+        self._is_whole = len(memory) <= MAX_BYTES  # then bytes that are missing here are missing in the file
 
     def error(self, problem: str) -> NanollamaError:
         return NanollamaError(f"{self._source}: {self.at} {problem}")
@@ -62,7 +63,7 @@ class ValueReader:
         if kind == ARRAY:
             return self._array(depth + 1)
         if kind == STRING:
-            return str(self._take(self.number(UINT64), 1), "utf-8", "surrogateescape")
+            return self._strings(1)[0]
         if kind not in NUMBERS:
             raise self.error(f"has value type {kind}: expected 0 to {max(NUMBERS)}; the file is damaged or too new")
         return self.number(kind)
@@ -79,7 +80,23 @@ class ValueReader:
             raise self.error(f"brings the array elements of this file to {self._items:,}: expected at most {MAX_ITEMS:,}")
         if kind in NUMBERS:
             return self.numbers(kind, count)
+        if kind == STRING:
+            return self._strings(count)
         return [self.value(kind, depth) for _ in range(count)]
+
+    def _strings(self, count: int) -> list[str]:
+        """`count` strings; a vocabulary has some hundred thousand, so this loop calls nothing it can do without."""
+        memory, position, end, values = self.memory, self.position, len(self.memory), []
+        for _ in range(count):
+            begin = position + 8
+            if begin > end:
+                raise self._too_short(position, 8)
+            position = begin + LENGTH.unpack_from(memory, position)[0]
+            if position > end:
+                raise self._too_short(begin, position - begin)
+            values.append(str(memory[begin:position], "utf-8", "surrogateescape"))
+        self.position = position
+        return values
 
     def _take(self, count: int, size: int) -> memoryview:
         """The next `count` × `size` bytes, not copied."""
@@ -89,9 +106,12 @@ class ValueReader:
         return self.memory[begin : self.position]
 
     def _check_room(self, count: int, size: int) -> None:
-        room = len(self.memory) - self.position
-        if count * size > room:  # Python's integers do not overflow
-            limit = "before the end of the file: it is cut or damaged, download it again"
-            if not self._is_cut:
-                limit = f"before byte {MAX_BYTES:,}, where the limit on metadata and tensor list is"
-            raise self.error(f"needs {count * size:,} bytes at byte {self.position:,}, but there are {room:,} {limit}")
+        if count * size > len(self.memory) - self.position:  # Python's integers do not overflow
+            raise self._too_short(self.position, count * size)
+
+    def _too_short(self, position: int, needed: int) -> NanollamaError:
+        limit = "before the end of the file: it is cut or damaged, download it again"
+        if not self._is_whole:
+            limit = f"before byte {MAX_BYTES:,}, where the limit on metadata and tensor list is"
+        room = len(self.memory) - position
+        return self.error(f"needs {needed:,} bytes at byte {position:,}, but there are {room:,} {limit}")

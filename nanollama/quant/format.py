@@ -13,15 +13,15 @@ from torch import Tensor
 
 
 class Field(NamedTuple):
-    """One field of a block: `count` numbers of `dtype`."""
+    """One field of a block: `length` numbers of `dtype`."""
 
     dtype: torch.dtype
-    count: int
+    length: int
 
     @property
     def size(self) -> int:
         """Bytes."""
-        return self.dtype.itemsize * self.count
+        return self.dtype.itemsize * self.length
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Format:
     """How `block_size` consecutive values of a row are stored.
 
     name and id are ggml's (`enum ggml_type` in ggml.h). `layout` names the fields in file order. `from_fields` takes them by
-    name, each [N, count], and returns the N·block_size values in any shape; `to_fields` is the other direction,
+    name, each [N, length], and returns the N·block_size values in any shape; `to_fields` is the other direction,
     from float32 [N, block_size], or None where this package only reads the format.
     """
 
@@ -56,7 +56,7 @@ class Format:
         return next(iter(self.layout.values())).dtype if self.block_size == 1 else None
 
     def split(self, blocks: Tensor) -> dict[str, Tensor]:
-        """uint8 [N, block_bytes] → its fields, each [N, count]; half precision numbers are widened to float32."""
+        """uint8 [N, block_bytes] → its fields, each [N, length]; half precision numbers are widened to float32."""
         parts = blocks.split([field.size for field in self.layout.values()], dim=1)
         return {name: read(part, field.dtype) for part, (name, field) in zip(parts, self.layout.items(), strict=True)}
 
@@ -73,7 +73,7 @@ class Format:
 
 
 def read(part: Tensor, dtype: torch.dtype) -> Tensor:
-    """The bytes of one field, uint8 [N, size], as numbers [N, count]."""
+    """The bytes of one field, uint8 [N, size], as numbers [N, length]."""
     if dtype.itemsize == 1:
         return part.view(dtype)
     numbers = part.clone(memory_format=torch.contiguous_format).view(dtype)  # a copy, for the bytes may lie at odd addresses

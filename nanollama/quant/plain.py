@@ -6,13 +6,17 @@ from torch import Tensor
 from nanollama.quant.format import Field, Format
 
 
-def same(value: Tensor) -> Tensor:
+def read_value(value: Tensor) -> Tensor:
     return value
+
+
+def write_value(values: Tensor) -> dict[str, Tensor]:
+    return {"value": values}
 
 
 def plain(name: str, id: int, dtype: torch.dtype) -> Format:
     """Numbers of `dtype`. Floating point rounds to nearest, ties to even, when it is written; integers are only read."""
-    return Format(name, id, 1, {"value": Field(dtype, 1)}, same, (lambda values: {"value": values}) if dtype.is_floating_point else None)
+    return Format(name, id, 1, {"value": Field(dtype, 1)}, read_value, write_value if dtype.is_floating_point else None)
 
 
 PLAIN = (

@@ -14,8 +14,8 @@ from nanollama.quant.format import Field, Format
 SCALE = Field(torch.float16, 1)
 
 
-def octets(count: int) -> Field:
-    return Field(torch.uint8, count)
+def octets(length: int) -> Field:
+    return Field(torch.uint8, length)
 
 
 def decode_q2_k(scales: Tensor, qs: Tensor, d: Tensor, dmin: Tensor) -> Tensor:
@@ -70,7 +70,9 @@ SUPERBLOCK = (
     Format("Q2_K", 10, 256, {"scales": octets(16), "qs": octets(64), "d": SCALE, "dmin": SCALE}, decode_q2_k),
     Format("Q3_K", 11, 256, {"hmask": octets(32), "qs": octets(64), "scales": octets(12), "d": SCALE}, decode_q3_k),
     Format("Q4_K", 12, 256, {"d": SCALE, "dmin": SCALE, "scales": octets(12), "qs": octets(128)}, decode_q4_k),
-    Format("Q5_K", 13, 256, {"d": SCALE, "dmin": SCALE, "scales": octets(12), "qh": octets(32), "qs": octets(128)}, decode_q5_k),
+    Format(
+        "Q5_K", 13, 256, {"d": SCALE, "dmin": SCALE, "scales": octets(12), "qh": octets(32), "qs": octets(128)}, decode_q5_k
+    ),
     Format("Q6_K", 14, 256, {"ql": octets(128), "qh": octets(64), "scales": Field(torch.int8, 16), "d": SCALE}, decode_q6_k),
     Format(
         "Q8_K",

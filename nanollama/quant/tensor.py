@@ -56,9 +56,7 @@ def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.f
     return format.decode(rows.reshape(-1, format.block_bytes)).to(floating(dtype)).reshape(rows.shape[0], columns)
 
 
-def dequantize(
-    data: Tensor, format: Format | str, shape: Sequence[int], dtype: torch.dtype = torch.float32
-) -> Tensor:
+def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A whole tensor from its bytes (uint8, any shape): → `shape`, of a floating `dtype`, on the same device.
 
     Bit-exact to the `gguf` package in float32; float64 is the same values widened, narrower types round them. (F64 and
@@ -95,7 +93,7 @@ def quantize(values: Tensor, format: Format | str) -> Tensor:
 def check_finite(format: Format, values: Tensor, blocks: Tensor) -> None:
     """Raise where values [N, block_size] are not finite, or a number stored in their blocks isn't."""
     if not values.isfinite().all():
-        raise NanollamaError(f"the tensor has values that are infinite or NaN; expected finite weights to write as {format.name}")
+        raise NanollamaError(f"the tensor holds infinite or NaN values; expected finite weights to write as {format.name}")
     for name, numbers in format.split(blocks).items():
         if not numbers.isfinite().all():
             raise NanollamaError(

@@ -58,6 +58,8 @@ def encode_tq2_0(values: Tensor) -> dict[str, Tensor]:
 
 
 TERNARY = (
-    Format("TQ1_0", 34, 256, {"qs": Field(torch.uint8, 48), "qh": Field(torch.uint8, 4), "d": SCALE}, decode_tq1_0, encode_tq1_0),
+    Format(
+        "TQ1_0", 34, 256, {"qs": Field(torch.uint8, 48), "qh": Field(torch.uint8, 4), "d": SCALE}, decode_tq1_0, encode_tq1_0
+    ),
     Format("TQ2_0", 35, 256, {"qs": Field(torch.uint8, 64), "d": SCALE}, decode_tq2_0, encode_tq2_0),
 )

@@ -53,9 +53,12 @@ def around_zero(values: Tensor, half: int) -> tuple[Tensor, Tensor]:
 
 
 def above_minimum(values: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
-    """d, m [N, 1], q [N, 32] in 0 … top: the smallest value becomes 0, the largest top."""
-    m = values.amin(dim=1, keepdim=True)
-    d = (values.amax(dim=1, keepdim=True) - m) / top
+    """d, m [N, 1], q [N, 32] in 0 … top: the smallest value becomes 0, the largest top.
+
+    By position, for of -0 and 0 amin returns either: with the first of them the bytes are always the same, and ggml's.
+    """
+    m = values.gather(1, values.argmin(dim=1, keepdim=True))
+    d = (values.gather(1, values.argmax(dim=1, keepdim=True)) - m) / top
     return d, m, finite((values - m) * inverse(d) + 0.5).to(torch.uint8).clamp(max=top)
 
 

@@ -12,7 +12,8 @@ from nanollama.text.added_tokens import AddedToken
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 EXTRA = ("additional_special_tokens", "extra_special_tokens")
-OTHER_NAMES = ("unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+NAMES = ("bos_token", "eos_token", "unk_token", "pad_token", "sep_token", "cls_token", "mask_token")
+FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 
 
 @dataclass(frozen=True)
@@ -45,17 +46,14 @@ def read_declarations(folder: Path) -> Declarations:
     `added_tokens_decoder`, as in transformers.
     """
     tokenizer, config = _optional(folder, "tokenizer_config.json"), _optional(folder, "config.json")
+    generation = _optional(folder, "generation_config.json")
     old = "added_tokens_decoder" not in tokenizer
     merged = tokenizer | _optional(folder, "special_tokens_map.json") if old else tokenizer
-    named = {
-        name: None if merged[name] in (None, "") else _content(merged[name], name)
-        for name in ("bos_token", "eos_token", *OTHER_NAMES)
-        if name in merged
-    }
+    named = {name: _named(merged[name], name) for name in NAMES if name in merged}
     extra = tuple(dict.fromkeys(token for key in EXTRA for token in _extra(merged.get(key), key)))
     special = {token for token in named.values() if token} | set(extra)
     added = _from_contents(_optional(folder, "added_tokens.json"), special) if old else _from_ids(tokenizer)
-    generation = _optional(folder, "generation_config.json")
+    ids = {name: _first_id(generation, f"{name}_id", config) for name in ("bos_token", "eos_token")}
     tokenizer_class = _typed(tokenizer, "tokenizer_class", str)
     return Declarations(
         tokenizer_class=tokenizer_class and tokenizer_class.removesuffix("Fast"),
@@ -63,16 +61,8 @@ def read_declarations(folder: Path) -> Declarations:
         named=named,
         extra=extra,
         added=tuple(added),
-        flags={
-            name: value
-            for name in ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
-            if (value := _typed(tokenizer, name, bool)) is not None
-        },
-        config_ids={
-            f"{name}_token": id
-            for name in ("bos", "eos")
-            if (id := _first_id(generation, f"{name}_token_id", config)) is not None
-        },
+        flags={name: value for name in FLAGS if (value := _typed(tokenizer, name, bool)) is not None},
+        config_ids={name: id for name, id in ids.items() if id is not None},
     )
 
 
@@ -85,6 +75,10 @@ def _typed(values: dict[str, Any], key: str, kind: type) -> Any:
     if value is not None and not isinstance(value, kind):
         raise NanollamaError(f"{key} is {quote(value)}; expected a {kind.__name__} or null")
     return value
+
+
+def _named(value: Any, name: str) -> str | None:
+    return None if value is None or value == "" else _content(value, name)
 
 
 def _content(value: Any, what: str) -> str:
