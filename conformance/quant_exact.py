@@ -135,9 +135,11 @@ def awkward_values(size: int, count: int, random: np.random.Generator) -> Iterat
 def check_format(format: Format, blocks: int, seed: int) -> bool:
     """Compare one format in chunks and print one line; whether all was equal."""
     random, started, wrong, encoded = np.random.default_rng([seed, format.id]), time.perf_counter(), 0, 0
-    for start in range(0, blocks, CHUNK):
-        wrong += decode_differences(format, random_blocks(format, min(CHUNK, blocks - start), random))
-    line = f"{format.name:7} decode: {blocks} blocks, {wrong} values differ"
+    decoded = 0
+    while decoded < blocks:
+        chunk = random_blocks(format, min(CHUNK, blocks - decoded), random)
+        wrong, decoded = wrong + decode_differences(format, chunk), decoded + len(chunk)
+    line = f"{format.name:7} decode: {decoded} blocks, {wrong} values differ"
     while format.name in PEER_ENCODES and encoded < blocks:
         for _, values in awkward_values(max(format.block_size, 32), CHUNK, random):
             numbers = values.reshape(-1, format.block_size)
@@ -153,6 +155,8 @@ def main() -> int:
     parser.add_argument("--format", choices=list(FORMATS), action="append", help="only this format; may be repeated")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
+    if options.blocks < 1:
+        parser.error(f"--blocks {options.blocks} would compare nothing; expected 1 or more")
     torch.set_num_threads(1)
     print(f"gguf {version('gguf')}, torch {torch.__version__}, numpy {np.__version__}, seed {options.seed}")
     exact = [check_format(FORMATS[name], options.blocks, options.seed) for name in options.format or FORMATS]

@@ -1,11 +1,12 @@
 """Goldens of the block formats, written by ggml's own C code: golden/quant/blocks.safetensors and recipe.json.
 
-Per format two sets of blocks. `random`: bytes that nobody encoded. `written`: what ggml's encoder makes of known `input` values
-(for most K formats the only encoder there is). `values` is what ggml's decoder reads in them. A round trip through one's own
-encoder can't see a layout bug; these can.
+Per format two sets of blocks, and a third for the formats that only ggml can encode. `random`: bytes that nobody encoded.
+`written`: what ggml's encoder makes of known `input` values. `awkward`: the same for every kind of `awkward_values` that
+these formats can hold. `values` is what ggml's decoder reads. A round trip through one's own encoder can't see a layout
+bug; these can.
 
-`python -m conformance.quant_golden LIBRARY` writes them again, from a shared library that exports ggml's `dequantize_row_*` and
-`quantize_row_*_ref`: libggml-base.so of a llama.cpp build, or ggml-quants.c compiled alone.
+`python -m conformance.quant_golden LIBRARY` writes them again, from a shared library that exports ggml's `dequantize_row_*`
+and `quantize_row_*_ref`: ggml-quants.c compiled alone, without fused multiply-add (recipe.json has the command).
 """
 
 import argparse
@@ -21,12 +22,15 @@ from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from nanollama.quant import FORMATS
+from conformance.quant_exact import awkward_values
+from nanollama.quant import FORMATS, quantize
 from nanollama.quant.format import Format
 
 FOLDER = Path(__file__).parents[1] / "golden" / "quant"
 BLOCKS = 4  # of each set
 GOLDEN_FORMATS = tuple(name for name, format in FORMATS.items() if format.block_size > 1)
+ONLY_GGML_ENCODES = ("Q4_K", "Q5_K", "Q6_K")
+TOO_LARGE = ("huge", "largest", "any scale", "any bits", "at and below powers of two")  # float16 scales overflow
 
 
 def hashed_bytes(name: str, count: int) -> NDArray[np.uint8]:
@@ -77,18 +81,44 @@ def make_goldens(ggml: Ggml) -> dict[str, Tensor]:
         tensors |= {f"{name}/random/blocks": random, f"{name}/random/values": ggml.decode(format, random)}
         tensors |= {f"{name}/written/blocks": written, f"{name}/written/values": ggml.decode(format, written)}
         tensors[f"{name}/written/input"] = source
+        if name in ONLY_GGML_ENCODES:
+            source = awkward_blocks(format)
+            tensors |= {f"{name}/awkward/input": source, f"{name}/awkward/blocks": ggml.encode(format, source)}
     return {key: torch.from_numpy(array) for key, array in tensors.items()}
+
+
+def awkward_blocks(format: Format, count: int = 1) -> NDArray[np.float32]:
+    """`count` blocks of each kind, one after the other."""
+    kinds = awkward_values(format.block_size, count, np.random.default_rng(format.id))
+    return np.concatenate([values.reshape(-1) for kind, values in kinds if kind not in TOO_LARGE])
 
 
 def load_goldens() -> dict[str, Tensor]:
     return load_file(FOLDER / "blocks.safetensors")
 
 
+def compare(ggml: Ggml, count: int) -> int:
+    """Encode `count` blocks of each awkward kind with ggml and with ours, and print how many differ."""
+    wrong = 0
+    for name in ONLY_GGML_ENCODES:
+        values = awkward_blocks(FORMATS[name], count)
+        theirs = ggml.encode(FORMATS[name], values).reshape(-1, FORMATS[name].block_bytes)
+        differ = int((quantize(torch.from_numpy(values), name).numpy().reshape(theirs.shape) != theirs).any(axis=1).sum())
+        print(f"{name}: {len(theirs)} blocks encoded, {differ} differ from ggml's")
+        wrong += differ
+    return 1 if wrong else 0
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("library", type=Path, help="shared library with ggml's row functions")
-    parser.add_argument("--source", required=True, help="where the library comes from: version and build command")
+    parser.add_argument(
+        "--compare", type=int, metavar="N", help="write nothing: compare N blocks of each kind with the library"
+    )
+    parser.add_argument("--source", default="unknown", help="where the library comes from: version and build command")
     options = parser.parse_args()
+    if options.compare:
+        return compare(Ggml(options.library), options.compare)
     FOLDER.mkdir(parents=True, exist_ok=True)
     tensors = make_goldens(Ggml(options.library))
     save_file(tensors, FOLDER / "blocks.safetensors")
@@ -98,6 +128,7 @@ def main() -> int:
         "random": "blocks: sha256 of NAME/0, NAME/1, … in a row; values: dequantize_row_*",
         "written": "input: bell_values of the same hash; blocks: quantize_row_*_ref; values: dequantize_row_*",
         "sha256": hashlib.sha256((FOLDER / "blocks.safetensors").read_bytes()).hexdigest(),
+        "awkward": "input: awkward_values, made with numpy's PCG64 and stored; blocks: quantize_row_*_ref",
         "formats": GOLDEN_FORMATS,
     }
     (FOLDER / "recipe.json").write_text(json.dumps(recipe, indent=1) + "\n")

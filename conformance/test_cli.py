@@ -18,6 +18,7 @@ import pytest
 from huggingface_hub import constants
 
 import nanollama
+from conformance.__main__ import parser as suite_parser
 from conformance.fixtures import checkpoint_shapes, fixture_config, write_fixture
 from conformance.small_model import write_small_model
 from nanollama import commands
@@ -59,7 +60,9 @@ def program(*arguments: str) -> list[str]:
 def started(*arguments: str, **streams: Any) -> Iterator[subprocess.Popen[bytes]]:
     """The program in a process of its own, with pipes for its streams unless others are given."""
     streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "stdin": subprocess.DEVNULL} | streams
-    with subprocess.Popen(program(*arguments), env=os.environ | {"OMP_NUM_THREADS": "1"}, **streams) as process:
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process: Any = subprocess.Popen(program(*arguments), env=environment, **streams)
+    with process:
         try:
             yield process
         finally:
@@ -268,6 +271,10 @@ def test_control_characters_are_shown_and_not_sent_to_a_terminal(monkeypatch: py
         monkeypatch.setattr(sys, "stdout", stream)
         nanollama.output.write(hostile)
         assert stream.getvalue() == shown
+    monkeypatch.setattr(sys, "stderr", Terminal())
+    assert main(["\x1b[2J"]) == 2
+    assert main(["run", "--\x9b"]) == 2
+    assert {"\x1b", "\x9b"}.isdisjoint(sys.stderr.getvalue())
 
 
 def test_a_full_disk_is_one_line(folder: Path) -> None:
@@ -470,7 +477,7 @@ def test_the_suite_gets_the_options_and_its_status_comes_back(monkeypatch: pytes
         calls.append(line)
         return SimpleNamespace(returncode=statuses.pop())
 
-    monkeypatch.setattr(commands.subprocess, "run", fake)
+    monkeypatch.setattr(subprocess, "run", fake)
     statuses = [-9, 1, 0]
     assert [main(["doctor"]), main(["doctor", "--device", "cpu"]), main(["verify", "--dtype", "float32", "A", "B"])] == [
         0,
@@ -479,10 +486,12 @@ def test_the_suite_gets_the_options_and_its_status_comes_back(monkeypatch: pytes
     ]
     prefix = [sys.executable, "-P", "-m", "conformance"]
     assert calls == [
-        [*prefix, "doctor", "--"],
-        [*prefix, "doctor", "--device=cpu", "--"],
+        [*prefix, "doctor"],
+        [*prefix, "doctor", "--device=cpu"],
         [*prefix, "verify", "--dtype=float32", "--", "A", "B"],
     ]
+    for line in calls:
+        suite_parser().parse_args(line[len(prefix) :])  # it understands them
 
 
 @pytest.mark.parametrize("arguments", [["doctor"], ["verify", "A", "B"]])

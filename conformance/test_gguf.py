@@ -72,7 +72,7 @@ def test_a_file_written_by_hand_is_read(tmp_path: Path) -> None:
     assert dequantize(x.blocks, x.format, x.shape).tolist() == [[1.0, 2.0]]
 
 
-VALUES = {
+VALUES: dict[str, list[Any]] = {
     "uint8": [0, 255], "int8": [-128, 127], "uint16": [0, 65535], "int16": [-32768, 32767], "uint32": [0, 2**32 - 1],
     "int32": [-(2**31), 2**31 - 1], "uint64": [0, 2**64 - 1], "int64": [-(2**63), 2**63 - 1], "float32": [0.5, math.inf],
     "float64": [0.1, -math.inf], "bool": [True, False], "string": ["", "Ġé\0"],
@@ -354,6 +354,7 @@ DAMAGED_FILES = {
     "array of 2**60 arrays": (array(9, 2**60), "needs 13,835,058,055,282,163,712 bytes"),
     "nesting": (array(9, 1, struct.pack("<IQ", 9, 1) * 100_000), "key 'k' is nested too deeply: expected at most 8"),
     "5,000,001 booleans": (array(7, 5_000_001, bytes(5_000_001)), "to 5,000,001: expected at most 5,000,000"),
+    "80,000 arrays": (array(9, 80_000, bytes(12 * 80_000)), "elements of this file to 5,120,000: expected at most 5,000,000"),
     "tensor without a name": (info([2], name=b""), "tensor 1 of 1 has a name of 0 bytes: expected 1 to 64"),
     "tensor with a long name": (info([2], name=b"x" * 65), "has a name of 65 bytes: expected 1 to 64"),
     "tensor name that is not UTF-8": (info([2], name=b"\xff"), "expected UTF-8"),

@@ -30,11 +30,13 @@ Result = dict[str, Any]
 
 def batch_command(options: Namespace) -> int:
     """Answer every line of a file; the exit status is 1 if one could not be."""
-    settings = read_settings(options)
-    with open_input(options.file), destination(options.output) as put:  # what is wrong with them shows before the model loads
+    settings, done, failed = read_settings(options), 0, 0
+    with open_input(options.file):
+        pass  # a file that can't be read shows before the model loads
+    with destination(options.output) as put:
         lm = load_lm(options)
         lm.stream([], context=options.context)  # refuses a context that the model does not have
-        lines, done, failed = read_lines(options.file), 0, 0
+        lines = read_lines(options.file)
         while group := list(islice(lines, options.batch_size)):
             as_objects = options.file.lower().endswith(".jsonl")
             for number, result in answer_group(lm, group, settings, as_objects, options.context):

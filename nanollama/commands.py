@@ -123,11 +123,12 @@ def suite(command: str, options: Namespace) -> int:
             f"`pip install -e .[dev]` and then this again"
         )
     given = {name: value for name, value in vars(options).items() if value is not None}
-    places = [given.pop(name) for name in ("a", "b") if name in given]
+    places = ["--", given.pop("a"), given.pop("b")] if "a" in given else []
     flags = [f"--{name}={value}" for name, value in given.items()]
     environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)}
-    line = [sys.executable, "-P", "-m", "conformance", command, *flags, "--", *places]
-    status = subprocess.run(line, env=environment, check=False).returncode
+    line = [sys.executable, "-P", "-m", "conformance", command, *flags, *places]
+    # in its own process group Ctrl-C does not reach it, but us, and we end it: without a traceback
+    status = subprocess.run(line, env=environment, check=False, process_group=0).returncode
     return status if status >= 0 else 128 - status
 
 

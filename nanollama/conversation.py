@@ -1,14 +1,13 @@
 """What has been said in a chat, how much of it fits the context, and its file."""
 
-import os
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from nanollama.checkpoint.files import quote, read_json
 from nanollama.errors import NanollamaError
+from nanollama.output import file_path
 
 Message = dict[str, str]
 Encode = Callable[[list[Message]], list[int]]
@@ -61,7 +60,7 @@ def to_json(conversation: Conversation) -> dict[str, Any]:
 
 def load_conversation(name: str) -> Conversation:
     """Read what `/save` wrote: {"messages": [...]}, maybe a system message, then user and assistant in turn."""
-    chat = read_json(Path(os.path.expanduser(name)))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
+    chat = read_json(file_path(name))
     messages = chat.get("messages")
     if set(chat) != {"messages"} or not isinstance(messages, list):
         raise NanollamaError(f'{name} has the keys {quote(sorted(chat))}; expected {{"messages": [...]}}, as /save writes it')

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
+from nanollama.checkpoint.files import quote
 from nanollama.errors import NanollamaError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 MOST_INPUT = 64_000_000  # bytes of a prompt on stdin; a stream without an end must not fill the memory
 
-# A model may write whatever it likes; on a terminal an escape sequence is a command, so it is shown and not sent.
+# A model, and a file in an error message, may say whatever they like; on a terminal an escape sequence is a command.
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 
 
@@ -63,7 +64,7 @@ def notice(text: str) -> None:
     """A line to stderr, if there is one."""
     if sys.stderr is not None:
         with suppress(OSError):  # nobody listens any more
-            print(text, file=sys.stderr, flush=True)
+            print(text.translate(CONTROLS), file=sys.stderr, flush=True)
 
 
 def discard(stream: TextIO | None) -> None:
@@ -102,25 +103,29 @@ def decode(raw: bytes, what: str) -> str:
         raise NanollamaError(f"{what} is not UTF-8 text: {error.reason} at byte {error.start}; convert it first") from None
 
 
+def file_path(name: str) -> Path:
+    """The path of a file that somebody named, "~" expanded."""
+    if "\0" in name:
+        raise NanollamaError(f"{name!r} has a zero character, which no file name has")
+    return Path(os.path.expanduser(name))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
+
+
 @contextmanager
 def new_file(name: str) -> Iterator[IO[str]]:
     """A text file that appears under its name when the block has ended well, whole or not at all."""
-    path = Path(os.path.realpath(os.path.expanduser(name)))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
-    if path.exists() and not path.is_file():
-        raise NanollamaError(f"{name} is not a plain file, so it can't be replaced; choose another name")
+    path = Path(os.path.realpath(file_path(name)))  # a link stays, what it points to is replaced
     part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
     try:
-        file = part.open("x", encoding="utf-8", newline="\n", errors="backslashreplace")
-    except (OSError, ValueError) as error:
-        raise NanollamaError(f"{name} can't be written: {getattr(error, 'strerror', None) or error}") from error
-    try:
-        with file:
+        if path.exists() and not path.is_file():
+            raise NanollamaError(f"{name} is not a plain file, so it can't be replaced; choose another name")
+        with part.open("x", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
             yield file
         part.replace(path)
     except OSError as error:
-        raise NanollamaError(f"{name} can't be written: {error.strerror or error}") from error
+        raise NanollamaError(f"{quote(name)} can't be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
 
 
 @dataclass

@@ -13,7 +13,7 @@ from nanollama.commands import load_lm, say_end
 from nanollama.conversation import Conversation, Message, load_conversation, to_json
 from nanollama.errors import NanollamaError
 from nanollama.lm import LM
-from nanollama.output import Answer, new_file, notice, without_number, write
+from nanollama.output import Answer, file_path, new_file, notice, without_number, write
 from nanollama.settings import SETTINGS, Values, default, make_request, naming, read_settings, read_typed
 
 PROMPT, MORE = "> ", "... "
@@ -163,7 +163,7 @@ class Repl:
 
     def save(self, name: str) -> None:
         """Write the conversation to a new file."""
-        if os.path.lexists(os.path.expanduser(name)):  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
+        if os.path.lexists(file_path(name)):
             raise NanollamaError(f"{name} exists; /save! {name} replaces it")
         self.overwrite(name)
 

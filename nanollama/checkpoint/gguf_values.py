@@ -18,6 +18,7 @@ from nanollama.errors import NanollamaError
 MAX_BYTES = 100_000_000  # in front of the data; Gemma 4's vocabulary, the largest known, takes 16 MB
 MAX_ITEMS = 5_000_000  # array elements in one file, up to 80 bytes of memory each; Gemma 4's vocabulary has 1.3 million
 MAX_DEPTH = 8  # arrays in arrays; no known key uses even two
+ARRAY_ITEMS = 64  # an array in an array counts as so many elements, for it costs as much time
 
 UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # `struct` letters
@@ -75,7 +76,7 @@ class ValueReader:
         if kind not in SIZES:
             raise self.error(f"is an array of value type {kind}: expected 0 to {max(SIZES)}; the file is damaged or too new")
         self._check_room(count, SIZES[kind])
-        self._items += count
+        self._items += count * (ARRAY_ITEMS if kind == ARRAY else 1)
         if self._items > MAX_ITEMS:
             raise self.error(f"brings the array elements of this file to {self._items:,}: expected at most {MAX_ITEMS:,}")
         if kind in NUMBERS:

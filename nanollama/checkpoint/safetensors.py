@@ -173,9 +173,7 @@ def _check_layout(entries: dict[str, Entry], start: int, size: int, source: str)
             )
         end = entry.end
     if end != size:
-        raise NanollamaError(
-            f"{source} holds {size - start:,} bytes of data, but its tensors cover {end - start:,}; {DAMAGED}"
-        )
+        raise NanollamaError(f"{source} holds {size - start:,} bytes of data, but its tensors cover {end - start:,}; {DAMAGED}")
 
 
 def _only_file(folder: Path, names: list[str]) -> str:

@@ -35,13 +35,14 @@ def rows_of(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
         raise NanollamaError(f"shape {list(shape)} has a negative length; expected lengths of 0 or more")
     columns = shape[-1] if shape else 1
     rows = prod(shape[:-1])
-    expected = rows * row_bytes(format, columns)
+    size = row_bytes(format, columns)
+    expected = rows * size
     if data.numel() != expected:
         raise NanollamaError(
             f"{data.numel()} bytes can't be a {format.name} tensor of shape {list(shape)}; expected {expected} bytes "
             f"({format.block_bytes} per {format.block_size} values); the file is cut, or its shape or type is wrong"
         )
-    return data.reshape(rows, expected // rows if rows else 0)
+    return data.reshape(rows, size)
 
 
 def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.float32) -> Tensor:

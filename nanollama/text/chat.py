@@ -49,9 +49,7 @@ def encode_chat(
     return ids
 
 
-def encode_as_text(
-    tokenizer: TokenizerLike, template: ChatTemplate, text: str, inputs: dict[str, Any]
-) -> list[int] | None:
+def encode_as_text(tokenizer: TokenizerLike, template: ChatTemplate, text: str, inputs: dict[str, Any]) -> list[int] | None:
     """The ids of a chat with the special tokens in its content taken as text; None if there are none."""
     tokens = sorted((tokenizer.id_to_token(i) for i in tokenizer.special_ids), key=len, reverse=True)
     split = re.compile("(" + "|".join(map(re.escape, tokens)) + ")").split if tokens else lambda text: [text]
