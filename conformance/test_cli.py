@@ -271,10 +271,11 @@ def test_control_characters_are_shown_and_not_sent_to_a_terminal(monkeypatch: py
         monkeypatch.setattr(sys, "stdout", stream)
         nanollama.output.write(hostile)
         assert stream.getvalue() == shown
-    monkeypatch.setattr(sys, "stderr", Terminal())
-    assert main(["\x1b[2J"]) == 2
-    assert main(["run", "--\x9b"]) == 2
-    assert {"\x1b", "\x9b"}.isdisjoint(sys.stderr.getvalue())
+    errors = Terminal()
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert [main(["\x1b[2J"]), main(["run", "--\x9b"])] == [2, 2]
+    assert errors.getvalue().count("error: ") == 2
+    assert {"\x1b", "\x9b"}.isdisjoint(errors.getvalue())
 
 
 def test_a_full_disk_is_one_line(folder: Path) -> None:

@@ -361,7 +361,6 @@ def test_a_small_bug_hides_in_bfloat16_and_not_in_float64(monkeypatch: pytest.Mo
     assert not judge(LLAMA, dtypes=("float64",), live=False).passed
 
 
-@pytest.mark.xfail(reason="a golden's taps come back in alphabetical order, not in that of the data path")
 def test_the_first_divergence_is_the_first_module_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded(monkeypatch, other_eps)
     assert judge(LLAMA, dtypes=("float64",), live=False).first_divergence == "near/layers.0.input_layernorm"

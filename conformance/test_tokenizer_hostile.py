@@ -3,6 +3,7 @@
 NANOLLAMA_FUZZ_CASES sets how many damaged folders every kind of vocabulary gets.
 """
 
+import copy
 import json
 import random
 import tracemalloc
@@ -97,12 +98,12 @@ def damage(raw: bytes, rng: random.Random) -> bytes:
 
 
 def damaged(content: Any, rng: random.Random) -> bytes:
-    if isinstance(content, bytes):
-        return damage(content, rng)
-    tree = json.loads(json.dumps(content))
-    if rng.random() < 0.25:
-        return damage(json.dumps(tree).encode(), rng)
-    raw = "".join(edit(tree, rng) for _ in range(rng.choice([1, 1, 2])))
+    if isinstance(content, bytes) or rng.random() < 0.25:
+        return damage(content if isinstance(content, bytes) else json.dumps(content).encode(), rng)
+    tree, raw = copy.deepcopy(content), ""
+    for _ in range(rng.choice([1, 1, 2])):
+        raw += edit(tree, rng)
+        tree = copy.deepcopy(tree)  # what was put in may be shared between cases
     return json.dumps(tree).replace(json.dumps(MARK), raw or "0").encode()
 
 

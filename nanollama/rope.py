@@ -10,7 +10,6 @@ Contested conventions, decided here once:
 * *Precision.* Angles are computed in float64 on the CPU: at position 100,000 a float32 angle is wrong in the third digit.
 """
 
-import functools
 import math
 from dataclasses import dataclass
 
@@ -99,7 +98,6 @@ FREQUENCIES = {
 }
 
 
-@functools.lru_cache(maxsize=256)
 def frequencies(rope: RopeConfig, length: int) -> Tensor:
     """Radians per position of each rotated pair, float64 [dim/2]; `length` matters to length-dependent types only."""
     return FREQUENCIES[rope.rope_type](rope, length)
