@@ -5,6 +5,7 @@ A fixture is a config.json and the tensors a real checkpoint of that family stor
 nanollama both load. Shapes are stated here a second time, independently of the runtime.
 """
 
+import copy
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -153,7 +154,7 @@ def fixture_config(architecture: str, **changes: Any) -> dict[str, Any]:
     if architecture == "Phi3ForCausalLM":
         common = {k: v for k, v in common.items() if k != "head_dim"}
     names = {"architectures": [architecture], "model_type": MODEL_TYPES[architecture]}
-    return {**names, **common, **FIXTURES[architecture], "dtype": "float64", **changes}
+    return {**names, **common, **copy.deepcopy(FIXTURES[architecture]), "dtype": "float64", **changes}
 
 
 def checkpoint_shapes(c: Mapping[str, Any]) -> Shapes:
