@@ -79,7 +79,7 @@ def fixture_command(folder: Path, family: str, changes: list[str]) -> int:
             changed[key] = json.loads(text)
         except ValueError as error:
             raise NanollamaError(f"--set {change!r} is not KEY=JSON, such as rms_norm_eps=1e-3") from error
-    write_fixture(folder, fixture_config(family, **changed))
+    write_fixture(folder, fixture_config(family) | changed)
     print(f"{folder}: {family}, derived weights in float64")
     return 0
 

@@ -48,7 +48,7 @@ FIXTURES: dict[str, dict[str, Any]] = {
     "Qwen2ForCausalLM": {
         "num_hidden_layers": 4,
         "rope_theta": 12345.0,
-        "rope_scaling": {**YARN, "original_max_position_embeddings": 16},
+        "rope_scaling": {**YARN, "original_max_position_embeddings": 512},  # both ends of the ramp lie among the 4 waves
         "use_sliding_window": True,
         "sliding_window": 5,
         "max_window_layers": 2,

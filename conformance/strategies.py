@@ -155,8 +155,6 @@ def draw_rope(draw: Draw, config: dict[str, Any], head_dim: int) -> None:
         original = draw(st.sampled_from([4, 16, 64]))
         scaling = draw(st.one_of(st.just({"rope_type": "default"}), longrope_objects(int(head_dim * partial), None)))
         config["original_max_position_embeddings"] = original
-        if scaling["rope_type"] == "longrope" and draw(st.booleans()):
-            scaling["rope_type"] = "su"
         partial_at = config if old else scaling
         partial_at["partial_rotary_factor"] = partial
     else:

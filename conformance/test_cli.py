@@ -335,6 +335,7 @@ def test_closed_streams_are_one_line(monkeypatch: pytest.MonkeyPatch, capfd: pyt
         (["--device", "tpu"], "device 'tpu' is not known"),
         (["--device", "cpu:7"], "device 'cpu:7' does not exist"),
         (["--system", "x"], "--system is for the chat template: add --chat"),
+        (["--temp=--"], "--temp=--: -- can't be a value"),
         (["--tem", "1"], "unrecognized arguments: --tem 1"),
         (["more"], "unrecognized arguments: more"),
         (["--seed"], "--seed: expected one argument"),

@@ -233,9 +233,7 @@ def test_every_split_of_a_text_gives_the_same(text: str, stops: list[str]) -> No
         assert stopped_stream(stops, pieces) == expected
 
 
-@given(
-    st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4), st.lists(st.text("ab\n", max_size=5), max_size=8)
-)
+@given(st.lists(st.text("ab\n", min_size=1, max_size=4), max_size=4), st.lists(st.text("ab\n", max_size=5), max_size=8))
 @settings(max_examples=CASES)
 def test_random_splits_give_what_the_whole_text_gives(stops: list[str], pieces: list[str]) -> None:
     assert stopped_stream(stops, pieces) == stopped_whole(stops, "".join(pieces))

@@ -221,9 +221,7 @@ def test_the_chat_templates_of_huggingface_js_give_the_expected_text(data_dir: P
     for case in cases:
         tokens = {name: value for name, value in case["data"].items() if name.endswith("_token")}
         options = {name: value for name, value in case["data"].items() if name not in tokens}
-        template = ChatTemplate(
-            case["chat_template"], sandbox=SHARED, clock=lambda: datetime(2025, 7, 10, 12), **tokens
-        )
+        template = ChatTemplate(case["chat_template"], sandbox=SHARED, clock=lambda: datetime(2025, 7, 10, 12), **tokens)
         text = template.render(**{"add_generation_prompt": False, **options})
         expected = case["target"]
         if case["name"] in JAVASCRIPT:

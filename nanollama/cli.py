@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from importlib import import_module
 
 from nanollama.errors import NanollamaError
-from nanollama.options import COMMANDS, command_parser
+from nanollama.options import COMMANDS, parse
 from nanollama.output import notice, open_streams, without_number, write
 
 
@@ -37,7 +37,7 @@ def dispatch(arguments: Sequence[str]) -> int:
     if name not in COMMANDS:
         what = f"there is no command {name!r}" if name else "a command is missing"
         raise NanollamaError(f"{what}; there are {', '.join(COMMANDS)} (`nanollama --help`)")
-    options = command_parser(name).parse_args(rest)
+    options = parse(name, rest)
     with ended_by_interrupt():
         home = import_module(f"nanollama.{COMMANDS[name].home}")
     command: Callable[[Namespace], int] = getattr(home, f"{name}_command")

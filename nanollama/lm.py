@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,8 +96,11 @@ def load(source: str | Path, dtype: str = "auto", device: str = "auto", quantize
     if quantize is not None:
         raise NanollamaError(f"quantize={quantize!r}: this version has no quantization yet; leave it out")
     folder = resolve(str(source))
+    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
     model = load_model(folder, dtype, device)
-    return LM(model.config, model, load_tokenizer(folder) if has_tokenizer(folder) else None, load_template(folder))
+    if not model.config.eos_token_ids and tokenizer is not None and tokenizer.eos_id is not None:
+        model.config = replace(model.config, eos_token_ids=(tokenizer.eos_id,))  # config.json names none: the tokenizer's
+    return LM(model.config, model, tokenizer, load_template(folder))
 
 
 def has_tokenizer(folder: Path) -> bool:

@@ -1,7 +1,8 @@
 """What the command line understands: every command with its options and an example."""
 
 import argparse
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -197,3 +198,10 @@ def command_parser(name: str) -> Parser:
     )
     COMMANDS[name].options(parser)
     return parser
+
+
+def parse(name: str, arguments: Sequence[str]) -> argparse.Namespace:
+    """The options of a command line; raises NanollamaError for what can't be understood."""
+    if lost := [argument for argument in arguments if re.fullmatch(r"--[\w-]+=--", argument)]:
+        raise NanollamaError(f"{lost[0]}: -- can't be a value")  # argparse would take it for the end of the options
+    return command_parser(name).parse_args(arguments)
