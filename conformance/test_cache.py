@@ -11,6 +11,7 @@ from torch import Tensor
 
 from conformance.compare import relative_error
 from conformance.fixtures import FIXTURES, fixture_config, write_fixture
+from conformance.taps import eager_attention
 from conformance.weights import derived_ids
 from nanollama.cache import visible
 from nanollama.errors import NanollamaError
@@ -95,12 +96,8 @@ def test_a_row_can_pause_while_the_others_go_on(model: Transformer) -> None:
 def test_sdpa_equals_the_eager_definition(model: Transformer) -> None:
     ids, sizes = prompt(LENGTH), [30, 1, 1, 8, 30]
     fast = fed(model, ids, sizes), model(ids)
-    for layer in model.layers:
-        layer.self_attn.attend.implementation = "eager"
-    slow = fed(model, ids, sizes), model(ids)
-    for layer in model.layers:
-        attend = layer.self_attn.attend
-        attend.implementation = "sdpa" if attend.scores.cap is None else "eager"
+    with eager_attention(model):
+        slow = fed(model, ids, sizes), model(ids)
     assert relative_error(fast[0], slow[0]) <= CACHE_BAR
     assert relative_error(fast[1], slow[1]) <= CACHE_BAR
 

@@ -496,7 +496,7 @@ def assert_sane_or_refused(raw: Config) -> bool:
         return True
     hash(config)
     assert len(config.windows) == len(config.ropes) == len(config.moe_layers) == config.num_hidden_layers
-    for rope in set(config.ropes) - {None}:
+    for rope in {rope for rope in config.ropes if rope is not None}:
         for length in (1, 1 << 31):
             freq = frequencies(rope, length)
             assert freq.dtype is torch.float64

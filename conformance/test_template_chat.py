@@ -255,9 +255,7 @@ def peers(folder: Path) -> dict[str, HubTokenizer]:
 
 @cache
 def transformers_of(tokenizer: HubTokenizer) -> PreTrainedTokenizerFast:
-    return PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_object=tokenizer.peer, bos_token="<s>", eos_token="</s>"
-    )
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer.peer, bos_token="<s>", eos_token="</s>")
 
 
 def both(tokenizer: HubTokenizer, source: str, messages: Any, **options: Any) -> tuple[list[int], list[int]]:

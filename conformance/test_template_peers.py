@@ -24,7 +24,7 @@ from nanollama.text.template import ChatTemplate
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 TOKENS: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}
-PEER = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
+PEER = PreTrainedTokenizerFast(
     tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel({"<unk>": 0}, unk_token="<unk>")), **TOKENS
 )
 SHARED = Sandbox()
