@@ -11,7 +11,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count, islice
-from pathlib import Path
 from typing import Any, BinaryIO
 
 from nanollama.checkpoint.files import open_plain, parse_object, quote
@@ -19,7 +18,7 @@ from nanollama.commands import load_lm, text_ids
 from nanollama.errors import NanollamaError
 from nanollama.generate import Request
 from nanollama.lm import LM
-from nanollama.output import Answer, decode, new_file, notice, without_number, write
+from nanollama.output import Answer, decode, file_path, new_file, notice, without_number, write
 from nanollama.settings import SETTINGS, checked, make_request, read_settings
 
 LONGEST_LINE = 16_000_000  # bytes; a file without line ends must not fill the memory
@@ -51,7 +50,7 @@ def batch_command(options: Namespace) -> int:
 def open_input(name: str) -> AbstractContextManager[BinaryIO]:
     """The file, or stdin for "-", as bytes."""
     if name != "-":
-        return open_plain(Path(name))
+        return open_plain(file_path(name))
     if sys.stdin is None:
         raise NanollamaError("stdin is closed, and - stands for it; give a file")
     return nullcontext(sys.stdin.buffer)

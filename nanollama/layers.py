@@ -84,6 +84,12 @@ def make_norm(config: ModelConfig, size: int) -> nn.Module:
     return RMSNorm(size, config.norm_eps, plus_one=config.norm == "rms_plus_one")
 
 
+def make_embedding(count: int, size: int) -> nn.Embedding:
+    """A table of vectors, one a token. The plain constructor would draw random numbers, and on "meta" import torch's compiler
+    for that, which takes two seconds."""
+    return nn.Embedding.from_pretrained(torch.empty(count, size), freeze=False)
+
+
 def softcap(x: Tensor, cap: float | None) -> Tensor:
     """cap · tanh(x / cap): close to x when small, never beyond ±cap (Gemma 2); no cap: x itself."""
     return x if cap is None else cap * torch.tanh(x / cap)

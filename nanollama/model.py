@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from nanollama.cache import KVCache, View
 from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.layers import Block, Linear, Rotation, at_least_float32, make_norm, softcap
+from nanollama.layers import Block, Linear, Rotation, at_least_float32, make_embedding, make_norm, softcap
 from nanollama.rope import RopeConfig, Rotary
 
 
@@ -18,9 +18,9 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = make_embedding(config.vocab_size, config.hidden_size)
         if config.learned_positions:
-            self.embed_positions = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+            self.embed_positions = make_embedding(config.max_position_embeddings, config.hidden_size)
         self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each kind of rotation once
         self.rotary = nn.ModuleList(Rotary(rope) for rope in self.ropes if rope)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
