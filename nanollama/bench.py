@@ -10,6 +10,7 @@ import torch
 
 from nanollama.checkpoint.hub import resolve
 from nanollama.lm import load_model
+from nanollama.model import Transformer
 
 
 @dataclass(frozen=True)
@@ -32,20 +33,9 @@ def bench(source: str, dtype: str, device: str, prompt_tokens: int, new_tokens: 
         for layer in model.layers:
             layer.compile()
     ids = torch.arange(prompt_tokens)[None] % model.config.vocab_size
-
-    def run() -> tuple[float, float]:
-        """Seconds of prefill and of decoding; `tolist` waits for the device, as picking a token does."""
-        cache = model.new_cache(1, prompt_tokens + new_tokens)
-        begin = time.perf_counter()
-        token = model(ids, cache=cache, last_only=True)[:, -1].argmax(-1).tolist()
-        middle = time.perf_counter()
-        for _ in range(new_tokens):
-            token = model(torch.tensor([token]), cache=cache)[:, -1].argmax(-1).tolist()
-        return middle - begin, time.perf_counter() - middle
-
     with torch.inference_mode():
-        first, _ = run()
-        times = [run() for _ in range(repeats)]
+        first, _ = timed_run(model, ids, new_tokens)
+        times = [timed_run(model, ids, new_tokens) for _ in range(repeats)]
     return Speed(
         load_seconds=loaded - started,
         first_token_seconds=loaded - started + first,
@@ -53,6 +43,17 @@ def bench(source: str, dtype: str, device: str, prompt_tokens: int, new_tokens: 
         decode_tokens_per_second=new_tokens / statistics.median(t[1] for t in times),
         peak_rss_bytes=peak_rss(),
     )
+
+
+def timed_run(model: Transformer, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
+    """Seconds of prefill of ids [1, T] and of decoding; `tolist` waits for the device, as picking a token does."""
+    cache = model.new_cache(1, ids.shape[1] + new_tokens)
+    begin = time.perf_counter()
+    token = model(ids, cache=cache, last_only=True)[:, -1].argmax(-1).tolist()
+    middle = time.perf_counter()
+    for _ in range(new_tokens):
+        token = model(torch.tensor([token]), cache=cache)[:, -1].argmax(-1).tolist()
+    return middle - begin, time.perf_counter() - middle
 
 
 def peak_rss() -> int:

@@ -57,7 +57,7 @@ class RMSNorm(nn.Module):
         weight = self.weight.to(wide.dtype)
         if self.plus_one:
             weight = 1 + weight
-        return (wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps) * weight).to(x.dtype)
+        return (wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps) * weight).to(x.dtype)
 
 
 class LayerNorm(nn.Module):

@@ -15,6 +15,7 @@ from nanollama.checkpoint.safetensors import read_folder
 from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
 from nanollama.generate import Piece, Request, generate
+from nanollama.kernels import keep_freed_memory
 from nanollama.model import Transformer
 from nanollama.sampling import SamplingParams
 from nanollama.text.chat import encode_chat
@@ -133,6 +134,8 @@ def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Trans
     """The model of a checkpoint folder. Weights stay memory-mapped where dtype and device are those of the file."""
     model, tensors = open_checkpoint(folder)
     target = pick_device(device)
+    if target.type == "cpu":
+        keep_freed_memory()
     wanted = pick_dtype(dtype, model.config, tensors["embed_tokens.weight"].dtype, target)
     tied = tensors["lm_head.weight"] is tensors["embed_tokens.weight"]
     state = {n: tensor.to(target, wanted) for n, tensor in tensors.items() if not (tied and n == "lm_head.weight")}

@@ -123,6 +123,6 @@ class Rotary(nn.Module):
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair (j, j + dim/2) of x [B, H, T, D] by its angle; cos, sin [B, 1, T, dim/2]; dims beyond `dim` pass."""
     dim = 2 * cos.shape[-1]
-    a, b = x[..., : dim // 2].to(cos.dtype), x[..., dim // 2 : dim].to(cos.dtype)
-    turned = torch.cat((a * cos - b * sin, b * cos + a * sin), -1).to(x.dtype)
-    return turned if dim == x.shape[-1] else torch.cat((turned, x[..., dim:]), -1)
+    a, b = x[..., :dim].to(cos.dtype).chunk(2, -1)
+    turned_a, turned_b = torch.addcmul(a * cos, b, -sin), torch.addcmul(b * cos, a, sin)
+    return torch.cat((turned_a.to(x.dtype), turned_b.to(x.dtype), x[..., dim:]), -1)
