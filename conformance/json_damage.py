@@ -1,5 +1,6 @@
 """Damage to any JSON tree: keys and values replaced by what a careless reader does not expect."""
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -49,5 +50,5 @@ def edit(tree: Any, rng: random.Random) -> str:
         holder[key] = MARK
         return rng.choice(RAW)
     else:
-        holder[key] = rng.choice(VALUES)
+        holder[key] = copy.deepcopy(rng.choice(VALUES))  # later damage must not reach into VALUES
     return ""
