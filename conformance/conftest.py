@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import settings
 
+os.environ.pop("HF_HUB_OFFLINE", None)  # read when huggingface_hub is imported, later; the tests bring their own hub
 torch.set_num_threads(1)  # the run is parallel by process (pytest-xdist)
 settings.register_profile("suite", deadline=None, print_blob=True, derandomize=True)
 settings.load_profile("suite")

@@ -6,14 +6,12 @@ per layer type. The scaling factors of attention follow the papers named in `rop
 
 import math
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from nanollama.configkeys import LARGEST_NUMBER, SMALLEST_NUMBER, Keys, is_number
 from nanollama.errors import NanollamaError
 from nanollama.families import FULL, SLIDING
 from nanollama.rope import FREQUENCIES, RopeConfig
-
-if TYPE_CHECKING:
-    from nanollama.config import Keys
 
 COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 READ_BY_TYPE: dict[str, set[str]] = {
@@ -26,15 +24,9 @@ READ_BY_TYPE: dict[str, set[str]] = {
     "longrope": {"factor", "attention_factor", "short_factor", "long_factor", "original_max_position_embeddings"},
 }
 OLD_NAMES = {"su": "longrope"}  # Phi-3's first files
-SMALLEST_NUMBER, LARGEST_NUMBER = 1e-30, 1e30  # no number of a real model is beyond; squares and quotients stay finite
 
 
-def is_number(value: Any) -> bool:
-    """Whether a JSON value is a positive number that arithmetic can bear; true and NaN are none."""
-    return type(value) in (int, float) and SMALLEST_NUMBER <= value <= LARGEST_NUMBER
-
-
-def read_rope(keys: "Keys", head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
+def read_rope(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
     """The frequencies of full and of sliding layers; only Gemma 3 has two kinds."""
     for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # in use or not
         keys.optional_number(key)
@@ -62,7 +54,7 @@ def read_rope(keys: "Keys", head_dim: int, per_layer_type: bool) -> dict[str, Ro
     }
 
 
-def rope_of(keys: "Keys", given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
+def rope_of(keys: Keys, given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
     """One RopeConfig from one object of the file; what the object leaves out comes from the keys beside it."""
     rope_type = read_rope_type(given)
     for key in given.keys() - COMMON - READ_BY_TYPE[rope_type]:
@@ -121,7 +113,7 @@ class RopeReader:
             raise NanollamaError(f"config.json: {key} holds a value that is not a number above 0")
         return tuple(float(v) for v in values)
 
-    def original_length(self, keys: "Keys") -> int:
+    def original_length(self, keys: Keys) -> int:
         """The trained length: in the object, beside it (Phi-3), or all of max_position_embeddings."""
         inside, beside = self.given.get("original_max_position_embeddings"), keys.get("original_max_position_embeddings")
         if inside is not None and beside is not None and inside != beside:
@@ -133,7 +125,7 @@ class RopeReader:
             raise NanollamaError(f"config.json: original_max_position_embeddings is {value!r}, expected a length above 1")
         return value
 
-    def scaling(self, keys: "Keys", dim: int) -> dict[str, Any]:
+    def scaling(self, keys: Keys, dim: int) -> dict[str, Any]:
         """The fields of RopeConfig that belong to this type."""
         if self.rope_type == "default":
             return {}
