@@ -100,14 +100,8 @@ def damage_bytes(path: Path, rng: random.Random) -> None:
     raw = bytearray(path.read_bytes())
     start, size = rng.randrange(min(len(raw), rng.choice([24, 200, len(raw)]))), rng.choice([1, 1, 2, 8])
     choice = rng.randrange(6)
-    if choice == 0:
-        raw[start] ^= 1 << rng.randrange(8)
-    elif choice == 1:
-        raw[start : start + size] = rng.randbytes(size)
-    elif choice == 2:
-        del raw[start : start + size]
-    elif choice == 3:
-        raw[start:start] = raw[start : start + size]
+    if choice < 4:
+        mutations.damage_span(raw, start, size, choice, rng)
     elif choice == 4:
         raw += bytes(rng.choice([1, 31, 5000]))
     else:

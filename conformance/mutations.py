@@ -137,6 +137,18 @@ def add_empty_or_scalar_tensors(folder: Path, rng: random.Random) -> None:
 # Damage to bytes
 
 
+def damage_span(raw: bytearray, start: int, size: int, kind: int, rng: random.Random) -> None:
+    """Damage `size` bytes from `start`, in place: 0 flips a bit, 1 replaces them, 2 deletes them, 3 repeats them."""
+    if kind == 0:
+        raw[start] ^= 1 << rng.randrange(8)
+    elif kind == 1:
+        raw[start : start + size] = rng.randbytes(size)
+    elif kind == 2:
+        del raw[start : start + size]
+    else:
+        raw[start:start] = raw[start : start + size]
+
+
 def change_bytes(folder: Path, rng: random.Random) -> None:
     path = weight_file(folder, rng) if rng.random() < 0.7 else any_file(folder, rng)
     raw = bytearray(path.read_bytes())
@@ -144,14 +156,8 @@ def change_bytes(folder: Path, rng: random.Random) -> None:
         reach = min(len(raw), rng.choice([16, 400, len(raw)]))  # most of a file is data: aim at its start
         start, size = rng.randrange(reach), rng.choice([1, 1, 2, 9])
         choice = rng.randrange(5)
-        if choice == 0:
-            raw[start] ^= 1 << rng.randrange(8)
-        elif choice == 1:
-            raw[start : start + size] = rng.randbytes(size)
-        elif choice == 2:
-            del raw[start : start + size]
-        elif choice == 3:
-            raw[start:start] = raw[start : start + size]
+        if choice < 4:
+            damage_span(raw, start, size, choice, rng)
         else:
             raw[start : start + 1] = rng.choice([b"[", b"{", b'"', b"\\", b"\xff", b"\0", b",", b"9", b"-", b"e"])
         raw = raw or bytearray(1)
