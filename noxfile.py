@@ -1,5 +1,9 @@
 """The only way in: `nox` runs what CI runs, `nox -l` lists the rest. Every session installs what it needs from PyPI."""
 
+import os
+import tarfile
+from pathlib import Path
+
 import nox
 
 nox.needs_version = ">=2024.10.9"
@@ -8,6 +12,8 @@ nox.options.reuse_existing_virtualenvs = True
 nox.options.sessions = ["lint", "types", "tests", "conformance"]
 
 PATHS = ["nanollama", "conformance", "noxfile.py"]
+LLAMA_CPP = "llama-cpp-python==0.3.36"
+CONVERTER = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/")  # the parts of its source package that convert checkpoints
 
 
 def install(session: nox.Session) -> None:
@@ -51,6 +57,35 @@ def cuda(session: nox.Session) -> None:
 def mps(session: nox.Session) -> None:
     """The goldens on an Apple GPU, per dtype."""
     on_device(session, "mps", "torch.backends.mps.is_available()")
+
+
+@nox.session
+def llamacpp(session: nox.Session) -> None:
+    """GGUF beside llama.cpp, both ways: logits, quantized bytes, token ids. Builds llama.cpp first, which takes minutes."""
+    install(session)
+    folder = Path(session.create_tmp()) / LLAMA_CPP
+    if not (folder / CONVERTER[0]).is_file():
+        download = ["pip", "download", "-q", "--no-deps", "--no-binary", "llama-cpp-python", "-d", str(folder), LLAMA_CPP]
+        session.run("python", "-m", *download)
+        unpack_converter(next(folder.glob("*.tar.gz")), folder)
+    session.install("-q", str(next(folder.glob("*.tar.gz"))))
+    session.run("python", "-m", "conformance.llamacpp", "--converter", str(folder), *session.posargs)
+    session.run("python", "-m", "conformance.llamacpp_quantize")
+    data = os.environ.get("NANOLLAMA_DATA")
+    vocabularies = sorted(map(str, Path(data).glob("tokenizers/ggml-vocab/*.gguf"))) if data else []
+    if not vocabularies:
+        session.log("NANOLLAMA_DATA is not set: no real vocabulary was compared, only every way to cut a text into words")
+    session.run("python", "-m", "conformance.fuzz_tokenizer", *vocabularies, "--pre", "all", "--count", "500")
+
+
+def unpack_converter(archive: Path, folder: Path) -> None:
+    """llama.cpp's own converter, out of the source package of its Python binding."""
+    with tarfile.open(archive) as package:
+        for member in package.getmembers():
+            name = member.name.partition("/vendor/llama.cpp/")[2]
+            if name.startswith(CONVERTER):
+                member.name = name
+                package.extract(member, folder, filter="data")
 
 
 @nox.session

@@ -22,11 +22,13 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="the goldens on this device, per dtype, one verdict")
     doctor.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     verify = commands.add_parser("verify", help="compare two models layer by layer, name the first module that differs")
-    verify.add_argument("a", metavar="A", help="checkpoint folder or hub id, or transformers:FOLDER")
+    verify.add_argument("a", metavar="A", help="folder, GGUF file or hub id, or transformers:FOLDER, q8:…, q4:…")
     verify.add_argument("b", metavar="B")
     verify.add_argument("--dtype", default="float64", choices=["float64", "float32", "bfloat16", "float16"])
     verify.add_argument("--bar", type=float, default=SEMANTIC_BAR, help="largest relative error that counts as equal")
     verify.add_argument("--ids", help="prompt as token ids, comma-separated")
+    verify.add_argument("--text", type=Path, help="also KL, top-1 agreement and perplexity on this text file")
+    verify.add_argument("--tokens", type=int, default=2048, help="how many tokens of it (2048)")
     golden = commands.add_parser("golden", help="write golden/, or check that it is what would be written now")
     golden.add_argument("--check", action="store_true")
     fixture = commands.add_parser("fixture", help="write a family's tiny model as a checkpoint folder, to try things on")
@@ -58,7 +60,7 @@ def dispatch(options: argparse.Namespace) -> int:
         from conformance.verify import verify_command
 
         ids = parse_ids(options.ids) if options.ids else None
-        return verify_command(options.a, options.b, options.dtype, options.bar, ids)
+        return verify_command(options.a, options.b, options.dtype, options.bar, ids, options.text, options.tokens)
     from conformance.run import doctor_command, run_command
 
     if options.command == "doctor":

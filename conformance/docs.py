@@ -54,7 +54,9 @@ def run(line: str, folder: Path) -> str:
     done = subprocess.run(
         shell, shell=True, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
-    return done.stdout if done.stdout.endswith("\n") or not done.stdout else done.stdout + "\n"
+    data = os.environ.get("NANOLLAMA_DATA")
+    printed = done.stdout.replace(data, "$NANOLLAMA_DATA") if data else done.stdout  # no document names a machine's folders
+    return printed if printed.endswith("\n") or not printed else printed + "\n"
 
 
 def comparable(output: str) -> str:

@@ -2,6 +2,7 @@
 changes the logits or makes the checkpoint be refused; or it is on a list here, with the reason why it can't."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,10 +11,11 @@ from torch import Tensor
 
 from conformance.compare import relative_error
 from conformance.fixtures import FAR_POSITIONS, FIXTURES, far_prompt, fixture_config, fixture_tensors, near_prompt
-from nanollama import lm
+from nanollama.checkpoint import source
 from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
 from nanollama.families import FAMILIES, FULL, REQUIRED, SLIDING
+from nanollama.lm import build_model
 from nanollama.model import Transformer
 from nanollama.ropeconfig import COMMON, READ_BY_TYPE
 
@@ -45,9 +47,10 @@ VARIANTS: dict[str, list[Config]] = {
 
 def built(config: ModelConfig, tensors: Tensors, monkeypatch: pytest.MonkeyPatch) -> Transformer:
     """The model that load_model makes of these two, without the detour over files."""
-    monkeypatch.setattr(lm, "load_config", lambda folder: config)
-    monkeypatch.setattr(lm, "read_folder", lambda folder: tensors)
-    return lm.load_model("nowhere", "float64", "cpu")  # type: ignore[arg-type]
+    monkeypatch.setattr(source, "read_folder_config", lambda folder: ({}, config))
+    monkeypatch.setattr(source, "read_folder", lambda folder: tensors)
+    monkeypatch.setattr(source, "is_gguf", lambda path: False)
+    return build_model(source.open_source(Path("nowhere")), "float64", "cpu")
 
 
 def answers(model: Transformer) -> Tensor:

@@ -16,7 +16,8 @@ from conformance.fixtures import FIXTURES, fixture_config, fixture_tensors, near
 from conformance.oracle import load_oracle, oracle_logits
 from nanollama import lm
 from nanollama.errors import NanollamaError
-from nanollama.lm import DTYPES, load_config, load_model
+from nanollama.checkpoint.source import load_config
+from nanollama.lm import DTYPES, load_model
 
 Tensors = dict[str, Tensor]
 LLAMA, GPT2, PHI3 = "LlamaForCausalLM", "GPT2LMHeadModel", "Phi3ForCausalLM"

@@ -25,9 +25,10 @@ from conformance.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyo
 from conformance.fixtures import FIXTURES, SEED, fixture_config, fixture_tensors, write_fixture
 from conformance.golden import GOLDEN, drift, load_golden, rms_error
 from conformance.oracle import float64_everywhere, load_oracle
+from conformance.replay import small_modules
 from conformance.run import Verdict, judge
 from conformance.taps import blocks, eager_attention, oracle_taps, runtime_taps
-from conformance.verify import small_modules, verify_command
+from conformance.verify import verify_command
 from conformance.weights import GAIN, derived_ids, derived_tensors, fnv1a64, unit
 from nanollama.layers import LayerNorm, RMSNorm
 from nanollama.lm import load_model

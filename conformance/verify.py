@@ -2,25 +2,30 @@
 
 Two views. *Accumulated*: each model runs alone; errors spread downstream, the first tap that differs bounds the cause.
 *Replayed*: every small module of B is given exactly the input that A's module had, so a module differs only by itself, and
-several independent differences all show in one run.
+several independent differences all show in one run. Where B stores what A has in a format that can't hold it, see `loss.py`.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from conformance.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond, relative_error
-from conformance.taps import Taps, eager_attention, hooks, runtime_taps
+from conformance.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond
+from conformance.loss import is_lossy, unmatched, weight_losses
+from conformance.lossreport import kernel_report, loss_report, text_report
+from conformance.replay import replay
+from conformance.taps import Taps, runtime_taps
 from conformance.weights import derived_ids
 from nanollama.checkpoint.hub import resolve
+from nanollama.checkpoint.names import Weight
+from nanollama.checkpoint.source import is_gguf, open_source
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model
 from nanollama.model import Transformer
+from nanollama.quant.linear import Stored
 
 PROMPT = 24  # tokens of the derived prompt
 
@@ -30,18 +35,30 @@ class Side:
     """One of the two things compared."""
 
     name: str
+    path: Path
     taps: Callable[[Tensor], Taps]
+    logits: Callable[[Tensor], Tensor]
     model: Transformer | None  # None: an engine whose modules can't be replayed
     vocab_size: int
+    quantize: str | None = None
+
+    def stored(self) -> Mapping[str, Weight]:
+        """The weights as they are stored: in the files, or by our own quantization in memory."""
+        tensors = dict(open_source(self.path).tensors)
+        modules = self.model.named_modules() if self.model is not None and self.quantize else ()
+        return tensors | {f"{name}.weight": module.weight for name, module in modules if isinstance(module, Stored)}
 
 
 def load_side(spec: str, dtype: str) -> Side:
-    """A model by its spec: a folder or hub id, or `transformers:FOLDER` for the same files run by transformers."""
+    """A model by its spec: a folder, GGUF file or hub id; `transformers:FOLDER` is the same files run by transformers, `q8:…`
+    and `q4:…` are a model with its matrices rounded as `--quantize` does it."""
     engine, _, rest = spec.partition(":")
     if engine == "transformers":
         return transformers_side(resolve(rest), dtype)
-    model = load_model(resolve(spec), dtype, "cpu")
-    return Side(spec, lambda ids: runtime_taps(model, lambda: model(ids)), model, model.config.vocab_size)
+    quantize = engine if engine in ("q8", "q4") else None
+    path = resolve(rest if quantize else spec)
+    model = load_model(path, dtype, "cpu", quantize)
+    return Side(spec, path, lambda ids: runtime_taps(model, lambda: model(ids)), model, model, model.config.vocab_size, quantize)
 
 
 def transformers_side(folder: Path, dtype: str) -> Side:
@@ -49,59 +66,31 @@ def transformers_side(folder: Path, dtype: str) -> Side:
     from conformance.oracle import load_oracle, oracle_logits
     from conformance.taps import oracle_taps
 
+    if is_gguf(folder):
+        raise NanollamaError(f"transformers:{folder} is a file; expected a checkpoint folder, which transformers runs as it is")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         model = load_oracle(folder, getattr(torch, dtype))
     return Side(
         f"transformers:{folder}",
+        folder,
         lambda ids: oracle_taps(model, lambda: oracle_logits(model, ids)),
+        lambda ids: oracle_logits(model, ids),
         None,
         model.config.vocab_size,
     )
 
 
-def small_modules(model: Transformer) -> dict[str, nn.Module]:
-    """The modules without modules of their own, in the order of the data path; attention's core counts as two."""
-    return {name: m for name, m in model.named_modules() if name and (not list(m.children()) or name.endswith(".attend"))}
-
-
-def recorded_calls(model: Transformer, ids: Tensor) -> dict[str, tuple[Any, Any]]:
-    """Every small module's arguments and result in one run, in the order in which they ran."""
-    calls: dict[str, tuple[Any, Any]] = {}
-
-    def see(name: str) -> Callable[[Any, Any], None]:
-        return lambda args, out: calls.__setitem__(name, (args, out))
-
-    pairs = [(module, see(name), False) for name, module in small_modules(model).items()]
-    with eager_attention(model), hooks(pairs):
-        model(ids)
-    return calls
-
-
-def replay(a: Transformer, b: Transformer, ids: Tensor) -> list[TapError]:
-    """Error of each small module of B on the inputs of A's; infinite where B has no such module."""
-    theirs, errors = small_modules(b), []
-    with eager_attention(b):
-        for name, (args, want) in recorded_calls(a, ids).items():
-            if name not in theirs:
-                errors.append(TapError(name, torch.inf))
-                continue
-            try:
-                got = theirs.pop(name)(*args)
-            except RuntimeError:  # of another size
-                errors.append(TapError(name, torch.inf))
-                continue
-            errors.append(TapError(name, max(map(relative_error, tensors(got), tensors(want)))))
-    return errors + [TapError(name, torch.inf) for name in theirs if name not in small_modules(a)]
-
-
-def tensors(value: Any) -> tuple[Tensor, ...]:
-    """A module's result as a tuple of tensors."""
-    return value if isinstance(value, tuple) else (value,)
-
-
-def verify_command(a: str, b: str, dtype: str = "float64", bar: float = SEMANTIC_BAR, prompt: list[int] | None = None) -> int:
-    """Compare, print, and return the exit status: 0 the same function, 1 different."""
+def verify_command(
+    a: str,
+    b: str,
+    dtype: str = "float64",
+    bar: float = SEMANTIC_BAR,
+    prompt: list[int] | None = None,
+    text: Path | None = None,
+    tokens: int = 2048,
+) -> int:
+    """Compare, print, and return the exit status: 0 the same function (up to what B's formats lose), 1 different."""
     one, two = load_side(a, dtype), load_side(b, dtype)
     print(f"A  {one.name}\nB  {two.name}")
     vocabulary = min(one.vocab_size, two.vocab_size)
@@ -110,11 +99,24 @@ def verify_command(a: str, b: str, dtype: str = "float64", bar: float = SEMANTIC
     ids = torch.tensor([prompt or derived_ids(0, "verify prompt", PROMPT, vocabulary)])
     accumulated = compare_taps(two.taps(ids), one.taps(ids))
     replayed = replay(one.model, two.model, ids) if one.model is not None and two.model is not None else []
+    stored = [side.stored() for side in (one, two)]
+    if is_lossy(*stored):
+        status = loss_report(list(weight_losses(*stored)), unmatched(*stored), accumulated, replayed)
+        kernel_report(two, ids)
+    else:
+        status = exact_report(accumulated, replayed, bar, f"{ids.shape[1]} tokens in {dtype}")
+    if text is not None:
+        text_report(one, two, text, tokens)
+    return status
+
+
+def exact_report(accumulated: list[TapError], replayed: list[TapError], bar: float, what: str) -> int:
+    """Both store the same numbers, so only rounding may differ."""
     beyond = [e for e in accumulated if not e.error <= bar]
     own = [e for e in replayed if not e.error <= bar]
     own = [e for e in own if not any(part.name.startswith(f"{e.name}.") for part in own)]  # a part explains its whole
     compared = f"{len(accumulated)} taps" + (f" and {len(replayed)} modules" if replayed else "")
-    print(f"{compared} on {ids.shape[1]} tokens in {dtype}, bar {bar:.0e}\n")
+    print(f"{compared} on {what}, bar {bar:.0e}\n")
     if not beyond and not own:
         largest = max(e.error for e in accumulated)
         print(f"SAME: the largest relative error is {largest:.1e}")

@@ -24,10 +24,19 @@ class Speed:
     peak_rss_bytes: int
 
 
-def bench(source: str, dtype: str, device: str, prompt_tokens: int, new_tokens: int, repeats: int, compiled: bool) -> Speed:
+def bench(
+    source: str,
+    dtype: str,
+    device: str,
+    prompt_tokens: int,
+    new_tokens: int,
+    repeats: int,
+    compiled: bool = False,
+    quantize: str | None = None,
+) -> Speed:
     """Load the model and time it on a prompt of fixed ids, one row; decoding takes the greedy id of each step."""
     started = time.perf_counter()
-    model = load_model(resolve(source), dtype, device)
+    model = load_model(resolve(source), dtype, device, quantize)
     loaded = time.perf_counter()
     if compiled:
         for layer in model.layers:

@@ -1,11 +1,13 @@
 """The commands that are over when they have answered: run, bench, verify, doctor, pull, show."""
 
 import json
+import math
 import os
 import subprocess
 import sys
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,12 @@ from typing import Any
 from nanollama.bench import bench, show
 from nanollama.checkpoint.hub import resolve
 from nanollama.checkpoint.safetensors import read_folder
+from nanollama.checkpoint.source import load_config, open_source
 from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.lm import LM, load, load_config, open_checkpoint
+from nanollama.lm import LM, load, load_model
 from nanollama.output import Answer, end_line, notice, rates, read_stdin, speed, write
+from nanollama.quant.own import quantize_model
 from nanollama.settings import DEFAULT_MAX_TOKENS, Values, make_request, read_settings
 
 ROOT = Path(__file__).parents[1]  # of the clone, if this is one
@@ -24,7 +28,7 @@ ROOT = Path(__file__).parents[1]  # of the clone, if this is one
 
 def load_lm(options: Namespace) -> LM:
     """The model that the options name."""
-    lm = load(options.model, options.dtype, options.device)
+    lm = load(options.model, options.dtype, options.device, options.quantize)
     if options.compile:
         lm.compile()
     return lm
@@ -97,7 +101,7 @@ def bench_command(options: Namespace) -> int:
     if options.prompt_tokens + options.new_tokens > limit:
         raise NanollamaError(f"--prompt-tokens and --new-tokens make more than {limit} tokens, the context of this model")
     lengths = options.prompt_tokens, options.new_tokens, options.repeats
-    result = bench(options.model, options.dtype, options.device, *lengths, options.compile)
+    result = bench(options.model, options.dtype, options.device, *lengths, options.compile, options.quantize)
     if options.json:
         write(json.dumps(asdict(result)) + "\n")
     else:
@@ -141,12 +145,20 @@ def pull_command(options: Namespace) -> int:
 
 
 def show_command(options: Namespace) -> int:
-    """Config, number of parameters, and tensors of a checkpoint, read from its headers."""
+    """Config, number of parameters, and tensors of a checkpoint, read from its headers; of a GGUF file its metadata."""
     folder = resolve(options.model, offline=True)
-    model, ours = open_checkpoint(folder)
+    if options.quantize:
+        write("".join(f"{line}\n" for line in change_lines(folder, options.quantize)))
+        return 0
+    if folder.is_file():
+        from nanollama.gguf_show import show_gguf
+
+        show_gguf(folder, options.tensors)
+        return 0
+    source = open_source(folder)
     stored = read_folder(folder)
-    write(f"{folder}\n\n" + "".join(f"{name:24} {value}\n" for name, value in config_lines(model.config)))
-    parameters = sum(t.numel() for t in {id(t): t for t in ours.values()}.values())
+    write(f"{folder}\n\n" + "".join(f"{name:24} {value}\n" for name, value in config_lines(source.config)))
+    parameters = sum(math.prod(t.shape) for t in {id(t): t for t in source.tensors.values()}.values())
     write(f"\nparameters               {parameters:,}\n")
     bytes_by_dtype: Counter[str] = Counter()
     for tensor in stored.values():
@@ -157,6 +169,20 @@ def show_command(options: Namespace) -> int:
     if options.tensors:
         write("\n" + "".join(f"{name:48} {short(t.dtype):9} {list(t.shape)}\n" for name, t in stored.items()))
     return 0
+
+
+def change_lines(path: Path, quantize: str) -> Iterator[str]:
+    """What our own quantization does to every matrix of a model, and to its size in memory."""
+    model = load_model(path, "float32", "cpu")
+    kept = sum(parameter.nbytes for parameter in model.parameters())
+    changes = quantize_model(model, quantize)
+    yield f"{'matrix':44} {'shape':>14}  stored  error    float32 bytes → bytes"
+    for change in changes:
+        shape = " x ".join(map(str, change.shape))
+        sizes = f"{change.bytes_before:13,} → {change.bytes_after:,}"
+        yield f"{change.name:44} {shape:>14}  {change.format:6}  {change.error:.4f}  {sizes}"
+    before, after = (sum(getattr(change, name) for change in changes) for name in ("bytes_before", "bytes_after"))
+    yield f"{'all weights':44} {'':14}  {'':6}  {'':6}  {kept:13,} → {kept - before + after:,}"
 
 
 def config_lines(config: ModelConfig) -> list[tuple[str, str]]:

@@ -12,6 +12,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from nanollama.quant.rowwise import format_for
+from nanollama.quant.stored import QuantTensor
+from nanollama.quant.tensor import decode_rows
+
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 
 
@@ -61,3 +65,36 @@ opaque_single_row_linear = torch.library.custom_op("nanollama::single_row_linear
 @opaque_single_row_linear.register_fake
 def _(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return x.new_empty((*x.shape[:-1], weight.shape[0]))
+
+
+def quantized_linear(x: Tensor, weight: QuantTensor, bias: Tensor | None = None) -> Tensor:
+    """x [..., in] · the stored weight [out, in] transposed + bias [out] → [..., out], in the dtype of x.
+
+    The one place where a kernel for a format, a device or a single token is chosen. There is none yet: this is the definition.
+    """
+    if torch.compiler.is_compiling():
+        return opaque_decoded_linear(x, weight.rows, weight.format.name, weight.order, bias)
+    return decoded_linear(x, weight, bias)
+
+
+def decoded_linear(x: Tensor, weight: QuantTensor, bias: Tensor | None = None) -> Tensor:
+    """The definition: decode a tile of rows, multiply all tokens by it, forget it. In the wider of both dtypes."""
+    wide = torch.promote_types(x.dtype, weight.dtype)
+    tokens = x.to(wide)
+    out = tokens.new_empty(*x.shape[:-1], weight.shape[0])  # not a list of parts: between the tiles they fragment the memory
+    for tile in weight.tiles():
+        out[..., tile] = F.linear(tokens, decode_rows(weight.rows[tile], weight.format, wide))
+    if weight.order is not None:  # order the results instead of the rows
+        out = out[..., weight.order]
+    return (out if bias is None else out + bias).to(x.dtype)
+
+
+# torch.compile must not look inside: it would unroll the tiles.
+@torch.library.custom_op("nanollama::decoded_linear", mutates_args=())
+def opaque_decoded_linear(x: Tensor, rows: Tensor, format: str, order: Tensor | None, bias: Tensor | None) -> Tensor:
+    return decoded_linear(x, QuantTensor(rows, format_for(format, x.shape[-1]), order), bias)
+
+
+@opaque_decoded_linear.register_fake
+def _(x: Tensor, rows: Tensor, format: str, order: Tensor | None, bias: Tensor | None) -> Tensor:
+    return x.new_empty((*x.shape[:-1], rows.shape[0]))

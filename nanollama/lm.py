@@ -1,29 +1,30 @@
 """A loaded language model: `load(source)` gives config, model, tokenizer and chat template, ready to generate."""
 
-import functools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from nanollama.checkpoint.files import read_json
 from nanollama.checkpoint.hub import resolve
-from nanollama.checkpoint.names import check_tensors, runtime_tensors, share_tied_head
-from nanollama.checkpoint.safetensors import read_folder
-from nanollama.config import ModelConfig, read_config
+from nanollama.checkpoint.source import Source, open_source
+from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
 from nanollama.generate import Piece, Request, generate
 from nanollama.kernels import keep_freed_memory
 from nanollama.model import Transformer
+from nanollama.quant.linear import use_quantized
+from nanollama.quant.own import quantize_model
+from nanollama.quant.stored import QuantTensor
 from nanollama.sampling import SamplingParams
 from nanollama.text.chat import encode_chat
+from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 from nanollama.text.template import ChatTemplate, load_template
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-CONFIG_BYTES = 2_000_000  # real config.json files have a few kilobytes
 
 
 @dataclass(frozen=True)
@@ -89,66 +90,66 @@ class LM:
 
 
 def load(source: str | Path, dtype: str = "auto", device: str = "auto", quantize: str | None = None) -> LM:
-    """Load a checkpoint: a folder, or a hub id "org/name", which is downloaded once.
+    """Load a checkpoint: a folder, a GGUF file, or a hub id "org/name", which is downloaded once.
 
-    dtype: "auto" (as stored), "float64", "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda", "mps".
+    dtype: "auto" (as stored), "float64", "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda", "mps". quantize:
+    None (as stored), "q8" or "q4": round the matrices to 8 or 4 bits and keep them so (quant/own.py).
     Raises NanollamaError for whatever is missing, damaged or not supported, by name.
     """
-    if quantize is not None:
-        raise NanollamaError(f"quantize={quantize!r}: this version has no quantization yet; leave it out")
-    folder = resolve(str(source))
-    tokenizer = load_tokenizer(folder) if has_tokenizer(folder) else None
-    model = load_model(folder, dtype, device)
+    opened = open_source(resolve(str(source)))
+    tokenizer, template = load_text(opened)
+    model = build_model(opened, dtype, device, quantize)
+    if opened.gguf is not None:
+        ends = gguf_end_ids(opened.gguf.metadata)  # more than the file names: llama.cpp knows some by their text
+        model.config = replace(model.config, eos_token_ids=ends or model.config.eos_token_ids)
     if not model.config.eos_token_ids and tokenizer is not None and tokenizer.eos_id is not None:
         model.config = replace(model.config, eos_token_ids=(tokenizer.eos_id,))  # config.json names none: the tokenizer's
-    return LM(model.config, model, tokenizer, load_template(folder))
+    return LM(model.config, model, tokenizer, template)
 
 
-def has_tokenizer(folder: Path) -> bool:
-    """Whether a folder holds any of the tokenizer files we read."""
-    return any((folder / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+def load_text(source: Source) -> tuple[Tokenizer | None, ChatTemplate | None]:
+    """Tokenizer and chat template of a checkpoint, each None where it has none."""
+    if source.gguf is not None:
+        return load_gguf_tokenizer(source.gguf.metadata), load_gguf_template(source.gguf.metadata)
+    has_tokenizer = any((source.path / name).is_file() for name in ("tokenizer.json", "tokenizer.model", "vocab.json"))
+    return load_tokenizer(source.path) if has_tokenizer else None, load_template(source.path)
 
 
-def load_config(folder: Path) -> ModelConfig:
-    """Read config.json, and generation_config.json where there is one."""
-    path = folder / "config.json"
-    if not path.is_file():
-        raise NanollamaError(f"{folder} has no config.json; expected a folder with config.json and *.safetensors")
-    generation = folder / "generation_config.json"
-    read = functools.partial(read_json, max_bytes=CONFIG_BYTES)
-    return read_config(read(path), read(generation) if generation.is_file() else None)
+def load_model(path: Path, dtype: str = "auto", device: str = "auto", quantize: str | None = None) -> Transformer:
+    """The model of a checkpoint. Weights stay memory-mapped where dtype and device are those of the file, blocks always."""
+    return build_model(open_source(path), dtype, device, quantize)
 
 
-def open_checkpoint(folder: Path) -> tuple[Transformer, dict[str, torch.Tensor]]:
-    """The model of a checkpoint folder without its weights (on "meta"), and the weights, memory-mapped, checked to fit it."""
-    config = load_config(folder)
-    tensors = runtime_tensors(config, read_folder(folder))
-    share_tied_head(config, tensors)
-    with torch.device("meta"):
-        model = Transformer(config).requires_grad_(False)
-    check_tensors(model.state_dict(), tensors)
-    return model, tensors
-
-
-def load_model(folder: Path, dtype: str = "auto", device: str = "auto") -> Transformer:
-    """The model of a checkpoint folder. Weights stay memory-mapped where dtype and device are those of the file."""
-    model, tensors = open_checkpoint(folder)
+def build_model(source: Source, dtype: str = "auto", device: str = "auto", quantize: str | None = None) -> Transformer:
+    """The model of an opened checkpoint."""
     target = pick_device(device)
     if target.type == "cpu":
         keep_freed_memory()
-    wanted = pick_dtype(dtype, model.config, tensors["embed_tokens.weight"].dtype, target)
+    wanted, tensors = pick_dtype(dtype, source, target), source.tensors
     tied = tensors["lm_head.weight"] is tensors["embed_tokens.weight"]
-    state = {n: tensor.to(target, wanted) for n, tensor in tensors.items() if not (tied and n == "lm_head.weight")}
+    blocks = {name: tensor.to(target) for name, tensor in tensors.items() if isinstance(tensor, QuantTensor)}
+    state = {
+        name: tensor.to(target, wanted)
+        for name, tensor in tensors.items()
+        if isinstance(tensor, Tensor) and not (tied and name == "lm_head.weight")
+    }
     if tied:  # one tensor, not two equal ones
-        state["lm_head.weight"] = state["embed_tokens.weight"]
+        shared: dict[str, Any] = state if "embed_tokens.weight" in state else blocks
+        shared["lm_head.weight"] = shared["embed_tokens.weight"]
+    model = source.skeleton()
+    use_quantized(model, blocks, wanted)
     model.load_state_dict(state, assign=True)
+    if quantize is not None:
+        quantize_model(model, quantize)
     return model.eval()
 
 
-def pick_dtype(dtype: str, config: ModelConfig, stored: torch.dtype, device: torch.device) -> torch.dtype:
-    """ "auto" is what config.json states, else what the file holds."""
+def pick_dtype(dtype: str, source: Source, device: torch.device) -> torch.dtype:
+    """ "auto" is what config.json states, else what the file holds; with weights in blocks float32, as they are decoded."""
     if dtype == "auto":
-        dtype = config.dtype or str(stored).removeprefix("torch.")
+        embedding = source.tensors["embed_tokens.weight"]
+        stored = torch.float32 if source.is_quantized or isinstance(embedding, QuantTensor) else embedding.dtype
+        dtype = source.config.dtype or str(stored).removeprefix("torch.")
     if dtype not in DTYPES:
         raise NanollamaError(f"dtype {dtype!r} is not known; known: auto, {', '.join(DTYPES)}")
     if device.type == "mps" and dtype == "float64":

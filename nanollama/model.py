@@ -30,12 +30,12 @@ class Transformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.embed_tokens.weight.device
+        return next(self.norm.parameters()).device
 
     @property
     def dtype(self) -> torch.dtype:
         """The dtype of weights and hidden states."""
-        return self.embed_tokens.weight.dtype
+        return next(self.norm.parameters()).dtype  # not of the embedding: that may be quantized
 
     def new_cache(self, batch: int, max_len: int, limits: Sequence[int] | None = None) -> KVCache:
         """An empty cache for `batch` rows of at most `max_len` tokens, or of at most `limits[row]` each."""

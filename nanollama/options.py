@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from nanollama.errors import NanollamaError
+from nanollama.filetypes import FILE_TYPES
 from nanollama.settings import SETTINGS, add_settings, whole
 
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
@@ -33,9 +34,10 @@ def at_least_one(text: str) -> int:
 def add_model(parser: Parser) -> None:
     """Which model, and how it is held."""
     group = parser.add_argument_group("model")
-    group.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"folder or hub id ({DEFAULT_MODEL})")
+    group.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"folder, GGUF file or hub id ({DEFAULT_MODEL})")
     group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (auto)")
     group.add_argument("--dtype", default="auto", metavar="DTYPE", help="auto, float64, float32, bfloat16, float16 (auto)")
+    group.add_argument("--quantize", choices=("q8", "q4"), help="round the matrices to 8 or 4 bits and keep them so in memory")
     group.add_argument("--compile", action="store_true", help="compile the layers with torch.compile; begins slowly")
 
 
@@ -77,11 +79,13 @@ def bench_options(parser: Parser) -> None:
 
 
 def verify_options(parser: Parser) -> None:
-    parser.add_argument("a", metavar="A", help="checkpoint folder or hub id, or transformers:FOLDER")
+    parser.add_argument("a", metavar="A", help="folder, GGUF file or hub id, or transformers:FOLDER, q8:…, q4:…")
     parser.add_argument("b", metavar="B", help="the other one")
     parser.add_argument("--dtype", metavar="DTYPE", help="float64, float32, bfloat16, float16 (float64)")
     parser.add_argument("--bar", metavar="E", help="largest relative error that counts as equal (1e-10)")
     parser.add_argument("--ids", metavar="ID,ID,…", help="prompt as token ids")
+    parser.add_argument("--text", metavar="FILE", help="also KL, top-1 agreement and perplexity on this text")
+    parser.add_argument("--tokens", type=at_least_one, metavar="N", help="how many tokens of the text (2048)")
 
 
 def doctor_options(parser: Parser) -> None:
@@ -93,8 +97,23 @@ def pull_options(parser: Parser) -> None:
 
 
 def show_options(parser: Parser) -> None:
-    parser.add_argument("model", metavar="MODEL", help="folder, or hub id that was pulled before")
+    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, or hub id that was pulled before")
     parser.add_argument("--tensors", action="store_true", help="list every tensor with its dtype and shape")
+    parser.add_argument("--quantize", choices=("q8", "q4"), help="instead, what this would do to every matrix: error, bytes")
+
+
+def export_options(parser: Parser) -> None:
+    parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, or hub id")
+    parser.add_argument("--to", required=True, metavar="PLACE", help="a file that ends in .gguf, or a new folder")
+    parser.add_argument("--type", default="bf16", metavar="TYPE", help=f"{' '.join(FILE_TYPES)}; a folder: f32 f16 bf16 (bf16)")
+    parser.add_argument("--allow-requantize", action="store_true", help="round again what is quantized already")
+
+
+def quantize_options(parser: Parser) -> None:
+    parser.add_argument("source", metavar="FILE", help="GGUF file to read; of a split one any part")
+    parser.add_argument("--to", required=True, metavar="FILE", help="GGUF file to write (replaced when all is done)")
+    parser.add_argument("--type", required=True, metavar="TYPE", help=" ".join(FILE_TYPES))
+    parser.add_argument("--allow-requantize", action="store_true", help="round again what is quantized already")
 
 
 @dataclass(frozen=True)
@@ -159,6 +178,7 @@ In any other file every line is a prompt. For each line, in order, one JSON obje
         verify_options,
         """example:
   nanollama verify FOLDER transformers:FOLDER
+  nanollama verify FOLDER model-q4_k_m.gguf --text book.txt
 
 The exit status is 1 if they differ. Needs the clone of the project: the installed package has no suite.""",
     ),
@@ -181,7 +201,29 @@ The exit status is 1 if a check fails. Needs the clone of the project: the insta
         "what a checkpoint holds: config, parameters, tensors",
         " MODEL",
         show_options,
-        "example:\n  nanollama show FOLDER --tensors",
+        "examples:\n  nanollama show FOLDER --tensors\n  nanollama show model.gguf",
+    ),
+    "export": Command(
+        "write a checkpoint as a GGUF file, or as a folder of safetensors",
+        " MODEL --to PLACE --type TYPE",
+        export_options,
+        """examples:
+  nanollama export FOLDER --to model.gguf --type q8_0
+  nanollama export model.gguf --to FOLDER --type bf16
+
+Tokenizer and chat template come along. What a GGUF file can't say of a config is an error, and nothing is written.""",
+        home="export",
+    ),
+    "quantize": Command(
+        "write a GGUF file again with fewer bits per weight",
+        " FILE --to FILE --type TYPE",
+        quantize_options,
+        """example:
+  nanollama quantize model-f16.gguf --to model-q4_k_m.gguf --type q4_k_m
+
+Any architecture will do. Metadata stay as they are. Norms, biases and other small tensors stay as they are too, and the head
+and some others get more bits: tensor by tensor the formats that llama.cpp chooses for that type.""",
+        home="gguf_quantize",
     ),
 }
 

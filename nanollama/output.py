@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TextIO
 
-from nanollama.checkpoint.files import quote
+from nanollama.checkpoint import atomic
 from nanollama.errors import NanollamaError
 
 if TYPE_CHECKING:
@@ -113,19 +113,12 @@ def file_path(name: str) -> Path:
 @contextmanager
 def new_file(name: str) -> Iterator[IO[str]]:
     """A text file that appears under its name when the block has ended well, whole or not at all."""
-    path = Path(os.path.realpath(file_path(name)))  # a link stays, what it points to is replaced
-    part = path.with_name(f".{path.name[:200]}.{os.getpid()}.part")
-    try:
-        if path.exists() and not path.is_file():
-            raise NanollamaError(f"{name} is not a plain file, so it can't be replaced; choose another name")
-        with part.open("x", encoding="utf-8", newline="\n", errors="backslashreplace") as file:
-            yield file
-        part.replace(path)
-    except OSError as error:
-        raise NanollamaError(f"{quote(name)} can't be written: {error.strerror or error}") from error
-    finally:
-        with suppress(OSError):
-            part.unlink(missing_ok=True)
+    with atomic.new_file(file_path(name)) as raw:
+        text = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", errors="backslashreplace")
+        try:
+            yield text
+        finally:
+            text.detach()  # which writes what it still holds, and leaves the file open
 
 
 @dataclass

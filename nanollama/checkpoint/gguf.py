@@ -26,14 +26,14 @@ import mmap
 import os
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from nanollama.checkpoint.files import open_plain, quote
-from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader
+from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader, ValueType
 from nanollama.checkpoint.safetensors import DAMAGED
 from nanollama.errors import NanollamaError
 from nanollama.quant.format import Format
@@ -43,6 +43,7 @@ MAX_ENTRIES = 65_536  # tensors, and metadata pairs; the largest models have a f
 MAX_KEY_BYTES = 65_535
 MAX_NAME_BYTES = 64  # llama.cpp takes 63
 MAX_DIMENSIONS = 4
+ALIGNMENT = "general.alignment"
 DEFAULT_ALIGNMENT = 32
 PART = re.compile(r"(.*)-([0-9]{5})-of-([0-9]{5})\.gguf", re.DOTALL)
 
@@ -64,10 +65,15 @@ class GGUFTensor:
 
 @dataclass(frozen=True, eq=False)
 class GGUF:
-    """A model: metadata in the file's order (int, float, bool, str or lists of them), and tensors by name."""
+    """A model: metadata in the file's order (int, float, bool, str or lists of them), and tensors by name.
+
+    types: how each value of the metadata is stored, so that it can be written again. paths: the files, in order.
+    """
 
     metadata: dict[str, Any]
     tensors: dict[str, GGUFTensor]
+    types: dict[str, ValueType] = field(default_factory=dict)
+    paths: tuple[Path, ...] = ()
 
 
 class Entry(NamedTuple):
@@ -114,11 +120,12 @@ def _read_file(path: Path) -> GGUF:
         raise reader.error(
             f"announces {tensors:,} tensors and {pairs:,} metadata pairs: expected at most {MAX_ENTRIES:,}; {DAMAGED}"
         )
-    metadata, alignment = _read_metadata(reader, pairs)
+    metadata, types = _read_metadata(reader, pairs)
+    alignment = metadata.get(ALIGNMENT, DEFAULT_ALIGNMENT)
     entries = _read_entries(reader, tensors)
-    start = _pad(reader.position, alignment)
+    start = pad(reader.position, alignment)
     _check_layout(reader, entries, alignment, len(memory) - start)
-    return GGUF(metadata, {entry.name: _tensor(memory, entry, start) for entry in entries})
+    return GGUF(metadata, {entry.name: _tensor(memory, entry, start) for entry in entries}, types, (path,))
 
 
 def _check_version(head: bytes, source: str) -> None:
@@ -135,10 +142,10 @@ def _check_version(head: bytes, source: str) -> None:
     )
 
 
-def _read_metadata(reader: ValueReader, count: int) -> tuple[dict[str, Any], int]:
-    """The metadata by key, and the alignment that it sets."""
+def _read_metadata(reader: ValueReader, count: int) -> tuple[dict[str, Any], dict[str, ValueType]]:
+    """The metadata and their types, by key."""
     metadata: dict[str, Any] = {}
-    alignment = DEFAULT_ALIGNMENT
+    types: dict[str, ValueType] = {}
     for number in range(1, count + 1):
         reader.at = f"metadata pair {number} of {count}"
         key = reader.name(MAX_KEY_BYTES)
@@ -146,12 +153,15 @@ def _read_metadata(reader: ValueReader, count: int) -> tuple[dict[str, Any], int
         if key in metadata:
             raise reader.error(f"occurs twice; {DAMAGED}")
         kind = reader.number(UINT32)
-        metadata[key] = value = reader.value(kind)
-        if key == "general.alignment":
-            if kind != UINT32 or value < 8 or value & (value - 1):
-                raise reader.error(f"is {quote(value)} (type {kind}): expected a power of two from 8 on, of type {UINT32}")
-            alignment = value
-    return metadata, alignment
+        metadata[key], types[key] = reader.value(kind)
+        if key == ALIGNMENT and not is_alignment(metadata[key], types[key]):
+            raise reader.error(f"is {quote(metadata[key])} (type {kind}): expected a power of two from 8 on, of type {UINT32}")
+    return metadata, types
+
+
+def is_alignment(value: Any, type_: ValueType) -> bool:
+    """Whether tensors can be aligned to `value` bytes."""
+    return type_.kind == UINT32 and value >= 8 and value & (value - 1) == 0
 
 
 def _read_entries(reader: ValueReader, count: int) -> list[Entry]:
@@ -184,7 +194,7 @@ def _read_entry(reader: ValueReader, name: str) -> Entry:
     return Entry(name, shape, format, offset)
 
 
-def _pad(position: int, alignment: int) -> int:
+def pad(position: int, alignment: int) -> int:
     return -(-position // alignment) * alignment
 
 
@@ -193,9 +203,9 @@ def _check_layout(reader: ValueReader, entries: list[Entry], alignment: int, roo
     end = 0
     for entry in entries:
         reader.at = f"tensor {quote(entry.name)}"
-        if entry.offset != _pad(end, alignment):
+        if entry.offset != pad(end, alignment):
             raise reader.error(
-                f"starts at data byte {entry.offset:,}: expected {_pad(end, alignment):,}, the end of the tensor before it "
+                f"starts at data byte {entry.offset:,}: expected {pad(end, alignment):,}, the end of the tensor before it "
                 f"padded to {alignment}; {DAMAGED}"
             )
         end = entry.offset + entry.size
@@ -241,10 +251,10 @@ def _join(parts: dict[Path, GGUF], count: int) -> GGUF:
         for name in part.tensors.keys() & tensors.keys():
             raise NanollamaError(f"{path} holds tensor {quote(name)}, which an earlier part holds too; {DAMAGED}")
         tensors |= part.tensors
-    first, metadata = next((path, part.metadata) for path, part in parts.items())
+    first, (metadata, types) = next((path, (part.metadata, part.types)) for path, part in parts.items())
     if metadata.get("split.tensors.count") != len(tensors):
         raise NanollamaError(
             f"{first} announces {quote(metadata.get('split.tensors.count'))} tensors in {count} parts (split.tensors.count), "
             f"but they hold {len(tensors)}; {DAMAGED}"
         )
-    return GGUF(metadata, tensors)
+    return GGUF(metadata, tensors, types, tuple(parts))

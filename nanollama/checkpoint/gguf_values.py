@@ -10,7 +10,7 @@ Two facts about strings are decided here:
 """
 
 import struct
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanollama.checkpoint.files import quote
 from nanollama.errors import NanollamaError
@@ -20,10 +20,36 @@ MAX_ITEMS = 5_000_000  # array elements in one file, up to 80 bytes of memory ea
 MAX_DEPTH = 8  # arrays in arrays; no known key uses even two
 ARRAY_ITEMS = 64  # an array in an array counts as so many elements, for it costs as much time
 
-UINT32, BOOL, STRING, ARRAY, UINT64 = 4, 7, 8, 9, 10
+UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # `struct` letters
+NAMES = (
+    "uint8",
+    "int8",
+    "uint16",
+    "int16",
+    "uint32",
+    "int32",
+    "float32",
+    "bool",
+    "string",
+    "array",
+    "uint64",
+    "int64",
+    "float64",
+)
 LENGTH = struct.Struct("<Q")
 SIZES = {kind: struct.calcsize(f"<{letter}") for kind, letter in NUMBERS.items()} | {STRING: 8, ARRAY: 12}  # at least
+
+
+class ValueType(NamedTuple):
+    """How a value is stored: its type number, of an array also that of its elements, of arrays in an array the type of each."""
+
+    kind: int
+    elements: int | None = None
+    inner: tuple["ValueType", ...] = ()
+
+    def __str__(self) -> str:
+        return NAMES[self.kind] if self.elements is None else f"array of {NAMES[self.elements]}"
 
 
 class ValueReader:
@@ -59,17 +85,17 @@ class ValueReader:
         except UnicodeDecodeError as error:
             raise self.error(f"has the name {quote(bytes(raw))}: expected UTF-8; the file is damaged") from error
 
-    def value(self, kind: int, depth: int = 0) -> Any:
-        """One value: int, float, bool, str, or a list of such."""
+    def value(self, kind: int, depth: int = 0) -> tuple[Any, ValueType]:
+        """One value, int, float, bool, str or a list of such, and its type."""
         if kind == ARRAY:
             return self._array(depth + 1)
         if kind == STRING:
-            return self._strings(1)[0]
+            return self._strings(1)[0], ValueType(kind)
         if kind not in NUMBERS:
             raise self.error(f"has value type {kind}: expected 0 to {max(NUMBERS)}; the file is damaged or too new")
-        return self.number(kind)
+        return self.number(kind), ValueType(kind)
 
-    def _array(self, depth: int) -> list[Any]:
+    def _array(self, depth: int) -> tuple[list[Any], ValueType]:
         if depth > MAX_DEPTH:
             raise self.error(f"is nested too deeply: expected at most {MAX_DEPTH} arrays in each other")
         kind, count = self.number(UINT32), self.number(UINT64)
@@ -79,11 +105,10 @@ class ValueReader:
         self._items += count * (ARRAY_ITEMS if kind == ARRAY else 1)
         if self._items > MAX_ITEMS:
             raise self.error(f"brings the array elements of this file to {self._items:,}: expected at most {MAX_ITEMS:,}")
-        if kind in NUMBERS:
-            return self.numbers(kind, count)
-        if kind == STRING:
-            return self._strings(count)
-        return [self.value(kind, depth) for _ in range(count)]
+        if kind == ARRAY:
+            found = [self._array(depth + 1) for _ in range(count)]
+            return [value for value, _ in found], ValueType(ARRAY, kind, tuple(inner for _, inner in found))
+        return self.numbers(kind, count) if kind in NUMBERS else self._strings(count), ValueType(ARRAY, kind)
 
     def _strings(self, count: int) -> list[str]:
         """`count` strings; a vocabulary has some hundred thousand, so this loop calls nothing it can do without."""

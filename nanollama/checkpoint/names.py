@@ -5,7 +5,7 @@ random numbers for the rest gives a model that talks, wrongly.)
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -13,6 +13,10 @@ from torch import Tensor
 from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
 from nanollama.families import Family
+from nanollama.quant.stored import QuantTensor
+
+NAME = re.compile(r"(layers\.\d+\.)?(.+)\.(weight|bias)")  # of ours: layer, module, parameter
+Weight = Tensor | QuantTensor  # QuantTensor: rows of blocks that stay as the file has them
 
 # Buffers that old files carry and every runtime computes anew: causal masks (GPT-2) and rotary frequencies (Llama 1).
 STORED_BUFFERS = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
@@ -32,7 +36,7 @@ def runtime_tensors(config: ModelConfig, stored: Mapping[str, Tensor]) -> dict[s
     return ours
 
 
-def check_counts(config: ModelConfig, tensors: Mapping[str, Tensor]) -> None:
+def check_counts(config: ModelConfig, tensors: Mapping[str, Weight]) -> None:
     """Raise where config.json asks for more layers and experts than there are tensors, before a model of them is built."""
     least = sum(config.num_experts if is_moe else 1 for is_moe in config.moe_layers)
     if least > len(tensors):
@@ -51,6 +55,39 @@ def rename(family: Family, name: str) -> str:
         elif name.startswith(old):
             name = new + name.removeprefix(old)
     return name
+
+
+def original_name(family: Family, name: str) -> str:
+    """The inverse of `rename`: our spelling of a name in the checkpoint's. Special rules stand before general ones."""
+    prefix = ""
+    for old, new in family.renames:
+        if not new:
+            prefix = old
+        elif new.startswith("."):
+            name = name.replace(new, old)
+        elif name.startswith(new):
+            name = old + name.removeprefix(new)
+    return name if name.startswith("lm_head.") else prefix + name
+
+
+def checkpoint_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, list[str]]:
+    """The inverse of `runtime_tensors`, names only: what a checkpoint stores, each with those of ours that it is made of."""
+    fused = {part: (whole, parts) for whole, parts in (config.family.fused or {}).items() for part in parts}
+    names: dict[str, list[str]] = {}
+    for name in ours:
+        if name == "lm_head.weight" and config.tie_word_embeddings:
+            continue
+        layer, stem, kind = NAME.fullmatch(name).groups("")  # type: ignore[union-attr]
+        whole, parts = fused.get(stem, (stem, (stem,)))
+        names.setdefault(original_name(config.family, f"{layer}{whole}.{kind}"), [f"{layer}{part}.{kind}" for part in parts])
+    return names
+
+
+def checkpoint_tensor(config: ModelConfig, parts: Sequence[str], pieces: Sequence[Tensor]) -> Tensor:
+    """What a checkpoint stores, made of ours."""
+    tensor = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
+    turned = config.family.transposed and parts[0].startswith("layers.") and tensor.ndim == 2
+    return tensor.T if turned else tensor
 
 
 def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
@@ -78,7 +115,7 @@ def rows_of(config: ModelConfig, part: str) -> int:
     return heads * config.head_dim
 
 
-def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -> None:
+def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Weight]) -> None:
     """Raise unless both hold the same names with the same shapes and every tensor is of a floating-point dtype."""
     missing = [name for name in expected if name not in found]
     extra = [name for name in found if name not in expected]
@@ -93,7 +130,7 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Tensor]) -
                 f"{name} has shape {list(tensor.shape)}, but config.json makes it {list(expected[name].shape)}; "
                 "the config belongs to another checkpoint"
             )
-        if not tensor.is_floating_point() or tensor.element_size() == 1:
+        if isinstance(tensor, Tensor) and (not tensor.is_floating_point() or tensor.element_size() == 1):
             raise NanollamaError(
                 f"{name} is stored as {str(tensor.dtype).removeprefix('torch.')}; expected float64, float32, bfloat16 or "
                 "float16. Quantized safetensors are not supported"
@@ -105,13 +142,17 @@ def some(names: list[str]) -> str:
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
-def share_tied_head(config: ModelConfig, tensors: dict[str, Tensor]) -> None:
+def share_tied_head(config: ModelConfig, tensors: dict[str, Weight]) -> None:
     """A tied head is the embedding itself, one tensor; a file that stores both must store the same numbers."""
     embedding = tensors.get("embed_tokens.weight")
     if not config.tie_word_embeddings or embedding is None:
         return
     head = tensors.get("lm_head.weight")
-    if head is not None and (head.shape != embedding.shape or not torch.equal(head, embedding)):
+    if (
+        isinstance(head, Tensor)
+        and isinstance(embedding, Tensor)
+        and (head.shape != embedding.shape or not torch.equal(head, embedding))
+    ):
         raise NanollamaError(
             "config.json says tie_word_embeddings, but the checkpoint stores an lm_head.weight that differs from the "
             "embedding; set tie_word_embeddings to false if the head is meant to be its own"

@@ -2,9 +2,23 @@
 
 A tensor is its bytes (uint8), a format and a shape. A row (the last dimension) is whole blocks; rows follow each other. The
 value of a stored weight *is* the float32 number that its format decodes to; float64 is that number widened.
+
+A matrix that stays quantized in memory is a `QuantTensor`; the modules that compute with one are in linear.py. Our own two
+formats are in rowwise.py, and what makes them of a loaded model in own.py.
 """
 
+from nanollama.quant.stored import QuantTensor
 from nanollama.quant.table import FORMATS, find_format, format_of_type
 from nanollama.quant.tensor import decode_rows, dequantize, quantize, row_bytes, rows_of
 
-__all__ = ["FORMATS", "decode_rows", "dequantize", "find_format", "format_of_type", "quantize", "row_bytes", "rows_of"]
+__all__ = [
+    "FORMATS",
+    "QuantTensor",
+    "decode_rows",
+    "dequantize",
+    "find_format",
+    "format_of_type",
+    "quantize",
+    "row_bytes",
+    "rows_of",
+]

@@ -14,6 +14,7 @@ from nanollama.quant.format import Field, Format
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 # OCP Microscaling formats 1.0, E2M1 (sign, 2 bits exponent, 1 bit mantissa), doubled so that 0.5 becomes an integer.
 E2M1_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
+E2M1_BETWEEN = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0)  # the middles between neighbours; a middle itself goes to the lower one
 
 SCALE = Field(torch.float16, 1)
 NIBBLES = Field(torch.uint8, 16)
@@ -51,14 +52,15 @@ def encode_mxfp4(values: Tensor) -> dict[str, Tensor]:
     """The exponent that brings the largest magnitude to 4 … 8, then the nearest table entry (the first of equally near ones).
 
     log2 is rounded to float32 before the floor: 2^10 - 2^-14 counts as 2^10. Magnitudes below 2^-125 wrap the exponent
-    byte around and become 0. Both as in ggml's `quantize_row_mxfp4_ref`.
+    byte around and become 0, and an entry that would be infinite is never the nearest. All as in ggml's
+    `quantize_row_mxfp4_ref`.
     """
     largest = values.abs().amax(dim=1, keepdim=True)
     exponent = largest.double().log2().float().floor() - 2 + 127
     e = torch.where(largest > 0, exponent, 0).to(torch.int32).to(torch.uint8)
-    levels = half_power_of_two(e)[:, :, None] * torch.tensor(E2M1_DOUBLED, dtype=torch.float32)
-    q = (levels - values[:, :, None]).abs().argmin(dim=2)
-    return {"e": e, "qs": pack(q, bits=4, run=16)}
+    q = torch.bucketize(values.abs() / half_power_of_two(e), torch.tensor(E2M1_BETWEEN))  # exact: a power of two
+    q = q.minimum(torch.where(e > 252, 5, 7))  # 8 · 2^(253 - 128) is infinite
+    return {"e": e, "qs": pack(torch.where((values < 0) & (q > 0), q + 8, q), bits=4, run=16)}
 
 
 CODEBOOK = (

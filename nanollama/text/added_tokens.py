@@ -86,12 +86,20 @@ class TextModel(Protocol):
 class ModelVocabulary:
     """A text model and the added tokens around it.
 
-    prefix_every_text: every text between special tokens is encoded as if it began the input, as `legacy` asks.
+    prefix_every_text: every text between special tokens is encoded as if it began the input, as `legacy` asks. unused:
+    ids that decode to nothing.
     """
 
-    def __init__(self, model: TextModel, added: Iterable[AddedToken], *, prefix_every_text: bool = False) -> None:
-        self._model, self._prefix_every_text = model, prefix_every_text
-        self._added = AddedTokens(added)
+    def __init__(
+        self,
+        model: TextModel,
+        added: AddedTokens | Iterable[AddedToken],
+        *,
+        prefix_every_text: bool = False,
+        unused: frozenset[int] = frozenset(),
+    ) -> None:
+        self._model, self._prefix_every_text, self._unused = model, prefix_every_text, unused
+        self._added = added if isinstance(added, AddedTokens) else AddedTokens(added)
         self.size = max(model.size, *(id + 1 for id in self._added.by_id), 0)
         special = {token.id for token in self._added.by_content.values() if token.special}
         self.special_ids = frozenset(special - {model.unknown_id})
@@ -113,6 +121,8 @@ class ModelVocabulary:
         return self._model.decode(part for id in ids if (part := self._part(id, skip_special)) is not None)
 
     def _part(self, id: int, skip_special: bool) -> int | str | None:
+        if id in self._unused:
+            return None
         token = self._added.by_id.get(id)
         if token is None or (skip_special and id == self._model.unknown_id):
             return None if self._model.id_to_token(id) is None else id

@@ -4,7 +4,7 @@ Text is cut into words by a regular expression, and the UTF-8 bytes of each word
 printable characters inside the vocabulary (`Ġ` is a space), so that tokens are ordinary strings.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 
 from tokenizers import Regex, normalizers, pre_tokenizers
@@ -36,6 +36,23 @@ BYTE_TO_LETTER = {byte: chr(byte) for byte in _printable} | {byte: chr(256 + n) 
 LETTER_TO_BYTE = {letter: byte for byte, letter in BYTE_TO_LETTER.items()}
 
 
+Words = Callable[[str], list[str]]
+"""Cuts a text into words; put together they are the text."""
+
+
+def library_words(name: str) -> Words:
+    """How the pattern of this name cuts a text."""
+    if name not in PRE_TOKENIZERS:
+        raise NanollamaError(f"pre-tokenizer {name!r} is not known; known: {', '.join(PRE_TOKENIZERS)}")
+    library = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[name]), "isolated")
+
+    def words(text: str) -> list[str]:
+        with library_errors(f"the text {quote(text)} can't be cut into words"):  # 10 million spaces are too many
+            return [word for word, _ in library.pre_tokenize_str(text)]
+
+    return words
+
+
 def spell(data: bytes) -> str:
     """Bytes as the vocabulary spells them, one character per byte."""
     return data.decode("latin-1").translate(BYTE_TO_LETTER)
@@ -60,8 +77,9 @@ class ByteBpe:
     """Text to ids and back.
 
     vocab: token, in the spelling of `spell`, to id. rank: from `merge_ranks`, or tiktoken's, where the rank of a pair is
-    the id of the token it makes. whole_words: a word that is a token is not merged, but taken as it is. prefix_space:
-    a space is put before text that has none. Text that is not in the vocabulary is an error, never dropped.
+    the id of the token it makes. pre_tokenizer: what cuts text into words, or its name. whole_words: a word that is a
+    token is not merged, but taken as it is. prefix_space: a space is put before text that has none. Bytes that have no
+    token are an error, unless drops_bytes says that they are left out, as llama.cpp and tokenizers do.
     """
 
     unknown_id = None
@@ -70,17 +88,17 @@ class ByteBpe:
         self,
         vocab: dict[str, int],
         rank: Rank,
-        pre_tokenizer: str,
+        pre_tokenizer: str | Words,
         *,
         whole_words: bool = False,
         prefix_space: bool = False,
+        drops_bytes: bool = False,
     ) -> None:
-        if pre_tokenizer not in PRE_TOKENIZERS:
-            raise NanollamaError(f"pre-tokenizer {pre_tokenizer!r} is not known; known: {', '.join(PRE_TOKENIZERS)}")
-        self._vocab, self._rank, self._whole_words, self._prefix_space = vocab, rank, whole_words, prefix_space
-        self._tokens = {id: token for token, id in vocab.items()}
-        self._words = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[pre_tokenizer]), "isolated")
+        self._words = library_words(pre_tokenizer) if isinstance(pre_tokenizer, str) else pre_tokenizer
         self._compose = normalizers.NFC() if pre_tokenizer in COMPOSES else None
+        self._vocab, self._rank, self._drops_bytes = vocab, rank, drops_bytes
+        self._whole_words, self._prefix_space = whole_words, prefix_space
+        self._tokens = {id: token for token, id in vocab.items()}
         self._cached = lru_cache(CACHED_WORDS)(self._word_ids)
         self.size = max(self._tokens, default=-1) + 1
 
@@ -98,14 +116,15 @@ class ByteBpe:
             text = self._compose.normalize_str(text)
         if self._prefix_space and text and not text.startswith(" "):
             text = " " + text
-        with library_errors(f"the text {quote(text)} can't be cut into words"):  # 10 million spaces are too many
-            words = [word for word, _ in self._words.pre_tokenize_str(text)]
+        words = self._words(text)
         return [id for word in words for id in (self._cached if len(word) <= CACHED_LENGTH else self._word_ids)(word)]
 
     def _word_ids(self, word: str) -> list[int]:
         spelled = spell(word.encode("utf-8"))
         whole = self._whole_words and spelled in self._vocab
         tokens = [spelled] if whole else merge_pairs(list(spelled), self._rank)
+        if self._drops_bytes:
+            return [self._vocab[token] for token in tokens if token in self._vocab]
         try:
             return [self._vocab[token] for token in tokens]
         except KeyError as error:

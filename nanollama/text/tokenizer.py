@@ -4,6 +4,7 @@ Decided here, and only here:
 
 - **Which file counts.** `tokenizer.json`; else `tokenizer.model`, by its content SentencePiece (a protocol buffer) or
   tiktoken (base64 text); else `vocab.json` with `merges.txt`. transformers prefers tokenizer.json too.
+- **A GGUF file** brings its own, and llama.cpp defines its ids: see gguf_vocabulary.py.
 - **Who defines the ids.** For tokenizer.json the library tokenizers (where transformers 5 has a class of its own, as
   LlamaTokenizer, it rebuilds the rules and ignores those in the file); for SentencePiece the library sentencepiece (0.2.3);
   for tiktoken the library tiktoken; for vocab.json and merges.txt transformers. On SentencePiece files transformers 5
