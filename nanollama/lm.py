@@ -15,7 +15,7 @@ from nanollama.errors import NanollamaError
 from nanollama.generate import Piece, Request, generate
 from nanollama.kernels import keep_freed_memory
 from nanollama.model import Transformer
-from nanollama.quant.linear import use_quantized
+from nanollama.quant.linear import keep_resident, use_quantized
 from nanollama.quant.own import quantize_model
 from nanollama.quant.stored import QuantTensor
 from nanollama.sampling import SamplingParams
@@ -25,6 +25,7 @@ from nanollama.text.template import ChatTemplate, load_template
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+RESIDENT = 2 / 3  # of the bytes of quantized weights; the rest is mapped anew at each use (quant/pages.py)
 
 
 @dataclass(frozen=True)
@@ -137,7 +138,7 @@ def build_model(source: Source, dtype: str = "auto", device: str = "auto", quant
         shared: dict[str, Any] = state if "embed_tokens.weight" in state else blocks
         shared["lm_head.weight"] = shared["embed_tokens.weight"]
     model = source.skeleton()
-    use_quantized(model, blocks, wanted)
+    use_quantized(model, keep_resident(blocks, RESIDENT), wanted)
     model.load_state_dict(state, assign=True)
     if quantize is not None:
         quantize_model(model, quantize)

@@ -37,6 +37,7 @@ from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader, ValueT
 from nanollama.checkpoint.safetensors import DAMAGED
 from nanollama.errors import NanollamaError
 from nanollama.quant.format import Format
+from nanollama.quant.pages import Pages
 from nanollama.quant.table import format_of_type
 
 MAX_ENTRIES = 65_536  # tensors, and metadata pairs; the largest models have a few thousand and about fifty
@@ -61,6 +62,7 @@ class GGUFTensor:
     shape: tuple[int, ...]
     format: Format
     blocks: torch.Tensor
+    pages: Pages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,7 +220,8 @@ def _check_layout(reader: ValueReader, entries: list[Entry], alignment: int, roo
 
 def _tensor(memory: mmap.mmap, entry: Entry, start: int) -> GGUFTensor:
     flat = torch.frombuffer(memory, dtype=torch.uint8, count=entry.size, offset=start + entry.offset)
-    return GGUFTensor(entry.name, entry.shape, entry.format, flat.reshape(-1, entry.format.block_bytes))
+    pages = Pages(memory, start + entry.offset, flat)
+    return GGUFTensor(entry.name, entry.shape, entry.format, flat.reshape(-1, entry.format.block_bytes), pages)
 
 
 def _part_paths(path: Path, count: Any) -> list[Path]:

@@ -12,7 +12,7 @@ What llama.cpp's converter (conversion/*.py of github.com/ggml-org/llama.cpp) do
 """
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -195,7 +195,7 @@ def reorder(tensor: Weight, order: Tensor) -> Weight:
         raise NanollamaError(f"q_proj or k_proj has {tensor.shape[0]} rows; expected {len(order)} by the metadata")
     if isinstance(tensor, Tensor):
         return tensor[order]
-    return QuantTensor(tensor.rows, tensor.format, order if tensor.order is None else tensor.order[order])
+    return replace(tensor, order=order if tensor.order is None else tensor.order[order])
 
 
 def as_tensor(tensor: Weight) -> Tensor:

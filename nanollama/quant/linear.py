@@ -108,8 +108,8 @@ def keep_resident(weights: Mapping[str, QuantTensor], share: float) -> dict[str,
     """The same weights, of which the first `share` of the bytes keep their mapped pages and the others give them back.
 
     Every token reads all weights in order, so whatever is dropped is mapped again at the next: a fixed part stays, for
-    dropping the least recently used would drop everything. (Measured for a Q4_0 1.1B file on two cores: all given back costs
-    90 ms of CPU per token, the last third 25 ms.)
+    dropping the least recently used would drop everything. (Q4_0 1.1B, one core: giving all back adds about 90 ms of CPU
+    to the 620 ms of a token, the last third not more than timings scatter, 25 ms.)
     """
     room = share * sum(weight.nbytes for weight in weights.values())
     kept: dict[str, QuantTensor] = {}
