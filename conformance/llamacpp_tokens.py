@@ -13,14 +13,12 @@ import sys
 import llama_cpp as api
 
 
-@ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)
-def silence(level: int, message: bytes, data: int) -> None:
-    """Take llama.cpp's log, and do nothing with it."""
+SILENCE = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, message, data: None)
 
 
 def open_vocabulary(path: str) -> ctypes.c_void_p:
     """The vocabulary of a GGUF file."""
-    api.llama_log_set(silence, None)
+    api.llama_log_set(SILENCE, None)
     params = api.llama_model_default_params()
     params.vocab_only = True
     model = api.llama_model_load_from_file(path.encode(), params)

@@ -29,6 +29,11 @@ def spelled(tokenizer: Tokenizer, text: str, **options: bool) -> list[str]:
     return [tokenizer.id_to_token(id) for id in tokenizer.encode(text, **options)]
 
 
+@pytest.mark.parametrize("kind", ["none", "no_vocab"])
+def test_a_file_that_says_it_has_no_tokenizer_has_none(kind: str) -> None:
+    assert load_gguf_tokenizer({"tokenizer.ggml.model": kind}) is None
+
+
 def test_a_file_without_a_tokenizer_has_none() -> None:
     assert load_gguf_tokenizer({"general.architecture": "llama"}) is None
 

@@ -19,7 +19,7 @@ LONE = b"\xff".decode("utf-8", "surrogateescape")
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (scored(model="bert"), "tokenizer.ggml.model is 'bert', which is not implemented; known: llama, gpt2, gemma4"),
-    *((scored(model=kind), f"'{kind}', which is not implemented") for kind in ("t5", "rwkv", "plamo2", "none", "")),
+    *((scored(model=kind), f"'{kind}', which is not implemented") for kind in ("t5", "rwkv", "plamo2", "bert", "")),
     (scored(model=7), "tokenizer.ggml.model is 7; expected a value of type str"),
     (scored(model=LONE), r"tokenizer.ggml.model has the text b'\xed\xb3\xbf', which is not UTF-8"),
     (scored(tokens=None), "no tokenizer.ggml.tokens"),

@@ -15,21 +15,13 @@ from nanollama.checkpoint.gguf_values_writer import type_of
 from nanollama.checkpoint.source import Source
 from nanollama.config import read_config
 from nanollama.errors import NanollamaError
-from nanollama.text.cuts import pre_name, pre_tokenizer_of
 from nanollama.text.export import folder_text, gguf_text
 from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
-from nanollama.text.pretokenizers import PRE_TOKENIZERS, WHOLE_WORDS, Threes
 from nanollama.text.template import load_template
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 BYTES = [*map(chr, range(0x21, 0x7F)), "Ġ"]
-LLAMA3 = (  # as meta-llama/Meta-Llama-3-8B's tokenizer.json has it
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-CASED = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+"
-CASED += r"|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*"
-TEKKEN = CASED + r"|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 
 
 def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
@@ -94,6 +86,13 @@ def test_a_byte_level_tokenizer_json_becomes_tokens_types_and_merges(tmp_path: P
     assert tokenizer.encode("ab ab<end><think>", parse_special=True) == [95, 96, 97, 98]
 
 
+def test_there_and_back_again_the_keys_are_the_same(tmp_path: Path) -> None:
+    config = {"eos_token": "<end>", "pad_token": "<end>", "chat_template": "{{ 1 }}"}
+    metadata, _ = gguf_text(source_of(write(tmp_path, tokenizer=tokenizer_json(), tokenizer_config=config), 101))
+    unpacked(tmp_path / "back", metadata)
+    assert gguf_text(source_of(tmp_path / "back", 101))[0] == metadata
+
+
 def test_merges_are_strings_even_where_there_are_none(tmp_path: Path) -> None:
     write(tmp_path, tokenizer=tokenizer_json(model={"merges": []}), tokenizer_config={"eos_token": "<end>"})
     metadata, types = gguf_text(source_of(tmp_path, 99))
@@ -103,40 +102,6 @@ def test_merges_are_strings_even_where_there_are_none(tmp_path: Path) -> None:
 def test_a_folder_without_tokenizer_says_none(tmp_path: Path) -> None:
     assert gguf_text(source_of(tmp_path, 8)) == ({KEY + "model": "none"}, {})
     assert folder_text(gguf_source({KEY + "model": "none"})) == {}
-
-
-@pytest.mark.parametrize(
-    ("steps", "whole_words", "name"),
-    [
-        ([LLAMA3], True, "llama-bpe"),
-        ([LLAMA3], False, "dbrx"),
-        ([LLAMA3.replace("{1,3}", "")], False, "qwen2"),
-        ([TEKKEN], True, "tekken"),
-    ],
-)
-def test_a_pattern_that_llama_cpp_has_gets_its_name(steps: list[str], whole_words: bool, name: str) -> None:
-    cuts = [{"type": "Split", "pattern": {"Regex": step}, "behavior": "Isolated", "invert": False} for step in steps]
-    pre_tokenizer = {"type": "Sequence", "pretokenizers": [*cuts, BYTE_LEVEL | {"use_regex": False}]}
-    assert pre_name(pre_tokenizer, composes=False, whole_words=whole_words) == name
-
-
-def test_digits_one_by_one_and_composed_text_decide_between_names() -> None:
-    digits = {"type": "Sequence", "pretokenizers": [{"type": "Digits", "individual_digits": True}, BYTE_LEVEL]}
-    assert pre_name(digits, composes=False, whole_words=False) == "smollm"
-    assert [pre_name(BYTE_LEVEL, composes=composes, whole_words=False) for composes in (False, True)] == ["gpt-2", "olmo"]
-
-
-@pytest.mark.parametrize(
-    "name", [name for name, cuts in PRE_TOKENIZERS.items() if not any(isinstance(c, Threes) for c in cuts)]
-)
-def test_a_name_comes_back_with_the_same_rules(name: str) -> None:
-    again = pre_name(pre_tokenizer_of(name), composes=False, whole_words=name in WHOLE_WORDS)
-    assert PRE_TOKENIZERS[again] == PRE_TOKENIZERS[name] and (again in WHOLE_WORDS) == (name in WHOLE_WORDS)
-
-
-def test_digits_counted_from_the_right_are_refused() -> None:
-    with pytest.raises(NanollamaError, match=r"'superbpe'; a tokenizer\.json can't cut text so"):
-        pre_tokenizer_of("superbpe")
 
 
 @pytest.mark.parametrize(
@@ -166,6 +131,13 @@ def test_a_tokenizer_with_more_ids_than_the_embedding_has_rows_is_refused(tmp_pa
 def test_composing_is_lost_with_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     exported(write(tmp_path, tokenizer=tokenizer_json(normalizer={"type": "NFC"})), 99, [97])
     assert "composes text (NFC)" in capsys.readouterr().err
+
+
+def test_white_space_that_a_token_takes_is_lost_with_a_notice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mask = {"content": "<mask>", "lstrip": True, "special": True}
+    write(tmp_path, tokenizer=tokenizer_json(), tokenizer_config={"added_tokens_decoder": {"99": mask}})
+    exported(tmp_path, 100, [97])
+    assert "1 special tokens, '<mask>' among them" in capsys.readouterr().err
 
 
 def test_further_ids_that_end_an_answer_are_named_and_a_fourth_is_refused(tmp_path: Path) -> None:

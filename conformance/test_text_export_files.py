@@ -5,6 +5,7 @@ texts each file gets.
 """
 
 import json
+import re
 import shutil
 import struct
 import unicodedata
@@ -16,25 +17,21 @@ from typing import Any
 import pytest
 import sentencepiece
 import transformers
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from conformance.fuzz_tokenizer import LlamaCpp
-from conformance.sound_vocabulary import KEY, C, D, scored
-from conformance.test_gguf_writer import peer_python
+from conformance.llamacpp_quantize import peer_python
+from conformance.sound_vocabulary import KEY, C, D, U, scored
 from conformance.test_text_export import exported, gguf_source, source_of, unpacked, write
 from conformance.test_tokenizer_texts import CASES
 from conformance.tokenizer_strings import Strings
 from nanollama.checkpoint.gguf import read_gguf
 from nanollama.checkpoint.gguf_writer import write_gguf
-from nanollama.errors import NanollamaError
-from nanollama.text.codepoints import LATER
+from nanollama.text.bytebpe import BYTE_TO_LETTER
+from nanollama.text.codepoints import LATER, NOT_ASCII_WHITE
 from nanollama.text.export import folder_text, gguf_text
 from nanollama.text.gguf_vocabulary import load_gguf_template, load_gguf_tokenizer
-from nanollama.text.segment import merge_pairs
 from nanollama.text.sentencepiece_file import read_sentencepiece
 from nanollama.text.sentencepiece_writer import sentencepiece_bytes
-from nanollama.text.spaced_bpe import merges_of, scores_of
 from nanollama.text.template import load_template
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -94,7 +91,7 @@ def test_every_field_of_a_sentencepiece_model_comes_back() -> None:
     metadata = scored()
     plain = read_sentencepiece(folder_text(gguf_source(metadata))["tokenizer.model"])
     for changes in ({}, {"kind": "unigram"}, {"add_dummy_prefix": False, "unk_surface": " ? ", "whitespace_as_suffix": True}):
-        model = replace(plain, **changes)  # type: ignore[arg-type]
+        model = replace(plain, **changes)
         assert read_sentencepiece(sentencepiece_bytes(model, {"bos": 1, "eos": 2})) == model
 
 
@@ -113,46 +110,6 @@ def test_user_defined_tokens_are_found_and_followed_by_a_space(tmp_path: Path) -
     assert keys["token_type"][-3:] == [4, 4, 3] and keys["tokens"][-2] == "  "
 
 
-def test_scores_that_tie_have_no_merges_and_leave_the_tokenizer_model(tmp_path: Path) -> None:
-    metadata = scored(scores=[-1000.0] * 268)
-    assert set(folder_text(gguf_source(metadata))) == {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}
-    original, tokenizer = load_gguf_tokenizer(metadata), unpacked(tmp_path, metadata)
-    assert original is not None and tokenizer.encode("abc ab<s>a", parse_special=True) == original.encode(
-        "abc ab<s>a", parse_special=True
-    )
-
-
-def test_runs_of_spaces_may_tie() -> None:
-    assert merges_of({"a": 0, "b": 0, "aa": -9, "aaa": -9, "aaaa": -9, "ab": -1}) is not None
-    assert merges_of({"a": 0, "b": 0, "aa": -9, "aaa": -9, "aab": -9, "ab": -1}) is None
-    assert merges_of({"a": 0, "aa": -9, "aaaa": -9, "aaaaaa": -9}) is not None
-
-
-def test_merges_become_scores_only_if_they_are_ordered_by_what_they_make() -> None:
-    tokens = {token: id for id, token in enumerate(["a", "b", "c", "ab", "bc", "abc"])}
-    merges = [["b", "c"], ["a", "b"], ["a", "bc"], ["ab", "c"]]
-    assert scores_of(tokens, merges) == {0: -3.0, 1: -3.0, 2: -3.0, 3: -1.0, 4: 0.0, 5: -2.0}
-    with pytest.raises(NanollamaError, match=r"\('ab', 'c'\) never merge"):
-        scores_of(tokens, merges[:-1])
-    with pytest.raises(NanollamaError, match="that make 'abc' are not neighbours"):
-        scores_of(tokens, [merges[2], *merges[:2], merges[3]])
-
-
-@given(st.lists(st.text("abc", min_size=2, max_size=4), unique=True, max_size=12), st.text("abc", max_size=12))
-@settings(max_examples=300)
-def test_merges_join_what_scores_join_and_back(tokens: list[str], text: str) -> None:
-    scores = {token: -float(place) for place, token in enumerate(["a", "b", "c", *tokens])}
-    merges = merges_of(scores)
-    assert merges is not None
-    ranks = {pair: place for place, pair in enumerate(merges)}
-    competing = any(a + b == b + c and a + b in scores for a, b in ranks for c in scores)  # `xx x` and `x xx`
-    by_score = merge_pairs(list(text), lambda a, b: -scores[a + b] if a + b in scores else None)
-    assert competing or merge_pairs(list(text), lambda a, b: ranks.get((a, b))) == by_score
-    again = scores_of({token: id for id, token in enumerate(scores)}, merges)
-    made = [token for token in scores if any(a + b == token for a, b in ranks)]
-    assert sorted(made, key=lambda token: -again[[*scores].index(token)]) == made
-
-
 @pytest.mark.parametrize("name", VOCABULARIES)
 def test_the_folder_of_a_real_gguf_vocabulary_gives_its_ids(name: str, data_dir: Path, tmp_path: Path) -> None:
     path = data_dir / ("weights/stories260K.gguf" if name == "stories260K" else f"tokenizers/ggml-vocab/ggml-vocab-{name}.gguf")
@@ -163,9 +120,11 @@ def test_the_folder_of_a_real_gguf_vocabulary_gives_its_ids(name: str, data_dir:
     library = sentencepiece.SentencePieceProcessor()
     spaced = library.Load(str(tmp_path / "tokenizer.model")) if (tmp_path / "tokenizer.model").exists() else False
     assert original is not None
+    lacking = {b for b, letter in BYTE_TO_LETTER.items() if original.token_to_id(letter) is None and not spaced}
+    assert bool(lacking) is (name == "starcoder")
     for text in some(original):
-        if name == "phi-3" and "[" in text:
-            continue  # its special tokens take white space, of Unicode here and of ASCII there
+        if (name == "phi-3" and NOT_ASCII_WHITE.search(text)) or lacking.intersection(text.encode("utf-8")):
+            continue  # Phi-3's special tokens take white space: of Unicode here, of ASCII there
         ids = original.encode(text, parse_special=True)
         assert folder.encode(text, parse_special=True) == ids == peer(text)["input_ids"]
         assert folder.encode(text) == original.encode(text)
@@ -187,17 +146,19 @@ def real_folder(name: str, data_dir: Path, folder: Path) -> tuple[Path, int]:
 @pytest.mark.parametrize("name", FOLDERS)
 def test_the_gguf_file_of_a_real_folder_gives_its_ids(name: str, data_dir: Path, tmp_path: Path) -> None:
     folder, rows = real_folder(name, data_dir, tmp_path)
-    _, tokenizer = exported(folder, rows)
+    keys, tokenizer = exported(folder, rows)
     original = load_tokenizer(folder)
-    special = [original.id_to_token(id) for id in original.special_ids]
+    special = [token for token, type in zip(keys["tokens"], keys["token_type"], strict=True) if type in (U, C, D)]
+    user = [token for token, type in zip(keys["tokens"], keys["token_type"], strict=True) if type == D and "scores" in keys]
+    apart = {"qwen2": ["</s>"]}.get(name, special if "scores" in keys else [])  # what to_gguf.py says of special tokens
     for text in some(original):
         if name in ("qwen2", "neox"):
             text = unicodedata.normalize("NFC", text)
         if name == "tok512":
-            text = " ".join(text.split(" ")) if text == " ".join(text.split()) else "a"  # else spaces are removed
-        assert tokenizer.encode(text) == original.encode(text)
-        spelled = any(token in text for token in special)
-        if rows not in (32000, 32768, 512) or not spelled:  # with scores, a space follows special tokens
+            text = re.sub(" +", " ", text).strip(" ")  # other spaces are removed
+        if not any(token in text for token in user):
+            assert tokenizer.encode(text) == original.encode(text)
+        if not any(token in text for token in apart):
             assert tokenizer.encode(text, parse_special=True) == original.encode(text, parse_special=True)
 
 

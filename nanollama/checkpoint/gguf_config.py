@@ -6,7 +6,8 @@ Two facts about the numbers:
 * *Floats* are stored as float32. The config.json meant 1e-05, the file holds 9.999999747e-06, so a float is read as the
   shortest decimal that rounds to it; else a float64 run would differ from the original in the eighth digit.
 
-Every key of the file's architecture is read, known to change nothing, or refused by name.
+Every key of the file's architecture is read, known to change nothing, or refused by name. Phi-3's window counts, as in
+transformers; llama.cpp reads it and attends to everything (its pull request 13676).
 """
 
 from collections.abc import Mapping

@@ -19,6 +19,7 @@ INERT_AT: dict[str, tuple[Any, ...]] = {  # they change nothing at these values
     "expert_group_count": (0, 1),
     "expert_group_used_count": (0, 1),
     "expert_shared_count": (0,),
+    "expert_shared_feed_forward_length": (0,),
     "expert_weights_norm": (True,),
     "expert_weights_scale": (0.0, 1.0),
     "expert_count": (0,),

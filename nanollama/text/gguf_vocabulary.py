@@ -57,7 +57,7 @@ def load_gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer | None:
     metadata: as `read_gguf` gives it. Raises NanollamaError for a kind that is not implemented and for damaged metadata.
     """
     kind = value(metadata, KEY + "model", str)
-    if kind is None:
+    if kind in (None, "none", "no_vocab"):
         return None
     if kind not in MODELS:
         raise NanollamaError(f"{KEY}model is {quote(kind)}, which is not implemented; known: {', '.join(MODELS)}")

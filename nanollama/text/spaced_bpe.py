@@ -14,6 +14,7 @@ from nanollama.errors import NanollamaError
 from nanollama.text.normalize import SPACE
 from nanollama.text.segment import merge_pairs
 
+LONGEST = 1024  # letters of a token whose merges are looked for; Jais 2 has one of 512 spaces
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 PREPEND = {"type": "Prepend", "prepend": SPACE}
 NO_CUT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
@@ -79,7 +80,9 @@ def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]] | None:
 
 
 def halves(token: str, tokens: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The pairs of tokens that make this one."""
+    """The pairs of tokens that make this one, the shortest left one first."""
+    if len(token) > LONGEST:
+        raise NanollamaError(f"the token {quote(token)} has {len(token):,} letters; expected at most {LONGEST:,}")
     for at in range(1, len(token)):
         if token[:at] in tokens and token[at:] in tokens:
             yield token[:at], token[at:]

@@ -6,6 +6,7 @@ beyond GGUF (composing text, other classes of capitals) is not in the file. Left
 - Special tokens that overlap: llama.cpp finds the longest first, tokenizers and transformers the leftmost.
 - White space that special tokens take with them is Unicode's in a folder, ASCII's in llama.cpp.
 - A token of the type user-defined whose letters could all stand for bytes (DeepSeek's `ø`) is decoded to these bytes.
+- Bytes that have no token (StarCoder lacks some) are left out before merges in tokenizers, after them in llama.cpp.
 - "llama": characters without tokens, if the vocabulary has no bytes, become the unknown token; llama.cpp ends there.
 
 "llama" becomes a tokenizer.json, which transformers reads and so do we, and a tokenizer.model for other programs. The second
@@ -44,7 +45,7 @@ def folder_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
         raise NanollamaError(f"{KEY}model {kind!r} can't be written as files of a folder; known: {', '.join(KINDS)}")
     found, pre = read_tokens(metadata, kind), value(metadata, KEY + "pre", str) or "default"
     added = list(special_tokens(found.tokens, found.types, value(metadata, "general.name", str) or "", pre))
-    before, after = tokenizer._before, tokenizer._after
+    before, after = tokenizer.before, tokenizer.after
     shared = shared_json(found, added, before, after)
     if kind == "llama":
         scores, prefix = read_scores(metadata, len(found.tokens)), flag(metadata, "add_space_prefix", True)

@@ -3,9 +3,12 @@
 What the metadata means is what llama.cpp makes of it (gguf_vocabulary.py), so these texts get other ids than with the folder:
 
 - Text after a special token: with `tokenizer.ggml.model` "llama" a space is put before it, which SentencePiece does not do.
+- Text that begins with a space, where a tokenizer.json has Metaspace, which then adds none (notice).
 - Text with a run of spaces, or at its ends a space, where a SentencePiece model removes extra white space (notice).
 - Text that is not composed, where a tokenizer.json or Qwen2's class composes it first (NFC; notice).
 - Text that spells a control token, where merges lead there: llama.cpp then takes that token.
+- Text that spells a token by which llama.cpp knows the end of an answer: it is special whatever the files say, as `</s>`,
+  which is an ordinary token of Qwen's.
 - Text in which special tokens overlap: llama.cpp finds the longest first, not the leftmost.
 - Repeated letters, where two ways to make one token compete (`xx x` and `x xx` in `xxxxx`): a GGUF file knows one score
   per token, tiktoken one rank, but a list of merges ranks both ways. llama.cpp's converter makes no difference either.
@@ -15,6 +18,7 @@ More of them, which lie in how text is cut into words, are in cuts.py. Sources o
 github.com/ggml-org/ggml; of what is written where: llama.cpp, conversion/base.py, and gguf-py, vocab.py.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +33,7 @@ from nanollama.text.gguf_tokens import KEY, read_tokens
 from nanollama.text.gguf_vocabulary import TEMPLATE, TEMPLATES, gguf_end_ids, load_gguf_tokenizer
 from nanollama.text.sentencepiece import PieceType
 from nanollama.text.template import load_template
-from nanollama.text.to_gguf_model import GgufModel, read_model
+from nanollama.text.to_gguf_model import GgufModel, Sides, read_model
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 Metadata = dict[str, Any]
@@ -52,7 +56,8 @@ def folder_metadata(folder: Path, config: ModelConfig) -> tuple[Metadata, dict[s
     metadata = {KEY + key: value for key, value in {**values, **roles}.items()} | template
     add_end_ids(metadata, config.eos_token_ids)
     check_readable(metadata, tokenizer)
-    report_spaces(metadata, folder, declared)
+    declared_sides = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in declared.added}
+    report_sides(metadata, folder, model.sides | declared_sides)
     return metadata, {KEY + "merges": ValueType(ARRAY, STRING)} if "merges" in values else {}
 
 
@@ -63,8 +68,9 @@ def token_keys(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, r
             f"the tokenizer has ids up to {tokenizer.vocab_size - 1:,}, but the embedding has {rows:,} rows; these files "
             "do not belong together"
         )
-    types = dict.fromkeys((token.id for token in declared.added), PieceType.USER_DEFINED) | model.types
-    types |= {id: PieceType.CONTROL for id in tokenizer.special_ids if model.types.get(id) is not PieceType.UNKNOWN}
+    unknown = {id for id, type in model.types.items() if type is PieceType.UNKNOWN}
+    types = model.types | {token.id: PieceType.USER_DEFINED for token in declared.added if token.id not in unknown}
+    types |= dict.fromkeys(tokenizer.special_ids - unknown, PieceType.CONTROL)
     tokens, scores = [], []
     for id in range(rows):
         token = token_of(tokenizer, id)
@@ -89,7 +95,7 @@ def token_of(tokenizer: Tokenizer, id: int) -> str | None:
 
 def around_keys(tokenizer: Tokenizer) -> Metadata:
     """Whether BOS and EOS are put round a text; a GGUF file can ask for nothing else there."""
-    before, after = tokenizer._before, tokenizer._after
+    before, after = tokenizer.before, tokenizer.after
     for ids, id, name in ((before, tokenizer.bos_id, "bos_token"), (after, tokenizer.eos_id, "eos_token")):
         if ids not in ([], [id]):
             raise NanollamaError(
@@ -149,14 +155,15 @@ def check_readable(metadata: Metadata, tokenizer: Tokenizer) -> None:
         )
 
 
-def report_spaces(metadata: Metadata, folder: Path, declared: Declarations) -> None:
+def report_sides(metadata: Metadata, folder: Path, sides: Mapping[str, Sides]) -> None:
     """Say so if special tokens take white space with them other than in the folder; llama.cpp goes by the model's name."""
     found = read_tokens(metadata, metadata[KEY + "model"])
     name, pre = folder.resolve().stem, metadata[KEY + "pre"]
-    flags = {token.content: (token.lstrip, token.rstrip) for token in special_tokens(found.tokens, found.types, name, pre)}
-    wrong = [t for t in declared.added if flags.get(t.content, (False, False)) != (t.lstrip, t.rstrip) or t.single_word]
+    known = special_tokens(found.tokens, found.types, name, pre)
+    there = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in known}
+    wrong = [token for token, flags in sides.items() if there.get(token, (False, False, False)) != flags]
     if wrong:
         notice(
-            f"in a GGUF file {len(wrong)} special tokens, {quote(wrong[0].content)} among them, do not treat the text beside "
-            "them as in the folder (lstrip, rstrip, single_word)"
+            f"in a GGUF file {len(wrong)} special tokens, {quote(wrong[0])} among them, do not treat text beside them as in "
+            "the folder (lstrip, rstrip, single_word)"
         )

@@ -1,7 +1,8 @@
 """The model in a folder's vocabulary files, in the terms of a GGUF file: kind, pre-tokenizer, merges or scores."""
 
 import json
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +16,16 @@ from nanollama.text.cuts import pre_name
 from nanollama.text.declarations import Declarations
 from nanollama.text.formats import BASE64, MERGES_CLASSES, MERGES_MODELS, read_bytes
 from nanollama.text.library import library_errors
-from nanollama.text.sentencepiece import PieceType, SentencePieceModel
+from nanollama.text.sentencepiece import PieceType
 from nanollama.text.sentencepiece_file import read_sentencepiece
-from nanollama.text.spaced_bpe import scores_of, space_prefix
+from nanollama.text.spaced_bpe import halves, merges_of, scores_of, space_prefix
 
 PRE_OF_MERGES = {"gpt2": "gpt-2", "qwen2": "qwen2"}
+NO_BYTES = "this vocabulary has not all bytes; llama.cpp ends at characters that are no token, where this one says <unk>"
 NOT_COMPOSED = "this tokenizer composes text (NFC), which a GGUF file can't ask for: text that is not composed gets other ids"
+
+
+Sides = tuple[bool, bool, bool]
 
 
 @dataclass(frozen=True)
@@ -28,12 +33,13 @@ class GgufModel:
     """What the files say and the tokenizer made of them does not.
 
     keys: of the metadata, without "tokenizer.ggml.". types: of ids that are not plain text. scores: by id, empty where
-    there are merges.
+    there are merges. sides: of the added tokens of a tokenizer.json, whether they have lstrip, rstrip and single_word.
     """
 
     keys: dict[str, Any]
     types: dict[int, PieceType] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
+    sides: dict[str, Sides] = field(default_factory=dict)
 
 
 def read_model(folder: Path, declared: Declarations) -> GgufModel:
@@ -73,9 +79,8 @@ def from_tiktoken(data: bytes) -> GgufModel:
     ranks = read_tiktoken(data)
     merges = []
     for token in sorted(ranks, key=ranks.__getitem__):
-        halves = [(token[:at], token[at:]) for at in range(1, len(token))]
-        pairs = [(ranks[a], ranks[b], f"{a} {b}") for a, b in halves if a in ranks and b in ranks]
-        merges += [merge for _, _, merge in sorted(pairs)]
+        pairs = sorted(halves(token, ranks), key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += [f"{left} {right}" for left, right in pairs]
     return byte_bpe("llama-bpe", merges)
 
 
@@ -90,22 +95,17 @@ def from_sentencepiece(data: bytes, declared: Declarations) -> GgufModel:
             "folder instead"
         )
     if not model.byte_fallback:
-        notice("this vocabulary has no bytes; llama.cpp ends at characters that are no token, where SentencePiece says <unk>")
+        notice(NO_BYTES)
     if model.charsmap or model.remove_extra_whitespaces:
         what = "its characters (precompiled_charsmap)" if model.charsmap else "its spaces (remove_extra_whitespaces)"
         notice(f"this tokenizer normalises text, {what}, and llama.cpp does not: text that is not normal gets other ids")
     types: dict[int, PieceType] = {id: type for id, type in enumerate(model.types) if type is not PieceType.NORMAL}
-    return scored(model, prefix, model.remove_extra_whitespaces, types)
-
-
-def scored(model: SentencePieceModel, prefix: bool, cleans: bool, types: dict[int, PieceType]) -> GgufModel:
-    """A vocabulary with scores."""
-    keys = {"model": "llama", "pre": "default", "add_space_prefix": prefix, "remove_extra_whitespaces": cleans}
-    return GgufModel(keys, types, dict(enumerate(model.scores)))
+    flags = {"add_space_prefix": prefix, "remove_extra_whitespaces": model.remove_extra_whitespaces}
+    return GgufModel({"model": "llama", "pre": "default", **flags}, types, dict(enumerate(model.scores)))
 
 
 def from_tokenizer_json(data: bytes, folder: Path) -> GgufModel:
-    """A tokenizer.json with a BPE, of bytes or of characters."""
+    """A tokenizer.json with a BPE."""
     with library_errors("tokenizer.json is not usable"):
         content = json.loads(tokenizers.Tokenizer.from_buffer(data).to_str())
     model = content["model"]
@@ -115,9 +115,15 @@ def from_tokenizer_json(data: bytes, folder: Path) -> GgufModel:
             f"tokenizer.json has a model of type {model['type']} {odd or ''}; a GGUF file can hold a plain BPE. Export as a "
             "folder instead"
         )
-    types = {token["id"]: PieceType.USER_DEFINED for token in content["added_tokens"]}
-    if model["byte_fallback"]:
-        return from_spaced(content, types, folder)
+    added = content["added_tokens"]
+    types = {token["id"]: PieceType.USER_DEFINED for token in added}
+    made = from_spaced(content, types, folder) if model["byte_fallback"] else from_byte_level(content, types)
+    return replace(made, sides={t["content"]: (t["lstrip"], t["rstrip"], t["single_word"]) for t in added})
+
+
+def from_byte_level(content: dict[str, Any], types: dict[int, PieceType]) -> GgufModel:
+    """A byte-level BPE, as a tokenizer.json has it."""
+    model = content["model"]
     composes = composes_text(content["normalizer"])
     pre = pre_name(content["pre_tokenizer"], composes=composes, whole_words=model["ignore_merges"])
     if composes:
@@ -142,20 +148,45 @@ def composes_text(normalizer: dict[str, Any] | None) -> bool:
 def from_spaced(content: dict[str, Any], types: dict[int, PieceType], folder: Path) -> GgufModel:
     """A BPE of characters with bytes for the rest: SentencePiece's, as a tokenizer.json has it.
 
-    Its scores are those of the tokenizer.model beside it, if there is one, else they are made of the merges.
+    Metaspace, which puts a space before a text only if it has none, has the same key as what always puts one.
     """
     vocab, prefix = content["model"]["vocab"], space_prefix(content)
     types |= {vocab[f"<0x{byte:02X}>"]: PieceType.BYTE for byte in range(256) if f"<0x{byte:02X}>" in vocab}
     if (unknown := vocab.get(content["model"]["unk_token"])) is not None:
         types[unknown] = PieceType.UNKNOWN
+    if prefix and content["pre_tokenizer"]:
+        notice("llama.cpp puts a space before every text, this tokenizer (Metaspace) only before one that has none")
+    if list(types.values()).count(PieceType.BYTE) < 256:
+        notice(NO_BYTES)
     text = {token: id for token, id in vocab.items() if types.get(id, PieceType.NORMAL) is PieceType.NORMAL}
+    keys = {"model": "llama", "pre": "default", "add_space_prefix": prefix}
+    return GgufModel(keys, types, merge_scores(text, content["model"]["merges"], beside(text, folder)))
+
+
+def beside(text: Mapping[str, int], folder: Path) -> dict[int, float]:
+    """The scores of the tokenizer.model beside a tokenizer.json, by id; empty if there is none with these tokens."""
     path = folder / "tokenizer.model"
     data = read_bytes(path) if path.is_file() else b""
-    if data and data[0] not in BASE64:
-        model = read_sentencepiece(data)
-        beside = dict(zip(model.pieces, range(len(model.pieces)), strict=True))
-        if wrong := next((token for token, id in text.items() if beside.get(token) != id), None):
-            raise NanollamaError(f"{quote(wrong)} has another id in tokenizer.model than in tokenizer.json; expected the same")
-        return scored(model, prefix, False, types)
-    keys = {"model": "llama", "pre": "default", "add_space_prefix": prefix}
-    return GgufModel(keys, types, scores_of(text, content["model"]["merges"]))
+    if not data or data[0] in BASE64:
+        return {}
+    model = read_sentencepiece(data)
+    ids = {piece: id for id, piece in enumerate(model.pieces)}
+    return dict(enumerate(model.scores)) if all(ids.get(token) == id for token, id in text.items()) else {}
+
+
+def merge_scores(text: Mapping[str, int], merges: Sequence[Sequence[str]], known: dict[int, float]) -> dict[int, float]:
+    """Scores that join what the merges join: the known ones if they rank the same tokens in the same order.
+
+    If no scores do, the known ones are taken all the same, with a notice: llama.cpp's converter looks at nothing else.
+    """
+    ranked = merges_of({token: known[id] for token, id in text.items()}) if known else None
+    order = list(dict.fromkeys(left + right for left, right in merges if left + right in text))
+    if ranked is not None and order == list(dict.fromkeys(left + right for left, right in ranked)):
+        return known
+    try:
+        return scores_of(text, merges)
+    except NanollamaError:
+        if not known:
+            raise
+        notice("no scores do what the merges of tokenizer.json do; those of tokenizer.model give other ids for some texts")
+        return known

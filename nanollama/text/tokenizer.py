@@ -66,7 +66,7 @@ class Tokenizer:
     ) -> None:
         self._vocabulary = vocabulary
         self.bos_id, self.eos_id = bos_id, eos_id
-        self._before, self._after = list(before), list(after)
+        self.before, self.after = list(before), list(after)
         self.vocab_size = vocabulary.size
         self.special_ids = vocabulary.special_ids
 
@@ -86,7 +86,7 @@ class Tokenizer:
                 "is no character; decode the text's bytes again, with the right encoding"
             ) from None
         ids = self._vocabulary.encode(text, parse_special)
-        return self._before + ids + self._after if add_special else ids
+        return self.before + ids + self.after if add_special else ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         """The text of `ids`. skip_special: leave special tokens out, else they are spelled. Bytes that are no UTF-8 become

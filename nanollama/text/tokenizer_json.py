@@ -19,22 +19,22 @@ STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 def byte_level_json(metadata: Mapping[str, Any], found: GgufTokens, pre: str, shared: Json) -> Json:
     """A byte-level BPE. Merges of which a part is no token never happen, and are left out."""
+    vocab = used(found)
     merges = [merge.split(" ") for merge in read_merges(metadata, found.ids)]
-    merges = [pair for pair in merges if pair[0] in found.ids and pair[1] in found.ids]
+    merges = [pair for pair in merges if {*pair, "".join(pair)} <= vocab.keys()]
     return {
         **shared,
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer_of(pre),
         "post_processor": shared["post_processor"] or SPELLING,
         "decoder": SPELLING,
-        "model": bpe(found.ids, merges, whole_words=pre in WHOLE_WORDS),
+        "model": bpe(vocab, merges, whole_words=pre in WHOLE_WORDS),
     }
 
 
 def spaced_json(found: GgufTokens, scores: Sequence[float], prefix: bool, shared: Json) -> Json | None:
     """SentencePiece's BPE; None if no list of merges does the same as the scores."""
-    types = found.types
-    vocab = {token: id for token, id in found.ids.items() if types[id] is not PieceType.UNUSED}
+    vocab = used(found)
     pairs = merges_of({token: scores[id] for token, id in vocab.items()})
     if pairs is None:
         return None
@@ -45,8 +45,13 @@ def spaced_json(found: GgufTokens, scores: Sequence[float], prefix: bool, shared
         "normalizer": {"type": "Sequence", "normalizers": [PREPEND, REPLACE] if prefix else [REPLACE]},
         "pre_tokenizer": None,
         "decoder": {"type": "Sequence", "decoders": [*decoders, STRIP] if prefix else decoders},
-        "model": bpe(vocab, pairs, unknown=unknown, bytes_for_rest=PieceType.BYTE in types),
+        "model": bpe(vocab, pairs, unknown=unknown, bytes_for_rest=PieceType.BYTE in found.types),
     }
+
+
+def used(found: GgufTokens) -> dict[str, int]:
+    """The ids of tokens that are not there to fill the embedding's rows."""
+    return {token: id for token, id in found.ids.items() if found.types[id] is not PieceType.UNUSED}
 
 
 def bpe(
