@@ -17,8 +17,10 @@ from conformance import fuzz_checkpoint, mutations
 from conformance.fuzz_gguf import damage_bytes
 
 TARGET = "conformance.fuzz_gguf_models:use_model"
-VALUES = [0, 1, 2, 3, 7, -1, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40, 0.0, 0.5, -1.0, 1e-30, 1e30, float("nan"), float("inf")]
-OTHERS = [True, False, "", "linear", "yarn", "longrope", "none", "llama", "x" * 300, "\x1b[31m", [1, 2], [3, 3, 3], ["a"], [0.5], [True]]
+INTEGERS = [0, 1, 2, 3, 7, -1, 255, 2**16, 2**31 - 1, 2**31, 2**32 - 1, 2**40]
+FLOATS = [0.0, 0.5, -1.0, 1e-30, 1e30, float("nan"), float("inf")]
+TEXTS = ["", "linear", "yarn", "longrope", "none", "llama", "x" * 300, "\x1b[31m"]
+OTHERS = [True, False, *TEXTS, [1, 2], [3, 3, 3], ["a"], [0.5], [True]]
 KEYS = (
     *("context_length", "embedding_length", "block_count", "feed_forward_length", "attention.head_count", "vocab_size"),
     *("attention.head_count_kv", "attention.key_length", "attention.value_length", "attention.layer_norm_rms_epsilon"),
@@ -80,7 +82,7 @@ def rewrite(path: Path, rng: random.Random) -> None:
     if rng.random() < 0.7:
         prefix = rng.choice([f"{values.get('general.architecture')}.", "tokenizer.ggml."])
         changed = prefix + rng.choice(KEYS if prefix != "tokenizer.ggml." else TOKENIZER)
-        values[changed] = rng.choice([rng.choice(VALUES), rng.choice(OTHERS), nearby(values.get(changed), rng)])
+        values[changed] = rng.choice([rng.choice([*INTEGERS, *FLOATS]), rng.choice(OTHERS), nearby(values.get(changed), rng)])
         if rng.random() < 0.15:
             del values[changed]
     else:
