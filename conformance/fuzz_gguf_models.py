@@ -29,8 +29,12 @@ KEYS = (
     *("rope.scaling.original_context_length", "rope.scaling.yarn_beta_fast", "expert_count", "expert_used_count"),
     *("expert_feed_forward_length", "attn_logit_softcapping", "final_logit_softcapping", "attention.scale", "logit_scale"),
 )
-TOKENIZER = ("model", "pre", "tokens", "token_type", "scores", "bos_token_id", "eos_token_id", "add_bos_token", "add_space_prefix")
-TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", "output.weight", "blk.0.attn_qkv.weight")
+TOKENIZER = (
+    *("model", "pre", "tokens", "token_type", "scores", "bos_token_id", "eos_token_id", "add_bos_token", "add_space_prefix"),
+)
+TENSORS = (
+    *("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight", "output.weight", "blk.0.attn_qkv.weight"),
+)
 
 
 @functools.cache
@@ -111,7 +115,8 @@ def rewrite(path: Path, rng: random.Random) -> None:
 def nearby(value: Any, rng: random.Random) -> Any:
     """A value like this one."""
     if isinstance(value, list) and value:
-        return rng.choice([value[:-1], value + value[-1:], value[::-1], [*value[:5], value[0], *value[6:]], value[:1] * len(value)])
+        twice = [*value[:5], value[0], *value[6:]]
+        return rng.choice([value[:-1], value + value[-1:], value[::-1], twice, value[:1] * len(value)])
     if isinstance(value, int | float):
         return rng.choice([value - 1, value + 1, value * 2, -value, value // 2 if value else 1])
     return rng.choice(OTHERS)

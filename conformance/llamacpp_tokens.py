@@ -12,7 +12,6 @@ import sys
 
 import llama_cpp as api
 
-
 SILENCE = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, message, data: None)
 
 

@@ -15,8 +15,8 @@ from conformance.compare import SEMANTIC_BAR, relative_error
 from conformance.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt, write_fixture
 from conformance.oracle import load_oracle, oracle_logits
 from nanollama import lm
-from nanollama.errors import NanollamaError
 from nanollama.checkpoint.source import load_config
+from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES, load_model
 
 Tensors = dict[str, Tensor]

@@ -58,7 +58,11 @@ def load_side(spec: str, dtype: str) -> Side:
     quantize = engine if engine in ("q8", "q4") else None
     path = resolve(rest if quantize else spec)
     model = load_model(path, dtype, "cpu", quantize)
-    return Side(spec, path, lambda ids: runtime_taps(model, lambda: model(ids)), model, model, model.config.vocab_size, quantize)
+
+    def taps(ids: Tensor) -> Taps:
+        return runtime_taps(model, lambda: model(ids))
+
+    return Side(spec, path, taps, model, model, model.config.vocab_size, quantize)
 
 
 def transformers_side(folder: Path, dtype: str) -> Side:

@@ -134,7 +134,7 @@ def refuse_requantizing(
 
 
 def export_folder(source: Source, target: Path, file_type: str) -> str:
-    """Write a folder with config.json, safetensors and tokenizer, as transformers reads it, all or nothing; what was written."""
+    """Write a folder of config.json, safetensors and tokenizer, as transformers reads it, all or nothing; what was written."""
     if file_type not in FOLDER_DTYPES:
         raise NanollamaError(
             f"type {file_type!r} can't be stored in safetensors; use {', '.join(FOLDER_DTYPES)}, or a target that ends in .gguf"
