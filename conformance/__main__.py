@@ -1,4 +1,4 @@
-"""The suite's command line: run, doctor, verify, golden, fixture."""
+"""The suite's command line: run, doctor, verify, golden, fixture, score."""
 
 import argparse
 import json
@@ -35,12 +35,18 @@ def parser() -> argparse.ArgumentParser:
     fixture.add_argument("folder", metavar="FOLDER", type=Path)
     fixture.add_argument("--family", default="LlamaForCausalLM", help="architecture (LlamaForCausalLM)")
     fixture.add_argument("--set", action="append", default=[], metavar="KEY=JSON", help="change a key of config.json")
+    commands.add_parser("score", help="the suite's own score on seeded bugs (score --help)")
     return top
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status (2: bad input)."""
-    options = parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    if given[:1] == ["score"]:
+        from conformance.score import score_command
+
+        return score_command(given[1:])
+    options = parser().parse_args(given)
     try:
         return dispatch(options)
     except NanollamaError as error:

@@ -1,0 +1,123 @@
+"""Checks: each judges the live runtime in this process against requirements and names the first place that is wrong.
+
+A check is a plain function under `@check("CACHE-003", area="kv_cache")`. It compares what the runtime does with a truth that
+does not use the code under test, through the functions of `conformance.checks.judging` (which count: a check that compares
+nothing fails), or raises `Failed(place, detail)` itself. It caches nothing that the runtime computed: between two calls of a
+check the runtime may have been changed. What the runtime raises is a failure too, at its innermost function that was running.
+
+`all_checks()` lists them in the order of the data path, so that the first failure is the most telling one.
+"""
+
+import functools
+import importlib
+import pkgutil
+import types
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+RUNTIME = "nanollama"
+# Which modules' checks come first: what others are built of comes before them. A module is placed by the first prefix of its
+# name that is listed here; in one place, modules go by name; in a module, checks go as they are written.
+ORDER: tuple[str, ...] = (
+    "model_config",
+    "model_semantics",
+    "model_cache",
+    "model_loading",
+    "quant",
+    "model_gguf",
+    "gguf",
+    "model",
+    "text",
+)
+ORDER += ("tokenizer", "template", "stream", "sampling")
+
+
+class Failed(Exception):
+    """The runtime is wrong: `place` is the first module ("self_attn.attend.scores") or function ("sampling.top_p") that is."""
+
+    def __init__(self, place: str, detail: str) -> None:
+        super().__init__(f"{place}: {detail}")
+        self.place, self.detail = place, detail
+
+
+@dataclass(frozen=True)
+class Check:
+    """One judgement; `run()` raises Failed, or returns when the runtime is right."""
+
+    name: str
+    requirements: tuple[str, ...]
+    area: str
+    run: Callable[[], None]
+
+
+class _Tally:
+    """How many comparisons the check that runs now has made."""
+
+    compared = 0
+
+
+def compared(count: int = 1) -> None:
+    """Say that something was compared with the truth."""
+    _Tally.compared += count
+
+
+_registered: dict[str, list[Check]] = {}  # by module
+
+
+def check(*requirements: str, area: str, each: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a check; with `each`, as one check per string, which the function takes as its argument."""
+
+    def register(judge: Callable[..., None]) -> Callable[..., None]:
+        module = judge.__module__.rpartition(".")[2]
+        for case in each or (None,):
+            name = f"{module}.{judge.__name__}" + ("" if case is None else f"[{case}]")
+            body = judge if case is None else functools.partial(judge, case)
+            listed = _registered.setdefault(judge.__module__, [])
+            listed[:] = [other for other in listed if other.name != name]  # a module that is imported again
+            listed.append(Check(name, requirements, area, functools.partial(judged, body)))
+        return judge
+
+    return register
+
+
+def judged(body: Callable[[], None]) -> None:
+    """Run a check's body: whatever goes wrong is a Failed, and so is a body that compared nothing."""
+    outer, _Tally.compared = _Tally.compared, 0
+    try:
+        body()
+        if _Tally.compared == 0:
+            raise Failed("conformance", "the check compared nothing")
+    except Failed:
+        raise
+    except Exception as error:
+        raise Failed(place_of(error.__traceback__), f"{type(error).__name__}: {str(error)[:300]}") from error
+    finally:
+        _Tally.compared += outer
+
+
+def place_of(traceback: types.TracebackType | None) -> str:
+    """The innermost function of the runtime in a traceback: "cache.LayerCache.append"; where there is none, "conformance"."""
+    place = "conformance"
+    while traceback is not None:
+        frame: Any = traceback.tb_frame
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.split(".")[0] == RUNTIME:
+            name = frame.f_code.co_qualname.replace(".<locals>", "")
+            place = f"{module}.{name}".removeprefix(f"{RUNTIME}.")
+        traceback = traceback.tb_next
+    return place
+
+
+def all_checks() -> list[Check]:
+    """Every check of the modules beside this one, what others depend on first."""
+    names = [found.name for found in pkgutil.iter_modules(__path__)]
+    for name in sorted(names, key=rank):
+        importlib.import_module(f"{__name__}.{name}")
+    return [check for name in sorted(names, key=rank) for check in _registered.get(f"{__name__}.{name}", [])]
+
+
+def rank(module: str) -> tuple[int, str]:
+    """Where the checks of a module come in the order."""
+    places = [i for i, prefix in enumerate(ORDER) if module.startswith(prefix)]
+    return (places[0] if places else len(ORDER), module)

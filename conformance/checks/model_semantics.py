@@ -1,0 +1,61 @@
+"""Every family's model is the right function: each module on true inputs, the whole at every tap of the golden, in float64."""
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from conformance.checks import check
+from conformance.checks.cases import CASES, case
+from conformance.checks.diagnosis import diagnose
+from conformance.checks.judging import expect
+from conformance.checks.loading import loaded
+from conformance.checks.replay import BAR, row_error
+from conformance.compare import relative_error
+from conformance.fixtures import FIXTURES
+from conformance.golden import load_golden
+
+
+@check("NORM-001", "ROPE-001", "ATTN-001", "MLP-001", "EMBD-001", "RESI-001", area="attention", each=CASES)
+def every_module_is_right_on_true_inputs(name: str) -> None:
+    for fault in diagnose(name):
+        raise fault
+
+
+@check("HEAD-001", "RESI-002", area="head", each=tuple(FIXTURES))
+def every_tap_equals_the_golden(family: str) -> None:
+    golden, this = load_golden(family), case(family)
+    model = loaded(this, this.load)
+    for prompt in ("near", "far"):
+        ids, positions = golden.prompt(prompt)
+        want, got = golden.part(prompt), dict[str, Tensor]()
+        handles = [keep(got, name, module) for name, module in model.named_modules() if name in want]
+        try:
+            logits = model(ids, positions=positions).log_softmax(-1)
+        finally:
+            for handle in handles:
+                handle.remove()
+        for name, value in got.items():  # in the order of the data path
+            if name.endswith("mlp.gate"):
+                continue  # transformers' router sees tokens in one row
+            error = relative_error(value, want[name])
+            expect(without_layer(name), error <= BAR, f"{prompt}, {name}: off by {error:.1e} (bar {BAR:.0e})")
+        error = row_error(logits, want["logits"])
+        expect("model.Transformer.forward", error <= BAR, f"{prompt}, logits: off by {error:.1e} (bar {BAR:.0e})")
+
+
+def keep(taps: dict[str, Tensor], name: str, module: nn.Module) -> Any:
+    """Keep what a module gives, where that is one tensor."""
+
+    def see(_: nn.Module, args: Any, out: Any) -> None:
+        if isinstance(out, Tensor):
+            taps[name] = out.detach().clone()
+
+    return module.register_forward_hook(see)
+
+
+def without_layer(name: str) -> str:
+    """ "layers.3.mlp.gate" → "mlp.gate"; a layer itself is a Block."""
+    parts = name.split(".")
+    if parts[0] != "layers":
+        return name
+    return ".".join(parts[2:]) or "layers.Block.forward"

@@ -1,0 +1,164 @@
+"""A second model in float64, written from the papers and never calling the runtime: the truth for every module of every
+fixture, on any prompt. One row at a time, no cache, no batch, every value kept. Proven against the goldens (that is,
+transformers) by `conformance/test_checks.py`.
+"""
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from conformance.checks.rotation import table, turn
+from conformance.checks.spec import Spec
+
+Tensors = Mapping[str, Tensor]
+Trace = dict[str, Tensor]
+
+
+def norm(spec: Spec, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """RMSNorm (arXiv 1910.07467), or with a bias LayerNorm (1607.06450), over the last axis."""
+    if bias is not None:
+        centred = x - x.mean(-1, keepdim=True)
+        return centred / (centred.pow(2).mean(-1, keepdim=True) + spec.eps).sqrt() * weight + bias
+    scaled = x / (x.pow(2).mean(-1, keepdim=True) + spec.eps).sqrt()
+    return scaled * (1 + weight if spec.norm == "rms_plus_one" else weight)
+
+
+def activate(name: str, x: Tensor) -> Tensor:
+    """The nonlinearities by their definitions."""
+    if name == "silu":
+        return x / (1 + (-x).exp())
+    if name == "relu":
+        return x.clamp(min=0)
+    if name == "gelu":
+        return x * 0.5 * (1 + torch.erf(x / math.sqrt(2)))
+    return 0.5 * x * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))  # gelu_new, gelu_pytorch_tanh
+
+
+def cap(x: Tensor, limit: float | None) -> Tensor:
+    """Soft limit."""
+    return x if limit is None else limit * torch.tanh(x / limit)
+
+
+def seen(positions: Tensor, window: int | None) -> Tensor:
+    """Which keys each query sees, bool [T, T]: none later, none further back than the window, which counts the query."""
+    distance = positions[:, None] - positions[None, :]
+    return (distance >= 0) & (distance < (math.inf if window is None else window))
+
+
+class Reference:
+    """A model: its spec, its tensors by the runtime's module names, float64."""
+
+    def __init__(self, spec: Spec, tensors: Tensors) -> None:
+        self.spec, self.tensors = spec, {name: tensor.double() for name, tensor in tensors.items()}
+
+    def linear(self, name: str, x: Tensor) -> Tensor:
+        """x · weight transposed + bias."""
+        out = x @ self.tensors[f"{name}.weight"].T
+        return out + self.tensors[f"{name}.bias"] if f"{name}.bias" in self.tensors else out
+
+    def norm(self, name: str, x: Tensor) -> Tensor:
+        """The norm of this name."""
+        return norm(self.spec, x, self.tensors[f"{name}.weight"], self.tensors.get(f"{name}.bias"))
+
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """[T] → [T, hidden]."""
+        x = self.tensors["embed_tokens.weight"][ids] * self.spec.embedding_scale
+        return x + self.tensors["embed_positions.weight"][positions] if self.spec.learned_positions else x
+
+    def heads(self, name: str, flat: Tensor, normed: str | None) -> Tensor:
+        """[T, heads · D] → [heads, T, D], normed as the family has it."""
+        if normed and self.spec.qk_norm == "full":
+            flat = self.norm(normed, flat)
+        split = flat.reshape(len(flat), -1, self.spec.head_dim).transpose(0, 1)
+        return self.norm(normed, split) if normed and self.spec.qk_norm == "head" else split
+
+    def attention(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
+        """Attention of layer i on its normed input [T, hidden]; every step goes into the trace."""
+        spec, at = self.spec, f"layers.{i}.self_attn"
+        for part in "qkv":
+            trace[f"{at}.{part}_proj"] = flat = self.linear(f"{at}.{part}_proj", x)
+            normed = f"{at}.{part}_norm" if spec.qk_norm and part != "v" else None
+            trace[f"{at}.{part}"] = heads = self.heads(f"{at}.{part}_proj", flat, normed)
+            rope = spec.ropes[i]
+            trace[f"{at}.{part}.turned"] = turn(heads, *table(rope, positions, length)) if rope and part != "v" else heads
+        q, k, v = (trace[f"{at}.{part}.turned"] for part in "qkv")
+        group = spec.heads // spec.kv_heads
+        owner = torch.arange(spec.heads) // group  # the key/value head of each query head
+        trace[f"{at}.repeated"] = k[owner]
+        scores = cap(q @ k[owner].transpose(1, 2) * spec.scales[i], spec.attention_cap)
+        trace[f"{at}.attend.scores"] = scores = scores.masked_fill(~seen(positions, spec.windows[i]), -math.inf)
+        weights = (scores - scores.max(-1, keepdim=True).values).exp()
+        trace[f"{at}.mixed"] = (weights / weights.sum(-1, keepdim=True)) @ v[owner]
+        trace[f"{at}.context"] = trace[f"{at}.mixed"].transpose(0, 1).reshape(len(x), -1)
+        trace[at] = self.linear(f"{at}.o_proj", trace[f"{at}.context"])
+        return trace[at]
+
+    def mlp(self, name: str, x: Tensor, trace: Trace | None = None) -> Tensor:
+        """Gated or plain."""
+        trace = {} if trace is None else trace
+        trace[f"{name}.up_proj"] = inner = self.linear(f"{name}.up_proj", x)
+        if self.spec.gated:
+            trace[f"{name}.gate_proj"] = gate = self.linear(f"{name}.gate_proj", x)
+            inner = activate(self.spec.activation, gate) * inner
+        else:
+            inner = activate(self.spec.activation, inner)
+        trace[f"{name}.inner"] = inner
+        trace[f"{name}.down_proj"] = out = self.linear(f"{name}.down_proj", inner)
+        return out
+
+    def routing(self, logits: Tensor) -> Tensor:
+        """Router logits [T, experts] → the weight of every expert, 0 where not chosen."""
+        weights = torch.zeros_like(logits)
+        for row, out in zip(logits.softmax(-1), weights, strict=True):
+            best = row.argsort(descending=True)[: self.spec.chosen]
+            out[best] = row[best] / row[best].sum() if self.spec.renormalise else row[best]
+        return weights
+
+    def experts(self, i: int, x: Tensor, trace: Trace) -> Tensor:
+        """Every expert on every token, mixed by the router."""
+        at = f"layers.{i}.mlp"
+        trace[f"{at}.gate"] = self.linear(f"{at}.gate", x)
+        trace[f"{at}.weights"] = weights = self.routing(trace[f"{at}.gate"])
+        answers = torch.stack([self.mlp(f"{at}.experts.{e}", x, trace) for e in range(self.spec.experts)], 1)
+        return (weights[..., None] * answers).sum(1)
+
+    def feed_forward(self, i: int, x: Tensor, trace: Trace) -> Tensor:
+        """The MLP or the experts of layer i."""
+        name = f"layers.{i}.mlp"
+        trace[name] = self.experts(i, x, trace) if self.spec.sparse[i] else self.mlp(name, x, trace)
+        return trace[name]
+
+    def block(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
+        """The residual stream through layer i. `….in` of each norm, attention and MLP is what goes into it."""
+        placement, at = self.spec.placement, f"layers.{i}"
+
+        def normed(name: str, value: Tensor) -> Tensor:
+            trace[f"{at}.{name}.in"] = value
+            trace[f"{at}.{name}"] = self.norm(f"{at}.{name}", value)
+            return trace[f"{at}.{name}"]
+
+        trace[f"{at}.in"] = x
+        trace[f"{at}.self_attn.in"] = inner = x if placement == "post" else normed("input_layernorm", x)
+        out = self.attention(i, inner, positions, length, trace)
+        trace[f"{at}.middle"] = x = x + (out if placement == "pre" else normed("post_attention_layernorm", out))
+        before = {"pre": "post_attention_layernorm", "sandwich": "pre_feedforward_layernorm"}.get(placement)
+        trace[f"{at}.mlp.in"] = inner = normed(before, x) if before else x
+        out = self.feed_forward(i, inner, trace)
+        trace[at] = x + (out if placement == "pre" else normed("post_feedforward_layernorm", out))
+        return trace[at]
+
+    def run(self, ids: Tensor, positions: Tensor | None = None, length: int | None = None) -> Trace:
+        """ids [T] → every value by name; "logits" as they are. `length`: what length-dependent frequencies go by."""
+        positions = torch.arange(len(ids)) if positions is None else positions
+        length = int(positions.max()) + 1 if length is None else length
+        trace: Trace = {"embeddings": self.embed(ids, positions)}
+        x = trace["embeddings"]
+        for i in range(self.spec.layers):
+            x = self.block(i, x, positions, length, trace)
+        trace["norm.in"] = x
+        trace["norm"] = self.norm("norm", x)
+        trace["lm_head"] = self.linear("lm_head", trace["norm"])
+        trace["logits"] = cap(trace["lm_head"], self.spec.logit_cap)
+        return trace

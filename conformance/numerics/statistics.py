@@ -1,0 +1,91 @@
+"""Four numbers that say how a tap is off. Each finds what the others average away.
+
+*row*: the worst token; finds a stale cache entry, a mask off by one. *column*: the worst channel, head or vocabulary entry;
+finds a dead head, swapped rows. *gain*: how much of the truth itself is in the error; noise cancels in it, so that a scale
+wrong by one part in a hundred shows. *offset*: the mean error, for what is added or forgotten everywhere.
+All are relative to the root mean square of the truth, or of the row or column itself where that is larger: rounding is
+relative to the value, and one loud token must not make room for errors in it, nor be an error itself.
+"""
+
+import math
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+STATISTICS = ("row", "column", "gain", "offset")
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """How far one tap is off; infinite where it cannot be compared."""
+
+    row: float
+    column: float
+    gain: float
+    offset: float
+
+    def over(self, floor: "Statistics") -> "Statistics":
+        """Each as a multiple of a floor; nothing over nothing is nothing."""
+        pairs = zip(astuple(self), astuple(floor), strict=True)
+        return Statistics(*(0.0 if mine == 0 else math.inf if allowed == 0 else mine / allowed for mine, allowed in pairs))
+
+    def worst(self) -> tuple[str, float]:
+        """The largest of the four, by name."""
+        return max(zip(STATISTICS, astuple(self), strict=True), key=lambda pair: pair[1])
+
+    def largest(self, other: "Statistics") -> "Statistics":
+        """The larger one of each."""
+        return Statistics(*map(max, zip(astuple(self), astuple(other), strict=True)))
+
+
+NOTHING = Statistics(0.0, 0.0, 0.0, 0.0)
+INCOMPARABLE = Statistics(*[math.inf] * 4)
+
+
+def rms(x: Tensor, *axes: int) -> Tensor:
+    """Root mean square over these axes."""
+    return x.square().mean(axes).sqrt()
+
+
+def measure(got: Tensor, want: Tensor) -> Statistics:
+    """float64 [tokens, columns, rest], both. -inf must be at the same places (a mask) and says nothing more."""
+    if got.shape != want.shape or not want.numel():
+        return INCOMPARABLE
+    masked = want == -torch.inf
+    if not torch.equal(got == -torch.inf, masked):
+        return INCOMPARABLE
+    got, want = got.masked_fill(masked, 0), want.masked_fill(masked, 0)
+    if not (got.isfinite().all() and want.isfinite().all()):
+        return INCOMPARABLE
+    error, power = got - want, want.square().mean()
+    if power == 0:
+        return NOTHING if not error.any() else INCOMPARABLE
+    scale = float(power.sqrt())
+    return Statistics(
+        row=float((rms(error, 1, 2) / rms(want, 1, 2).clamp(min=scale)).max()),
+        column=float((rms(error, 0, 2) / rms(want, 0, 2).clamp(min=scale)).max()),
+        gain=abs(float((error * want).mean() / power)),
+        offset=abs(float(error.mean())) / scale,
+    )
+
+
+def interval(hits: int, runs: int, z: float = 1.959964) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate (Wilson 1927, doi 10.1080/01621459.1927.10502953)."""
+    if runs == 0:
+        return 0.0, 1.0
+    rate, spread = hits / runs, z * z / runs
+    centre = (rate + spread / 2) / (1 + spread)
+    half = z / (1 + spread) * math.sqrt(rate * (1 - rate) / runs + spread / (4 * runs))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def as_list(statistics: Statistics) -> list[float]:
+    """For JSON: three digits are more than a floor is worth."""
+    return [float(f"{value:.3g}") for value in astuple(statistics)]
+
+
+def from_list(values: Any) -> Statistics:
+    """Back from JSON."""
+    return Statistics(*map(float, values))
