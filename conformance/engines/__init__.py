@@ -1,0 +1,72 @@
+"""Engines: one small file each. Whatever can load a checkpoint folder and answer is judged by the same tests.
+
+An engine says what it offers by levels, each of which needs those before it only where that makes sense:
+
+* L0 text: `complete` (an OpenAI-compatible server)
+* L1 log-probabilities: `complete` with logprobs
+* L2 logits: `run`
+* L3 taps, the values inside: `run` with `taps=True`
+* L4 injection: `inject`, every module on inputs that it is given
+
+Names of taps and modules are those of `conformance.taps`: what every correct engine shares, whatever it calls it.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from conformance.results import About
+
+Taps = dict[str, Tensor]
+
+
+class Unsupported(Exception):
+    """The engine can't do this; the text says why, and goes into the report."""
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What a model is run on: token ids and their positions [T], and how many tokens go in with each call (all: at once)."""
+
+    ids: tuple[int, ...]
+    positions: tuple[int, ...]
+    chunks: tuple[int, ...] = ()
+
+
+@dataclass
+class Answer:
+    """Logits [T, V] of every token of the prompt, and the taps [T, …] where they were asked for."""
+
+    logits: Tensor
+    taps: Taps = field(default_factory=dict)
+
+
+class Engine(ABC):
+    """An engine under test. It holds one model at a time; whatever it can't do raises Unsupported."""
+
+    @abstractmethod
+    def about(self) -> About:
+        """Who it is and what it offers; may change with `load`."""
+
+    @abstractmethod
+    def load(self, folder: Path) -> None:
+        """Load a checkpoint folder as transformers has it (config.json, model.safetensors, perhaps tokenizer files)."""
+
+    def run(self, prompt: Prompt, taps: bool = False) -> Answer:
+        """L2, L3: the model on a prompt."""
+        raise Unsupported("it gives no logits")
+
+    def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
+        """L4: the same with the input [T, …] of every named module replaced; the taps that come of it."""
+        raise Unsupported("it takes no inputs for its modules")
+
+    def complete(self, request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+        """L0, L1: an OpenAI completions request; its answer, or with "stream" its events in order."""
+        raise Unsupported("it has no text interface")
+
+    def close(self) -> None:
+        """Let go of the model and whatever runs it."""

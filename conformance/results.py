@@ -1,0 +1,160 @@
+"""What a run of the suite found, as plain data: written as JSON, drawn by `conformance.report`, compared between two runs.
+
+One `Result` per requirement and case. Nothing is left out in silence: what an engine can't offer is UNSUPPORTED with the
+reason, what a run could not decide is INCONCLUSIVE, and a run in which nothing was compared has failed.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+FORMAT = 1  # of the JSON; raised when a reader of the old one would misread the new one
+
+
+class Verdict(StrEnum):
+    """What is said of one requirement in one case; in order of gravity, so that the worst of several is their maximum."""
+
+    UNSUPPORTED = "UNSUPPORTED"  # the engine does not offer the level that the requirement needs
+    PASS = "PASS"
+    NOTE = "NOTE"  # a difference in what is left to the engine: recorded, never judged
+    EXCUSED = "EXCUSED"  # other tokens, all at ties within the noise floor; they are counted
+    INCONCLUSIVE = "INCONCLUSIVE"  # something is wrong and this level can't say whether it is this
+    FAIL = "FAIL"
+    ERROR = "ERROR"  # the engine or its adapter broke down
+
+    @property
+    def good(self) -> bool:
+        """Whether an engine with this verdict may be called conforming."""
+        return self in (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED)
+
+
+@dataclass(frozen=True)
+class About:
+    """What an engine says of itself. `levels`: L0 text, L1 log-probabilities, L2 logits, L3 taps, L4 injection."""
+
+    name: str
+    version: str
+    levels: tuple[str, ...]
+    dtype: str = "float32"
+    device: str = "cpu"
+    notes: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One verdict. `compared` counts comparisons, `excused` those of them that were ties within the floor."""
+
+    requirement: str
+    case: str  # a family ("LlamaForCausalLM"), a variation of one, or a part of the wire ("completions")
+    test: str
+    verdict: Verdict
+    detail: str = ""
+    place: str = ""  # the first module or tap that is wrong
+    error: float | None = None
+    bar: float | None = None
+    compared: int = 0
+    excused: int = 0
+
+
+@dataclass(frozen=True)
+class Point:
+    """One tap of one case along the data path: its error to the float64 truth, and the floor: what honest engines need."""
+
+    tap: str
+    kind: str
+    error: float
+    floor: float
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """The smallest change of a config field that this run would have caught; None: none would have been."""
+
+    case: str
+    field: str
+    value: float
+    smallest: float | None  # relative where the value is not 0: 0.01 is one per cent
+    place: str = ""  # where it shows first
+    needs: str = ""  # why not, where smallest is None
+
+
+@dataclass(frozen=True)
+class Cause:
+    """A likely cause of what is wrong in one case, most likely first. `share`: how often this was right on the zoo."""
+
+    case: str
+    place: str
+    sentence: str
+    share: float | None = None
+
+
+@dataclass
+class Run:
+    """Everything that one run of one engine found."""
+
+    engine: About
+    started: str = ""  # ISO 8601, UTC
+    seconds: float = 0.0
+    results: list[Result] = field(default_factory=list)
+    growth: dict[str, list[Point]] = field(default_factory=dict)  # by case
+    detectable: list[Detectable] = field(default_factory=list)
+    causes: list[Cause] = field(default_factory=list)
+    controls: dict[str, bool] = field(default_factory=dict)  # negative control → it was flagged, as it must be
+
+    @property
+    def compared(self) -> int:
+        """How many comparisons were made."""
+        return sum(result.compared for result in self.results)
+
+    @property
+    def passed(self) -> bool:
+        """Something was compared, every verdict is good, and every negative control was flagged."""
+        return self.compared > 0 and all(r.verdict.good for r in self.results) and all(self.controls.values())
+
+
+def worst(results: Iterable[Result]) -> Verdict:
+    """The gravest verdict of several; UNSUPPORTED if there is none."""
+    order = list(Verdict)
+    return max((result.verdict for result in results), key=order.index, default=Verdict.UNSUPPORTED)
+
+
+def write_run(run: Run, path: Path) -> None:
+    """A run as JSON. Infinite and undefined numbers become texts ("inf", "nan"), which JSON has no numbers for."""
+    path.write_text(json.dumps(plain({"format": FORMAT, **asdict(run)}), indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def plain(value: Any) -> Any:
+    """Nested data with nothing in it that JSON has no word for."""
+    if isinstance(value, Mapping):
+        return {key: plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(each) for each in value]
+    return str(value) if isinstance(value, float) and (value != value or value in (float("inf"), -float("inf"))) else value
+
+
+def read_run(path: Path) -> Run:
+    """A run that `write_run` wrote; ValueError names what is wrong with another file."""
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        if data.pop("format") != FORMAT:
+            raise ValueError(f"its format is not {FORMAT}")
+        engine = data.pop("engine")
+        return Run(
+            engine=About(**engine | {"levels": tuple(engine["levels"])}),
+            results=[Result(**numbers(each) | {"verdict": Verdict(each["verdict"])}) for each in data.pop("results")],
+            growth={case: [Point(**numbers(each)) for each in points] for case, points in data.pop("growth").items()},
+            detectable=[Detectable(**numbers(each)) for each in data.pop("detectable")],
+            causes=[Cause(**each) for each in data.pop("causes")],
+            **data,
+        )
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not a run of this suite: {error}") from error
+
+
+def numbers(entry: dict[str, Any]) -> dict[str, Any]:
+    """The same with the numbers that `plain` wrote as texts."""
+    texts = ("inf", "-inf", "nan")
+    return {k: float(v) if k in ("error", "bar", "floor", "smallest") and v in texts else v for k, v in entry.items()}
