@@ -1,10 +1,6 @@
 """What stands around the loop: a loaded model that encodes and answers, long conversations, batches, settings."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="arg-type,misc"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,misc"  # tables mix good and bad arguments
 
 import dataclasses
 import json

@@ -1,10 +1,6 @@
 """What the metadata of a GGUF file say of a model: keys as a config.json, and rotary scaling. Worked out by hand."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="arg-type,dict-item,func-returns-value,misc"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,dict-item,func-returns-value,misc"  # tables mix good and bad arguments
 
 import math
 import struct
@@ -16,7 +12,7 @@ from torch import Tensor
 from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import blamed
-from nanollama.checkpoint import gguf_config, gguf_keys
+from nanollama.checkpoint import gguf_config, gguf_keys, gguf_rope
 from nanollama.config import read_config
 from nanollama.families import FULL, SLIDING
 
@@ -77,6 +73,52 @@ def floats_are_read_as_the_decimals_that_were_meant() -> None:
         lambda: gguf_keys.Metadata({**harmless, "x.attention.causal": False}).refuse_unread(),
         "causal",
         "a value that changes something",
+    )
+
+
+@check("GGUF-022", "GGUF-024", area="rope")
+def theta_is_read_for_each_kind_of_layer() -> None:
+    place = "checkpoint.gguf_rope.rope_from_gguf"
+    for architecture, keys, wanted in (
+        ("llama", {"rope.freq_base": 5e5}, (5e5, None)),
+        ("llama", {"rope.freq_base": 5e5, "rope.freq_base_swa": 5e5}, (5e5, None)),
+        ("qwen2", {}, (10000.0, None)),
+        ("gemma3", {"rope.freq_base": 7e4, "rope.freq_base_swa": 300.0}, (7e4, 300.0)),
+        ("gemma3", {"rope.freq_base": 7e4}, (7e4, 10000.0)),
+    ):
+        data = gguf_keys.Metadata({"general.architecture": architecture, **{f"{architecture}.{k}": v for k, v in keys.items()}})
+        got = gguf_rope.rope_from_gguf(data, {}, 8, 64, partial=False)
+        same(place, (got["rope_theta"], got.get("rope_local_base_freq")), wanted, f"thetas of {architecture} with {keys}")
+    part = gguf_keys.Metadata({"general.architecture": "phi3", "phi3.rope.dimension_count": 4})
+    same(
+        place,
+        gguf_rope.rope_from_gguf(part, {}, 8, 64, partial=True)["partial_rotary_factor"],
+        0.5,
+        "the part of a head that turns",
+    )
+    refused(place, lambda: gguf_rope.rope_from_gguf(part, {}, 8, 64, partial=False), "dimension_count", "a part that can't be")
+
+
+@check("GGUF-022", area="weights")
+def where_a_file_is_silent_the_default_is_llama_cpps() -> None:
+    place = "checkpoint.gguf_config.KEYS"
+    gemma = read_config(raw(metadata("gemma2")))
+    same(
+        place,
+        (gemma.attention_softcap, gemma.logit_softcap, max(w or 0 for w in gemma.windows)),
+        (50.0, 30.0, 4096),
+        "Gemma 2's",
+    )
+    gemma = read_config(raw(metadata("gemma2", attn_logit_softcapping=7.0, final_logit_softcapping=9.0)))
+    same(place, (gemma.attention_softcap, gemma.logit_softcap), (7.0, 9.0), "caps that a file names")
+    three = read_config(raw(metadata("gemma3")))
+    same(place, (three.attention_softcap, three.logit_softcap, set(three.windows)), (None, None, {None}), "Gemma 3's")
+    llama = read_config(raw(metadata(drop=("attention.head_count_kv", "rope.freq_base"))))
+    same(
+        place,
+        (llama.num_key_value_heads, llama.head_dim, [r.theta for r in llama.ropes if r]),
+        (6, 4, [10000.0] * 3),
+        "Llama's",
     )
 
 

@@ -1,10 +1,6 @@
 """Names and rows of the tensors of a GGUF file, and metadata that we write. Worked out by hand."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="arg-type"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="arg-type"  # tables mix good and bad arguments
 
 import itertools
 import math
@@ -76,6 +72,10 @@ def stored_tensors_become_ours_and_back() -> None:
     parts = gguf_names.tensors_from_gguf(phi, {"blk.0.attn_qkv.weight": QuantTensor(matrix.view(torch.uint8), FORMATS["F32"])})
     got_rows = torch.cat([torch.as_tensor(part.dequantize()) for part in parts.values() if isinstance(part, QuantTensor)])
     same_tensor("checkpoint.gguf_names.take_apart", got_rows, matrix, "the rows of q, k and v that stay in blocks")
+    halves = gguf_names.tensors_from_gguf(phi, {"blk.0.ffn_up.weight": torch.arange(2.0 * phi.intermediate_size)[:, None]})
+    starts = {name.split(".")[-2]: float(torch.as_tensor(half)[0, 0]) for name, half in halves.items()}
+    wanted_starts = {"gate_proj": 0.0, "up_proj": float(phi.intermediate_size)}
+    same("checkpoint.gguf_names.ARCHITECTURES", starts, wanted_starts, "gate stands before up")
     heads = gguf_names.rotary_heads(llama, "a.q_proj.weight"), gguf_names.rotary_heads(llama, "a.k_proj.weight")
     same(
         "checkpoint.gguf_names.rotary_heads", heads, (llama.num_attention_heads, llama.num_key_value_heads), "heads of q and k"

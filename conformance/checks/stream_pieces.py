@@ -1,10 +1,6 @@
 """Text that arrives in pieces: stop strings over every cut of every short text, characters over every cut of their bytes."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="assignment,misc,var-annotated"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc,var-annotated"  # tables mix good and bad arguments
 
 import itertools
 import random

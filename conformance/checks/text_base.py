@@ -1,10 +1,6 @@
 """What tokenizers cut text with: merging, the queue behind it, scored merging and the unigram lattice."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="assignment,attr-defined,var-annotated"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="assignment,attr-defined,var-annotated"  # tables mix good and bad arguments
 
 import itertools
 import random

@@ -1,7 +1,6 @@
 """Tokenizers that are written in another form: pre-tokenizers by name and back, merges as scores and back. By hand."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"
+# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"  # tables mix good and bad arguments
 
 import itertools
 from typing import Any

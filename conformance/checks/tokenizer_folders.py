@@ -1,10 +1,6 @@
 """`load_tokenizer` on folders of each kind: ids against the peers, and the policy of BOS, EOS and special tokens."""
 
-# tables mix good and bad arguments
-# mypy: disable-error-code="misc"
-
-
-# tables mix good and bad arguments
+# mypy: disable-error-code="misc"  # tables mix good and bad arguments
 
 import copy
 from typing import Any
