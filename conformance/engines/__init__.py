@@ -68,5 +68,5 @@ class Engine(ABC):
         """L0, L1: an OpenAI completions request; its answer, or with "stream" its events in order."""
         raise Unsupported("it has no text interface")
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 — most engines have nothing to let go of
         """Let go of the model and whatever runs it."""
