@@ -83,39 +83,55 @@ def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = N
     architecture = architecture_of(raw)
     family, keys = FAMILIES[architecture], Keys(raw, architecture)
     layers, hidden = keys.integer("num_hidden_layers", MOST_LAYERS), keys.integer("hidden_size")
-    heads, kv_heads, head_dim = read_heads(keys)
-    types = read_layer_types(keys, family)
     return ModelConfig(
         architecture=architecture,
         vocab_size=keys.integer("vocab_size"),
         hidden_size=hidden,
-        intermediate_size=4 * hidden if keys["intermediate_size"] is None else keys.integer("intermediate_size"),
         num_hidden_layers=layers,
-        num_attention_heads=heads,
-        num_key_value_heads=kv_heads,
-        head_dim=head_dim,
         max_position_embeddings=keys.integer("max_position_embeddings", most=1 << 31),
-        hidden_act=read_activation(keys),
-        gated_mlp=family.gated_mlp,
         norm=family.norm,
         norm_eps=keys.number("rms_norm_eps"),
         placement=family.placement,
-        qk_norm=family.qk_norm,
-        qkv_bias=keys.flag("attention_bias") if family.qkv_bias is None else family.qkv_bias,
-        o_bias=not family.gated_mlp or keys.flag("attention_bias"),
-        mlp_bias=not family.gated_mlp or keys.flag("mlp_bias"),
         tie_word_embeddings=keys.flag("tie_word_embeddings"),
         embedding_scale=math.sqrt(hidden) if family.scaled_embedding else 1.0,
         learned_positions=family.learned_positions,
-        attention_scales=read_attention_scales(keys, head_dim),
-        attention_softcap=keys.optional_number("attn_logit_softcapping"),
         logit_softcap=keys.optional_number("final_logit_softcapping"),
-        windows=tuple(keys.integer("sliding_window", most=1 << 31) if t == SLIDING else None for t in types),
-        ropes=read_ropes(keys, family, head_dim, types),
+        **read_attention(keys, family),
+        **read_mlp(keys, family),
         **read_experts(keys, family),
         **read_token_ids(raw, generation or {}),
         dtype=read_dtype(raw),
     )
+
+
+def read_attention(keys: Keys, family: Family) -> dict[str, Any]:
+    """The fields that say what attention is: heads, their norms and biases, scale, window and rotation of each layer."""
+    heads, kv_heads, head_dim = read_heads(keys)
+    types = read_layer_types(keys, family)
+    return {
+        "num_attention_heads": heads,
+        "num_key_value_heads": kv_heads,
+        "head_dim": head_dim,
+        "qk_norm": family.qk_norm,
+        "qkv_bias": keys.flag("attention_bias") if family.qkv_bias is None else family.qkv_bias,
+        "o_bias": not family.gated_mlp or keys.flag("attention_bias"),
+        "attention_scales": read_attention_scales(keys, head_dim),
+        "attention_softcap": keys.optional_number("attn_logit_softcapping"),
+        "windows": tuple(keys.integer("sliding_window", most=1 << 31) if t == SLIDING else None for t in types),
+        "ropes": read_ropes(keys, family, head_dim, types),
+    }
+
+
+def read_mlp(keys: Keys, family: Family) -> dict[str, Any]:
+    """The fields that say what a dense MLP is; where the file gives no width (GPT-2), it is four times the hidden size."""
+    return {
+        "intermediate_size": 4 * keys["hidden_size"]
+        if keys["intermediate_size"] is None
+        else keys.integer("intermediate_size"),
+        "hidden_act": read_activation(keys),
+        "gated_mlp": family.gated_mlp,
+        "mlp_bias": not family.gated_mlp or keys.flag("mlp_bias"),
+    }
 
 
 def read_heads(keys: Keys) -> tuple[int, int, int]:
