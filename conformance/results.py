@@ -103,6 +103,8 @@ class Run:
     detectable: list[Detectable] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
     controls: dict[str, bool] = field(default_factory=dict)  # negative control → it was flagged, as it must be
+    command: str = ""  # that made this run
+    versions: dict[str, str] = field(default_factory=dict)  # of what took part: "torch" → "2.13.0"
 
     @property
     def compared(self) -> int:

@@ -1,0 +1,142 @@
+"""What a run comes to: one verdict a requirement, how many there are of each, and the sentence that says it."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+from conformance.requirements import AREAS, Requirement
+from conformance.results import Result, Run, Verdict, worst
+
+ELSEWHERE = "not in the list"  # the area of a requirement that requirements.toml does not have
+GRAVEST_FIRST = tuple(reversed(Verdict))
+PHRASES = {
+    Verdict.PASS: ("passes", "pass"),
+    Verdict.EXCUSED: ("passes but for ties within the noise floor", "pass but for ties within the noise floor"),
+    Verdict.NOTE: ("differs where engines may", "differ where engines may"),
+    Verdict.UNSUPPORTED: ("is not offered", "are not offered"),
+    Verdict.INCONCLUSIVE: ("can't be decided", "can't be decided"),
+    Verdict.FAIL: ("fails", "fail"),
+    Verdict.ERROR: ("breaks down", "break down"),
+}
+
+
+@dataclass(frozen=True)
+class Group:
+    """Results of one requirement that say the same of several cases."""
+
+    results: tuple[Result, ...]
+
+    @property
+    def first(self) -> Result:
+        """What stands for all of them, but for case, error and counts."""
+        return self.results[0]
+
+    @property
+    def cases(self) -> list[str]:
+        """Where it holds."""
+        return list(dict.fromkeys(result.case for result in self.results))
+
+    @property
+    def measured(self) -> str:
+        """The errors and the bar: "error 1.2e-14 to 3e-14, bar 1e-10"; empty where nothing was measured."""
+        errors = [result.error for result in self.results if result.error is not None]
+        bars = [result.bar for result in self.results if result.bar is not None]
+        parts = [f"{name} {spread(found)}" for name, found in (("error", errors), ("bar", bars)) if found]
+        return ", ".join(parts)
+
+
+def spread(values: Sequence[float]) -> str:
+    """One number, or the smallest and the largest."""
+    ordered = sorted(values, key=lambda value: (value != value, value))  # NaN is the worst
+    ends = dict.fromkeys(f"{value:.2g}" for value in (ordered[0], ordered[-1]))
+    return " to ".join(ends)
+
+
+def cases_in_words(cases: Sequence[str], most: int = 3) -> str:
+    """ "LlamaForCausalLM, Qwen2ForCausalLM and 10 more"."""
+    named = ", ".join(cases[:most])
+    return f"{named} and {len(cases) - most} more" if len(cases) > most else named
+
+
+def by_requirement(results: Iterable[Result], known: Mapping[str, Requirement]) -> dict[str, list[Result]]:
+    """The results of each requirement, in the order of requirements.toml; what it does not have comes last."""
+    order = {id: i for i, id in enumerate(known)}
+    found: dict[str, list[Result]] = {}
+    for result in sorted(results, key=lambda result: order.get(result.requirement, len(order))):
+        found.setdefault(result.requirement, []).append(result)
+    return found
+
+
+def by_area(run: Run, known: Mapping[str, Requirement]) -> dict[str, Counter[Verdict]]:
+    """How many requirements of each area have which verdict; only areas that the run has something of."""
+    areas: dict[str, Counter[Verdict]] = {area: Counter() for area in (*AREAS, ELSEWHERE)}
+    for id, results in by_requirement(run.results, known).items():
+        areas[area_of(id, known)][worst(results)] += 1
+    return {area: counts for area, counts in areas.items() if counts}
+
+
+def area_of(id: str, known: Mapping[str, Requirement]) -> str:
+    """The area of a requirement."""
+    return known[id].area if id in known else ELSEWHERE
+
+
+def grouped(results: Iterable[Result]) -> list[Group]:
+    """Results of one requirement, the gravest first; those that differ only in case, error and counts together."""
+
+    def what(result: Result) -> tuple[int, str, str, str]:
+        return GRAVEST_FIRST.index(result.verdict), result.test, result.place, result.detail
+
+    return [Group(tuple(group)) for _, group in groupby(sorted(results, key=what), key=what)]
+
+
+def counts_of(run: Run) -> Counter[Verdict]:
+    """How many requirements have which verdict, the gravest of their cases."""
+    found: dict[str, list[Result]] = {}
+    for result in run.results:
+        found.setdefault(result.requirement, []).append(result)
+    return Counter(worst(results) for results in found.values())
+
+
+def passed_and_judged(run: Run) -> tuple[int, int]:
+    """How many requirements pass, and how many were judged: not those that the engine does not offer, or only noted."""
+    counts = counts_of(run)
+    judged = counts.total() - counts[Verdict.UNSUPPORTED] - counts[Verdict.NOTE]
+    return counts[Verdict.PASS] + counts[Verdict.EXCUSED], judged
+
+
+def why_void(run: Run) -> list[str]:
+    """Why nothing that the run says may be believed; empty where it may."""
+    reasons = [f"the {name} was not flagged, which is there to be flagged" for name, seen in run.controls.items() if not seen]
+    return reasons if run.compared else ["nothing was compared", *reasons]
+
+
+def headline(run: Run) -> str:
+    """The verdict in a few words."""
+    counts = counts_of(run)
+    if why_void(run):
+        return "The run is void"
+    if counts[Verdict.FAIL] or counts[Verdict.ERROR]:
+        return "Does not conform"
+    return "Not decided" if counts[Verdict.INCONCLUSIVE] else "Conforms"
+
+
+def sentence(run: Run) -> str:
+    """What passed, what did not, and what can't be said: "2 of 5 judged requirements pass, 3 fail; 1 is not offered."."""
+    counts, (passed, judged) = counts_of(run), passed_and_judged(run)
+    parts = [f"{passed} of {judged} judged requirements pass"]
+    told = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
+    parts += [phrase(verdict, counts[verdict]) for verdict in told if counts[verdict]]
+    silent = [phrase(verdict, counts[verdict]) for verdict in (Verdict.UNSUPPORTED, Verdict.NOTE) if counts[verdict]]
+    void = "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in why_void(run))
+    return void + ", ".join(parts) + "".join(f"; {part}" for part in silent) + "."
+
+
+def phrase(verdict: Verdict, count: int) -> str:
+    """ "1 fails", "2 fail"."""
+    return f"{count} {PHRASES[verdict][count != 1]}"
+
+
+def top_level(run: Run) -> str:
+    """The highest level that the engine offers."""
+    return max(run.engine.levels, default="no level")
