@@ -8,7 +8,9 @@ An engine says what it offers by levels, each of which needs those before it onl
 * L3 taps, the values inside: `run` with `taps=True`
 * L4 injection: `inject`, every module on inputs that it is given
 
-Names of taps and modules are those of `conformance.taps`: what every correct engine shares, whatever it calls it.
+Names of taps and modules are those of `conformance.taps`: what every correct engine shares, whatever it calls it. A tap
+has one row per token: attention weights are [T, H, S], as logarithms, S counting the keys in the order of the prompt; the
+router's choices ("mlp.gate") and "logits" are log-probabilities. All values are float64, exactly what the engine computed.
 """
 
 from abc import ABC, abstractmethod
@@ -20,12 +22,31 @@ from typing import Any
 from torch import Tensor
 
 from conformance.results import About
+from nanollama.errors import NanollamaError
 
 Taps = dict[str, Tensor]
 
 
 class Unsupported(Exception):
     """The engine can't do this; the text says why, and goes into the report."""
+
+
+class Broken(RuntimeError):
+    """The engine or its adapter broke down, or answers what no engine can mean; the text says how."""
+
+
+def choose(argument: str, **choices: Sequence[str]) -> dict[str, str]:
+    """An engine's argument, words with commas between: one of each group at most, else the group's first."""
+    words = [word.strip() for word in argument.split(",") if word.strip()]
+    chosen = {group: [word for word in words if word in known] for group, known in choices.items()}
+    known = [word for group in choices.values() for word in group]
+    for word in words:
+        if word not in known:
+            raise NanollamaError(f"{word!r} is no option of this engine; there are {', '.join(known)}")
+    for group, found in chosen.items():
+        if len(found) > 1:
+            raise NanollamaError(f"{found[0]!r} and {found[1]!r} are both a {group}; name one of them")
+    return {group: found[0] if found else choices[group][0] for group, found in chosen.items()}
 
 
 @dataclass(frozen=True)

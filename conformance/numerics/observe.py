@@ -143,7 +143,7 @@ class Watch:
             assert self.step is not None
             x, tokens = args[0], self.step.tokens_of(args[0])
             self.keep(self.inputs, name, x)
-            if self.inject is None:
+            if self.inject is None or name not in self.inject:
                 return None
             recorded = self.inject[name][tokens.clamp(min=0)].to(x.device, x.dtype)
             return torch.where((tokens >= 0)[..., None].to(x.device), recorded, x), *args[1:]

@@ -23,8 +23,8 @@ def whole(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
         yield Step(prompt.ids[None], prompt.positions[None], tokens[None])
 
 
-def chunks(size: int) -> Way:
-    """Each prompt in pieces of `size` tokens, from a cache that is just large enough; the model is not told positions that it
+def chunks(size: int | list[int]) -> Way:
+    """Each prompt in pieces of `size` tokens, or of these sizes in turn, from a cache that is just large enough; the model is not told positions that it
     must know by itself."""
 
     def way(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:

@@ -1,0 +1,54 @@
+"""Engines by name: `NAME[:ARGUMENT]`. Every engine is a module beside this one, imported only when it is asked for, because
+each needs something installed that the others don't."""
+
+import importlib
+from dataclasses import dataclass
+
+from conformance.engines import Engine
+from nanollama.errors import NanollamaError
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An engine that can be named: how it is written, what it is, and what must be installed for it."""
+
+    usage: str
+    what: str
+    install: str = ""
+
+
+ENGINES: dict[str, Entry] = {
+    "nanollama": Entry("nanollama[:DTYPE][,DEVICE]", "this project's runtime"),
+    "transformers": Entry("transformers[:eager|sdpa|compiled][,DTYPE]", "Hugging Face transformers", "transformers"),
+    "llamacpp": Entry("llamacpp[:OPTIONS]", "llama.cpp through its Python binding", "llama-cpp-python"),
+    "mlx": Entry("mlx[:OPTIONS]", "mlx-lm", "'mlx[cpu]' mlx-lm"),
+    "ctranslate2": Entry("ctranslate2[:OPTIONS]", "CTranslate2", "ctranslate2"),
+    "onnxgenai": Entry("onnxgenai[:OPTIONS]", "ONNX Runtime generate()", "onnxruntime-genai onnx"),
+    "openvino": Entry("openvino[:OPTIONS]", "OpenVINO GenAI", "openvino-genai"),
+    "http": Entry("http://HOST:PORT/v1", "an OpenAI-compatible server"),
+    "https": Entry("https://HOST/v1", "an OpenAI-compatible server"),
+    "exec": Entry("exec:COMMAND", "any program that speaks the protocol of conformance/engines/protocol.py", "jsonschema"),
+}
+MODULES = {"http": "openai_http", "https": "openai_http", "exec": "protocol"}  # where they are not named alike
+WHOLE = ("http", "https")  # these take the text as it stands
+
+
+def find_engine(spec: str) -> Engine:
+    """The engine of this name, ready to load models; NanollamaError says which there are, or what to install."""
+    name, _, argument = spec.partition(":")
+    if name not in ENGINES:
+        raise NanollamaError(f"no engine {name!r}; there are {', '.join(ENGINES)} (python -m conformance run --engines)")
+    entry, module = ENGINES[name], f"{__package__}.{MODULES.get(name, name)}"
+    try:
+        engine: Engine = importlib.import_module(module).ENGINE(spec if name in WHOLE else argument)
+    except ImportError as error:
+        if error.name == module:
+            raise NanollamaError(f"engine {name!r} is not in this version") from error
+        need = f"; install it: python -m pip install {entry.install}" if entry.install else ""
+        raise NanollamaError(f"engine {name!r} can't be used here: {error}{need}") from error
+    return engine
+
+
+def listed() -> str:
+    """All engines, one line each."""
+    return "\n".join(f"{entry.usage:40} {entry.what}" for entry in ENGINES.values())
