@@ -1,0 +1,98 @@
+"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts but its own."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from conformance.checks import all_checks
+from conformance.report.difference import KINDS, Change, difference
+from conformance.report.gaps import open_gaps
+from conformance.report.matrix import areas_of, labels
+from conformance.report.sections import Findings, levels_offered, short, smallest, source_link
+from conformance.report.tally import ELSEWHERE, PHRASES
+from conformance.report.terminal import printable
+from conformance.requirements import TIERS, load_requirements
+from conformance.results import Run, Verdict
+
+HERE = Path(__file__).parent
+SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)
+
+
+@dataclass(frozen=True)
+class Sign:
+    """How a verdict looks without colour: a glyph and a letter."""
+
+    glyph: str
+    letter: str
+
+
+SIGNS = {
+    Verdict.PASS: Sign("✓", "P"),
+    Verdict.EXCUSED: Sign("≈", "X"),
+    Verdict.NOTE: Sign("•", "N"),
+    Verdict.UNSUPPORTED: Sign("–", "U"),
+    Verdict.INCONCLUSIVE: Sign("?", "I"),
+    Verdict.FAIL: Sign("✗", "F"),
+    Verdict.ERROR: Sign("!", "E"),
+}
+TITLES = {
+    "rope": "Rotary positions",
+    "mlp": "MLP",
+    "moe": "Mixture of experts",
+    "kv_cache": "Key–value cache",
+    "eos": "End of sequence",
+    "logprobs": "Log-probabilities",
+    "residual": "Residual stream",
+    "head": "Output head",
+    ELSEWHERE: "Not in the list of requirements",
+}
+
+
+def title_of(area: str) -> str:
+    """An area's name for people."""
+    return TITLES.get(area, area.replace("_", " ").capitalize())
+
+
+@cache
+def environment() -> Environment:
+    """The templates; everything that is put into them is escaped, and without control characters."""
+    found = Environment(
+        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        finalize=lambda value: printable(value) if type(value) is str else value,
+    )  # fmt: skip
+    found.filters.update(title_of=title_of, short=short, smallest=smallest, source_link=source_link, levels=levels_offered)
+    script = (HERE / "page.js").read_text(encoding="utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    found.globals.update(signs=SIGNS, shown=SHOWN, phrases=PHRASES, tiers=TIERS, Verdict=Verdict)
+    found.globals.update(style=style, script=Markup(script), digest=Markup(digest))
+    return found
+
+
+def render(runs: Sequence[Run], against: Run | None = None, killers: set[str] | None = None) -> str:
+    """The page on one run, or on several side by side."""
+    known = load_requirements()
+    findings = [Findings(label, run, known) for label, run in zip(labels(runs), runs, strict=True)]
+    view: Mapping[str, Any] = {
+        "findings": findings,
+        "areas": areas_of(runs, known),
+        "gaps": open_gaps(runs, known, all_checks(), killers),
+        "known": known,
+        "against": against,
+        "changes": changes_by_kind(against, runs[0]) if against is not None else {},
+    }
+    return environment().get_template("page.html").render(view)
+
+
+def changes_by_kind(old: Run, new: Run) -> dict[str, list[Change]]:
+    """Kinds of change that there are, with their changes."""
+    found = difference(old, new)
+    kinds = {kind: [change for change in found if change.kind == kind] for kind in KINDS}
+    return {kind: changes for kind, changes in kinds.items() if changes}

@@ -1,0 +1,130 @@
+"""What the page shows beside the matrix, each from one run: what is wrong, where errors grow, what would have been seen."""
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from conformance.report.chart import first_beyond, growth_chart, in_words
+from conformance.report.tally import Group, by_requirement, counts_of, grouped, headline, sentence, why_void
+from conformance.requirements import Requirement
+from conformance.results import Detectable, Point, Run, Verdict
+
+Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One family's chart; `first` is the tap that is beyond its floor."""
+
+    case: str
+    chart: Markup
+    words: str
+    first: Point | None
+
+
+@dataclass(frozen=True)
+class Findings:
+    """One run as the page shows it."""
+
+    label: str
+    run: Run
+    known: Mapping[str, Requirement]
+
+    @property
+    def headline(self) -> str:
+        """The verdict in a few words."""
+        return headline(self.run)
+
+    @property
+    def sentence(self) -> str:
+        """What passed, what did not, and what can't be said."""
+        return sentence(self.run)
+
+    @property
+    def is_void(self) -> bool:
+        """Whether nothing that it says may be believed."""
+        return bool(why_void(self.run))
+
+    @property
+    def counts(self) -> Counter[Verdict]:
+        """How many requirements have which verdict."""
+        return counts_of(self.run)
+
+    def told(self, *verdicts: Verdict) -> list[Told]:
+        """Everything with one of these verdicts, by requirement."""
+        found = by_requirement((result for result in self.run.results if result.verdict in verdicts), self.known)
+        return [(id, self.known.get(id), group) for id, results in found.items() for group in grouped(results)]
+
+    @property
+    def wrong(self) -> list[Told]:
+        """What is wrong or undecided."""
+        return self.told(*(verdict for verdict in Verdict if not verdict.good))
+
+    @property
+    def not_judged(self) -> list[Told]:
+        """What was excused, and what is only noted."""
+        return self.told(Verdict.EXCUSED, Verdict.NOTE)
+
+    @property
+    def not_offered(self) -> dict[str, list[str]]:
+        """The requirements that the engine does not offer the means for, by reason."""
+        reasons: dict[str, dict[str, None]] = {}
+        for id, _, group in self.told(Verdict.UNSUPPORTED):
+            reasons.setdefault(group.first.detail or "no reason was given", {})[id] = None
+        return {reason: list(ids) for reason, ids in reasons.items()}
+
+    @property
+    def growth(self) -> list[Growth]:
+        """A chart for every family."""
+        drawn = {case: points for case, points in self.run.growth.items() if points}
+        return [Growth(case, growth_chart(case, p), in_words(p), first_beyond(p)) for case, p in drawn.items()]
+
+    @property
+    def provenance(self) -> dict[str, str]:
+        """Who was judged, how and when."""
+        engine, versions = self.run.engine, self.run.versions.items()
+        facts = {
+            "Engine": f"{engine.name} {engine.version}",
+            "Dtype, device": f"{engine.dtype} on {engine.device}",
+            "Date": self.run.started,
+            "Took": f"{self.run.seconds:.1f} s, {self.run.compared:,} comparisons",
+            "Versions": ", ".join(f"{name} {version}" for name, version in versions),
+            "Notes": engine.notes,
+            "Command": self.run.command,
+        }
+        return {name: fact for name, fact in facts.items() if fact}
+
+    @property
+    def detectability(self) -> tuple[list[str], dict[str, list[Detectable | None]]]:
+        """The cases, and for each field what is known of it in each of them."""
+        cases = list(dict.fromkeys(found.case for found in self.run.detectable))
+        by_place = {(found.field, found.case): found for found in self.run.detectable}
+        fields = dict.fromkeys(found.field for found in self.run.detectable)
+        return cases, {field: [by_place.get((field, case)) for case in cases] for field in fields}
+
+
+def smallest(found: Detectable) -> str:
+    """The smallest change that is seen: "0.04 %", or "3e-07" where the field's value is 0."""
+    if found.smallest is None:
+        return "none"
+    return f"{100 * found.smallest:.2g} %" if found.value else f"{found.smallest:.2g}"
+
+
+def source_link(source: str) -> str:
+    """Where a requirement's source can be read; empty where that is no address."""
+    paper = re.fullmatch(r"arXiv ([0-9]{4}\.[0-9]{4,5}).*", source)
+    return f"https://arxiv.org/abs/{paper[1]}" if paper else source if source.startswith("https://") else ""
+
+
+def short(case: str) -> str:
+    """A family's name without what all of them end in."""
+    return case.removesuffix("ForCausalLM").removesuffix("LMHeadModel") or case
+
+
+def levels_offered(run: Run) -> Sequence[tuple[str, str, bool]]:
+    """Every level, what it is, and whether the engine offers it."""
+    names = {"L0": "text", "L1": "log-probabilities", "L2": "logits", "L3": "taps", "L4": "injection"}
+    return [(level, name, level in run.engine.levels) for level, name in names.items()]
