@@ -48,10 +48,20 @@ def seen(positions: Tensor, window: int | None) -> Tensor:
 
 
 class Reference:
-    """A model: its spec, its tensors by the runtime's module names, float64."""
+    """A model: its spec, its tensors by the runtime's module names, float64.
 
-    def __init__(self, spec: Spec, tensors: Tensors) -> None:
+    `given`: values that another engine had, by their names in the trace. Where there is one, the model files its own and goes
+    on with the engine's, so that every value is what is right behind the engine's own before it, and no error adds up.
+    """
+
+    def __init__(self, spec: Spec, tensors: Tensors, given: Tensors | None = None) -> None:
         self.spec, self.tensors = spec, {name: tensor.double() for name, tensor in tensors.items()}
+        self.given = given or {}
+
+    def put(self, trace: Trace, name: str, value: Tensor) -> Tensor:
+        """File a value under its name; what to go on with."""
+        trace[name] = value
+        return self.given.get(name, value)
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         """x · weight transposed + bias."""
@@ -74,26 +84,47 @@ class Reference:
         split = flat.reshape(len(flat), -1, self.spec.head_dim).transpose(0, 1)
         return self.norm(normed, split) if normed and self.spec.qk_norm == "head" else split
 
+    def turned(self, i: int, part: str, heads: Tensor, positions: Tensor, length: int) -> Tensor:
+        """Queries and keys rotated by their positions, where layer i rotates; values as they are."""
+        rope = self.spec.ropes[i]
+        return turn(heads, *table(rope, positions, length)) if rope and part != "v" else heads
+
+    def owner(self) -> Tensor:
+        """The key/value head of each query head, [heads]."""
+        return torch.arange(self.spec.heads) // (self.spec.heads // self.spec.kv_heads)
+
+    def visible(self, i: int, positions: Tensor) -> Tensor:
+        """Which keys each query sees in layer i."""
+        return seen(positions, self.spec.windows[i])
+
+    def scores(self, i: int, q: Tensor, k: Tensor) -> Tensor:
+        """How much each query wants each key, before the mask."""
+        return cap(q @ k.transpose(1, 2) * self.spec.scales[i], self.spec.attention_cap)
+
+    def merge(self, mixed: Tensor) -> Tensor:
+        """[heads, T, D] → [T, heads · D]."""
+        return mixed.transpose(0, 1).reshape(mixed.shape[1], -1)
+
     def attention(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
         """Attention of layer i on its normed input [T, hidden]; every step goes into the trace."""
-        spec, at = self.spec, f"layers.{i}.self_attn"
+        at, owner = f"layers.{i}.self_attn", self.owner()
         for part in "qkv":
             trace[f"{at}.{part}_proj"] = flat = self.linear(f"{at}.{part}_proj", x)
-            normed = f"{at}.{part}_norm" if spec.qk_norm and part != "v" else None
+            normed = f"{at}.{part}_norm" if self.spec.qk_norm and part != "v" else None
             trace[f"{at}.{part}"] = heads = self.heads(f"{at}.{part}_proj", flat, normed)
-            rope = spec.ropes[i]
-            trace[f"{at}.{part}.turned"] = turn(heads, *table(rope, positions, length)) if rope and part != "v" else heads
+            trace[f"{at}.{part}.turned"] = self.turned(i, part, heads, positions, length)
         q, k, v = (trace[f"{at}.{part}.turned"] for part in "qkv")
-        group = spec.heads // spec.kv_heads
-        owner = torch.arange(spec.heads) // group  # the key/value head of each query head
         trace[f"{at}.repeated"] = k[owner]
-        scores = cap(q @ k[owner].transpose(1, 2) * spec.scales[i], spec.attention_cap)
-        trace[f"{at}.attend.scores"] = scores = scores.masked_fill(~seen(positions, spec.windows[i]), -math.inf)
+        scores = self.scores(i, q, k[owner]).masked_fill(~self.visible(i, positions), -math.inf)
+        trace[f"{at}.attend.scores"] = scores
         weights = (scores - scores.max(-1, keepdim=True).values).exp()
-        trace[f"{at}.mixed"] = (weights / weights.sum(-1, keepdim=True)) @ v[owner]
-        trace[f"{at}.context"] = trace[f"{at}.mixed"].transpose(0, 1).reshape(len(x), -1)
-        trace[at] = self.linear(f"{at}.o_proj", trace[f"{at}.context"])
-        return trace[at]
+        trace[f"{at}.mixed"] = mixed = (weights / weights.sum(-1, keepdim=True)) @ v[owner]
+        context = self.put(trace, f"{at}.context", self.merge(mixed))
+        return self.put(trace, at, self.linear(f"{at}.o_proj", self.put(trace, f"{at}.o_proj.in", context)))
+
+    def gated(self, gate: Tensor, up: Tensor) -> Tensor:
+        """The inner values of a gated MLP."""
+        return activate(self.spec.activation, gate) * up
 
     def mlp(self, name: str, x: Tensor, trace: Trace | None = None) -> Tensor:
         """Gated or plain."""
@@ -101,7 +132,7 @@ class Reference:
         trace[f"{name}.up_proj"] = inner = self.linear(f"{name}.up_proj", x)
         if self.spec.gated:
             trace[f"{name}.gate_proj"] = gate = self.linear(f"{name}.gate_proj", x)
-            inner = activate(self.spec.activation, gate) * inner
+            inner = self.gated(gate, inner)
         else:
             inner = activate(self.spec.activation, inner)
         trace[f"{name}.inner"] = inner
@@ -127,38 +158,36 @@ class Reference:
     def feed_forward(self, i: int, x: Tensor, trace: Trace) -> Tensor:
         """The MLP or the experts of layer i."""
         name = f"layers.{i}.mlp"
-        trace[name] = self.experts(i, x, trace) if self.spec.sparse[i] else self.mlp(name, x, trace)
-        return trace[name]
+        return self.put(trace, name, self.experts(i, x, trace) if self.spec.sparse[i] else self.mlp(name, x, trace))
+
+    def normed(self, name: str, x: Tensor, trace: Trace) -> Tensor:
+        """The norm of this name; what goes into it is filed too."""
+        x = self.put(trace, f"{name}.in", x)
+        return self.put(trace, name, self.norm(name, x))
 
     def block(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
         """The residual stream through layer i. `….in` of each norm, attention and MLP is what goes into it."""
         placement, at = self.spec.placement, f"layers.{i}"
-
-        def normed(name: str, value: Tensor) -> Tensor:
-            trace[f"{at}.{name}.in"] = value
-            trace[f"{at}.{name}"] = self.norm(f"{at}.{name}", value)
-            return trace[f"{at}.{name}"]
-
-        trace[f"{at}.in"] = x
-        trace[f"{at}.self_attn.in"] = inner = x if placement == "post" else normed("input_layernorm", x)
-        out = self.attention(i, inner, positions, length, trace)
-        trace[f"{at}.middle"] = x = x + (out if placement == "pre" else normed("post_attention_layernorm", out))
+        x = self.put(trace, f"{at}.in", x)
+        inner = x if placement == "post" else self.normed(f"{at}.input_layernorm", x, trace)
+        out = self.attention(i, self.put(trace, f"{at}.self_attn.in", inner), positions, length, trace)
+        trace[f"{at}.middle"] = x = x + (
+            out if placement == "pre" else self.normed(f"{at}.post_attention_layernorm", out, trace)
+        )
         before = {"pre": "post_attention_layernorm", "sandwich": "pre_feedforward_layernorm"}.get(placement)
-        trace[f"{at}.mlp.in"] = inner = normed(before, x) if before else x
-        out = self.feed_forward(i, inner, trace)
-        trace[at] = x + (out if placement == "pre" else normed("post_feedforward_layernorm", out))
-        return trace[at]
+        inner = self.normed(f"{at}.{before}", x, trace) if before else x
+        out = self.feed_forward(i, self.put(trace, f"{at}.mlp.in", inner), trace)
+        out = out if placement == "pre" else self.normed(f"{at}.post_feedforward_layernorm", out, trace)
+        return self.put(trace, at, x + out)
 
     def run(self, ids: Tensor, positions: Tensor | None = None, length: int | None = None) -> Trace:
         """ids [T] → every value by name; "logits" as they are. `length`: what length-dependent frequencies go by."""
         positions = torch.arange(len(ids)) if positions is None else positions
         length = int(positions.max()) + 1 if length is None else length
-        trace: Trace = {"embeddings": self.embed(ids, positions)}
-        x = trace["embeddings"]
+        trace: Trace = {}
+        x = self.put(trace, "embeddings", self.embed(ids, positions))
         for i in range(self.spec.layers):
             x = self.block(i, x, positions, length, trace)
-        trace["norm.in"] = x
-        trace["norm"] = self.norm("norm", x)
-        trace["lm_head"] = self.linear("lm_head", trace["norm"])
+        trace["lm_head"] = self.linear("lm_head", self.put(trace, "lm_head.in", self.normed("norm", x, trace)))
         trace["logits"] = cap(trace["lm_head"], self.spec.logit_cap)
         return trace
