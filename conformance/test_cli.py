@@ -21,7 +21,7 @@ import nanollama
 from conformance.__main__ import parser as suite_parser
 from conformance.fixtures import checkpoint_shapes, fixture_config, write_fixture
 from conformance.small_model import write_small_model
-from nanollama import commands
+from nanollama import commands, suite
 from nanollama.cli import main
 from nanollama.generate import Usage
 from nanollama.options import COMMANDS
@@ -392,7 +392,7 @@ def test_what_a_checkpoint_lacks_is_one_line(tmp_path: Path, capfd: pytest.Captu
     assert "has no chat template, it is a base model: use `nanollama run`" in capfd.readouterr().err
 
 
-@pytest.mark.parametrize("planned", ["serve", "list", "rm", "kata", "train", "eval", "Run", ""])
+@pytest.mark.parametrize("planned", ["serve", "list", "rm", "train", "eval", "Run", ""])
 def test_an_unknown_command_is_an_error_that_lists_those_there_are(planned: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert main([planned]) == 2
     out, err = capfd.readouterr()
@@ -496,11 +496,11 @@ def test_the_suite_gets_the_options_and_its_status_comes_back(monkeypatch: pytes
         suite_parser().parse_args(line[len(prefix) :])  # it understands them
 
 
-@pytest.mark.parametrize("arguments", [["doctor"], ["verify", "A", "B"]])
+@pytest.mark.parametrize("arguments", [["doctor"], ["verify", "A", "B"], ["kata", "list"]])
 def test_without_a_clone_the_suites_commands_say_what_to_do(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "ROOT", tmp_path)
+    monkeypatch.setattr(suite, "ROOT", tmp_path)
     assert main(arguments) == 2
     assert "needs the conformance suite, which only a clone of the project has" in capfd.readouterr().err
 

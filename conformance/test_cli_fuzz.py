@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 import nanollama
 from conformance.small_model import write_small_model
-from nanollama import batch, commands
+from nanollama import batch, commands, kata
 from nanollama.cli import main
 from nanollama.lm import LM
 from nanollama.options import COMMANDS
@@ -67,7 +67,8 @@ def test_any_arguments_end_in_an_answer_or_one_line(
         return lm
 
     monkeypatch.setattr(commands, "load_lm", load_lm)
-    monkeypatch.setattr(commands, "suite", lambda *_: 0)
+    monkeypatch.setattr(commands, "run_suite", lambda *_, **__: 0)
+    monkeypatch.setattr(kata, "run_suite", lambda *_: 0)
     monkeypatch.setattr(commands, "resolve", lambda *_, **__: Path("/nowhere"))
     for name in ("nanollama.repl", "nanollama.batch"):
         monkeypatch.setattr(f"{name}.load_lm", load_lm)

@@ -3,8 +3,6 @@
 import json
 import math
 import os
-import subprocess
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator
@@ -22,8 +20,7 @@ from nanollama.lm import LM, load, load_model
 from nanollama.output import Answer, end_line, notice, rates, read_stdin, speed, write
 from nanollama.quant.own import quantize_model
 from nanollama.settings import DEFAULT_MAX_TOKENS, Values, make_request, read_settings
-
-ROOT = Path(__file__).parents[1]  # of the clone, if this is one
+from nanollama.suite import run_suite
 
 
 def load_lm(options: Namespace) -> LM:
@@ -120,20 +117,12 @@ def doctor_command(options: Namespace) -> int:
 
 
 def suite(command: str, options: Namespace) -> int:
-    """Run a command of the suite in a process of its own: this package never imports it. Its exit status is ours."""
-    if not (ROOT / "conformance" / "__main__.py").is_file():
-        raise NanollamaError(
-            f"`nanollama {command}` needs the conformance suite, which only a clone of the project has: in the clone, run "
-            f"`pip install -e .[dev]` and then this again"
-        )
+    """Run a command of the suite with these options. Its exit status is ours."""
     given = {name: value for name, value in vars(options).items() if value is not None}
     places = ["--", given.pop("a"), given.pop("b")] if "a" in given else []
     flags = [f"--{name}={value}" for name, value in given.items()]
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{os.environ.get('PYTHONPATH', '')}".rstrip(os.pathsep)}
-    line = [sys.executable, "-P", "-m", "conformance", command, *flags, *places]
     # in its own process group Ctrl-C does not reach it, but us, and we end it: without a traceback
-    status = subprocess.run(line, env=environment, check=False, process_group=0).returncode
-    return status if status >= 0 else 128 - status
+    return run_suite(command, "conformance", [command, *flags, *places], process_group=0)
 
 
 def pull_command(options: Namespace) -> int:

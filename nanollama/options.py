@@ -116,6 +116,13 @@ def quantize_options(parser: Parser) -> None:
     parser.add_argument("--allow-requantize", action="store_true", help="round again what is quantized already")
 
 
+def kata_options(parser: Parser) -> None:
+    actions = ("list", "start", "check", "hint", "watch", "solution", "diff", "reset")
+    parser.add_argument("action", choices=actions, metavar="ACTION", help=" ".join(actions))
+    parser.add_argument("kata", nargs="?", metavar="KATA", help="which one; left out, the one you worked at last")
+    parser.add_argument("--folder", metavar="DIR", help="where your files are (kata/ in the clone)")
+
+
 @dataclass(frozen=True)
 class Command:
     """What it does, in a few words; the arguments it needs; its options; an example; the module with its function."""
@@ -224,6 +231,20 @@ Tokenizer and chat template come along. What a GGUF file can't say of a config i
 Any architecture will do. Metadata stay as they are. Norms, biases and other small tensors stay as they are too, and the head
 and some others get more bits: tensor by tensor the formats that llama.cpp chooses for that type.""",
         home="gguf_quantize",
+    ),
+    "kata": Command(
+        "write a piece of this runtime yourself, against its tests",
+        " ACTION [KATA]",
+        kata_options,
+        """examples:
+  nanollama kata list
+  nanollama kata start rmsnorm
+  nanollama kata check
+
+start takes a function out of a copy of its module, for you to write; check tests your copy, watch does whenever you save it.
+hint tells a little more each time, solution and diff show the runtime's own, reset begins again and keeps a copy of yours.
+Needs the clone of the project: the installed package has no exercises. check exits with 1 while a test fails.""",
+        home="kata",
     ),
 }
 

@@ -1,0 +1,90 @@
+"""The course: what a kata is, and how katas.toml is read. The order of the file is the order of the course."""
+
+import ast
+import tomllib
+from dataclasses import dataclass, field, fields
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from nanollama.errors import NanollamaError
+
+ROOT = Path(__file__).parents[2]
+TABLE = Path(__file__).parents[1] / "katas.toml"
+
+
+@dataclass(frozen=True)
+class Kata:
+    """Functions of the live runtime to write again, and what helps to write them."""
+
+    name: str
+    title: str
+    module: str  # "nanollama.layers"
+    targets: tuple[str, ...]  # qualified names of functions in it, in the order in which to write them
+    minutes: int
+    items: tuple[str, ...]  # of ROADMAP.md, which this kata teaches
+    hints: tuple[str, str, str]  # from a nudge to nearly
+    reads: tuple[str, str]  # one paper, one production implementation
+    mistakes: tuple[str, ...]  # names of zoo entries whose edits lie in the targets; each `what` is what the learner reads
+    after: tuple[str, ...] = ()  # katas that help, an advice
+    elsewhere: dict[str, str] = field(default_factory=dict)  # zoo entries in the targets that show only elsewhere: reason
+    equivalent: dict[str, str] = field(default_factory=dict)  # mutants of the targets that compute the same: reason
+
+    @property
+    def reference(self) -> Path:
+        """The file that holds the targets."""
+        return ROOT.joinpath(*self.module.split(".")).with_suffix(".py")
+
+    @property
+    def source(self) -> str:
+        """The text of that file, as it is now."""
+        return self.reference.read_bytes().decode()
+
+    @property
+    def tests(self) -> Path:
+        """The file with this kata's tests."""
+        return TABLE.parent / "katas" / f"test_{self.name}.py"
+
+    @property
+    def test_names(self) -> list[str]:
+        """The tests in teaching order, read without running anything."""
+        tree = ast.parse(self.tests.read_text(encoding="utf-8"))
+        return [node.name for node in tree.body if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")]
+
+    @property
+    def alternatives(self) -> Path:
+        """The file with other right answers."""
+        return TABLE.parent / "alternatives" / f"{self.name}.py"
+
+
+@cache
+def course() -> dict[str, Kata]:
+    """Every kata by name, in the order of the course."""
+    return {name: read_kata(name, entry) for name, entry in table()["kata"].items()}
+
+
+def without_kata() -> dict[str, str]:
+    """Items of ROADMAP.md that have no kata, and why."""
+    reasons: dict[str, str] = table()["without"]
+    return reasons
+
+
+def table() -> dict[str, Any]:
+    """katas.toml as it stands."""
+    return tomllib.loads(TABLE.read_text(encoding="utf-8"))
+
+
+def read_kata(name: str, entry: dict[str, Any]) -> Kata:
+    """One [kata.NAME] of the table."""
+    known = {each.name for each in fields(Kata)} - {"name"}
+    if unknown := entry.keys() - known:
+        raise ValueError(f"kata {name} has {sorted(unknown)}; there are {sorted(known)}")
+    values: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()}
+    return Kata(name, **values)
+
+
+def find_kata(name: str) -> Kata:
+    """The kata of this name."""
+    if name not in course():
+        raise NanollamaError(f"there is no kata {name!r}; there are {', '.join(course())} (`nanollama kata list`)")
+    return course()[name]

@@ -1,0 +1,34 @@
+"""Which known mistake a learner's answers look like: one that computes the same in every comparison, if there is just one."""
+
+import importlib
+
+from conformance.katas.course import Kata
+from conformance.katas.exam import Sat, fresh, load_tests, same_answers, sit
+
+
+def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
+    """The names of the kata's mistakes that reproduce these answers, passing ones included.
+
+    Each mistake is seeded into the real runtime, imported afresh, and sits the same tests. What counts is all that was compared
+    up to the first wrong answer; where that leaves several, the later tests too. What is unwritten looks like everything, so
+    without a wrong answer there is none.
+    """
+    wrong = next((index for index, sat in enumerate(mine) if sat.error is not None and not sat.unwritten), None)
+    if wrong is None:
+        return []
+    with fresh():
+        seeding = importlib.import_module("conformance.zoo.seeding")
+        zoo = {bug.name: bug for bug in seeding.load_zoo()}
+        tests = load_tests(kata)
+        theirs = {}
+        for name in kata.mistakes:
+            with seeding.seeded(zoo[name]):
+                theirs[name] = [sit(test) for test in tests]
+    found = [name for name, sats in theirs.items() if same_answers(mine[: wrong + 1], sats[: wrong + 1])]
+    return found if len(found) < 2 else [name for name in found if same_answers(mine, theirs[name])]
+
+
+def sentence(name: str) -> str:
+    """What a mistake's entry says of it."""
+    entries = importlib.import_module("conformance.zoo.entries")
+    return next(str(bug.what) for bug in entries.load_zoo() if bug.name == name)

@@ -1,0 +1,176 @@
+"""One kata's tests, run against one file, in the process that this runs in: which file was tested, and what happened.
+
+Exactly one module of the runtime is exchanged: it is made from the learner's file under its real name before anything imports
+it, so that every other module that uses it gets the learner's. All other modules are the real ones.
+"""
+
+import builtins
+import importlib
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib.util import module_from_spec, spec_from_file_location
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+
+from conformance.katas import compare, difference, show
+from conformance.katas.compare import SEEN, Seen
+from conformance.katas.course import Kata
+
+MACHINERY = tuple(
+    f"conformance.katas.{name}" for name in ("__main__", "check", "child", "compare", "course", "diagnose", "difference")
+)
+MACHINERY += tuple(f"conformance.katas.{name}" for name in ("exam", "laws", "page", "progress", "show", "stub"))
+Watched = dict[tuple[str, str], Any]
+
+
+class NotTheirs(Exception):
+    """What is under test isn't the learner's file, or not all of it is."""
+
+
+@dataclass
+class Sat:
+    """One test as it went: what it compared, and what it ended with."""
+
+    name: str
+    about: str = ""
+    seen: list[Seen] = field(default_factory=list)
+    error: BaseException | None = None
+
+    @property
+    def unwritten(self) -> bool:
+        """Whether it met a function that is still the stub."""
+        return isinstance(self.error, NotImplementedError) and str(self.error).endswith("is yours to write")
+
+
+def forget() -> None:
+    """Make the next import of the runtime and of the suite a fresh one, but for this machinery, which holds the results."""
+    for name in list(sys.modules):
+        machinery = name in ("conformance", "conformance.katas") or name.startswith(MACHINERY)
+        if name.partition(".")[0] in ("nanollama", "conformance") and not machinery:
+            del sys.modules[name]
+
+
+def tests_module(kata: Kata) -> str:
+    """The module with a kata's tests."""
+    return f"conformance.katas.test_{kata.name}"
+
+
+@contextmanager
+def fresh() -> Iterator[None]:
+    """A runtime of its own inside the block; afterwards what was imported before is there again."""
+    before = dict(sys.modules)
+    forget()
+    try:
+        yield
+    finally:
+        forget()
+        sys.modules.update(before)
+
+
+def put_in_front(kata: Kata, file: Path) -> ModuleType:
+    """Make the kata's module from this file. Its bytes are compiled here: no stale bytecode can stand in for them."""
+    package, _, name = kata.module.rpartition(".")
+    parent = importlib.import_module(package)
+    spec = spec_from_file_location(kata.module, file)
+    if spec is None or kata.module in sys.modules:
+        raise NotTheirs(f"{kata.module} was imported before {file}")
+    module = module_from_spec(spec)
+    sys.modules[kata.module] = module
+    exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
+    setattr(parent, name, module)
+    return module
+
+
+def prove(kata: Kata, file: Path) -> None:
+    """Raise NotTheirs unless every target that the tests will call was defined in this file."""
+    module = sys.modules[kata.module]
+    if not module.__file__ or not Path(module.__file__).samefile(file):
+        raise NotTheirs(f"{module.__file__} would be tested, not {file}")
+    for target in kata.targets:
+        found: Any = module
+        for part in target.split("."):
+            found = vars(found).get(part) if hasattr(found, "__dict__") else None
+        for wrapper in ("__func__", "fget", "func", "__wrapped__"):
+            found = getattr(found, wrapper, found)
+        if found is None:
+            raise NotTheirs(f"there is no {target} in this file; the tests call it by that name")
+        code = getattr(found, "__code__", None)
+        if code is None or code.co_filename != str(file) or code.co_qualname != target:
+            raise NotTheirs(f"{target} is not a function that this file defines; write it with `def`, where the stub was")
+
+
+def load_tests(kata: Kata) -> list[Callable[[], None]]:
+    """The tests of a kata, in teaching order."""
+    module = importlib.import_module(tests_module(kata))
+    return [getattr(module, name) for name in kata.test_names]
+
+
+def sit(test: Callable[[], None]) -> Sat:
+    """Run one test. A test that compares nothing has failed: nothing was shown."""
+    sat = Sat(test.__name__, " ".join((test.__doc__ or "").split()))
+    SEEN.clear()
+    torch.manual_seed(0)
+    try:
+        test()
+        if not SEEN:
+            raise NotTheirs("the test compared nothing")
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # sys.exit() and the like are no way to pass
+        sat.error = error
+    sat.seen = list(SEEN)
+    return sat
+
+
+def watched() -> Watched:
+    """What the verdict rests on, and a kata has no business to change: the names of torch, of Python, and of this machinery."""
+    holders = {
+        "builtins": builtins,
+        "math": math,
+        "torch": torch,
+        "torch.Tensor": torch.Tensor,
+        "torch.nn.Module": torch.nn.Module,
+    }
+    holders |= {"torch.nn.functional": torch.nn.functional, **{each.__name__: each for each in (compare, difference, show)}}
+    own = sys.modules[__name__]
+    return {(name, key): value for name, holder in {**holders, __name__: own}.items() for key, value in vars(holder).items()}
+
+
+def untouched(before: Watched) -> None:
+    """Raise NotTheirs if one of these names stands for something else by now."""
+    now = watched()
+    for (holder, key), value in before.items():
+        if now.get((holder, key)) is not value and not key.startswith("__"):
+            raise NotTheirs(f"this file changes {holder}.{key}, which the tests rely on; a kata defines, it doesn't patch")
+
+
+def sit_all(tests: list[Callable[[], None]], before: Watched, begins: Callable[[str], object]) -> list[Sat]:
+    """Run the tests in order, and see after each that nothing was patched; `begins` hears the name of each before."""
+    done = []
+    for test in tests:
+        begins(test.__name__)
+        sat = sit(test)
+        untouched(before)
+        done.append(sat)
+    return done
+
+
+def same_answers(one: list[Sat], other: list[Sat]) -> bool:
+    """Whether two runs computed the same in every comparison, but for tests that met a function still unwritten."""
+    return all(same_test(a, b) for a, b in zip(one, other, strict=True) if not a.unwritten)
+
+
+def same_test(a: Sat, b: Sat) -> bool:
+    """Whether one test saw the same in two runs."""
+    ends = [type(each.error).__name__ for each in (a, b)]
+    return (
+        ends[0] == ends[1]
+        and len(a.seen) == len(b.seen)
+        and all(difference.difference(x.got, y.got, x.within) is None for x, y in zip(a.seen, b.seen, strict=True))
+    )
