@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one command; the exit status (2: bad input)."""
     given = sys.argv[1:] if arguments is None else arguments
     if given[:1] == ["score"]:
-        from conformance.score import score_command
+        from conformance.score.command import score_command
 
         return score_command(given[1:])
     options = parser().parse_args(given)

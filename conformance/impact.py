@@ -5,7 +5,9 @@ process (a chat template's sandbox) or is not in a function (a table of a module
 """
 
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from types import CodeType, FrameType
 from typing import Any
 
@@ -14,6 +16,14 @@ from conformance.zoo.live import find_definition, forget_cached
 from conformance.zoo.seeding import Bug
 
 ELSEWHERE = ("nanollama.text.jinja_child:",)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What one check does on the clean runtime: the functions that it runs, and how long it takes."""
+
+    functions: frozenset[str]
+    seconds: float
 
 
 def functions_run(run: Callable[[], None]) -> frozenset[str]:
@@ -34,9 +44,18 @@ def functions_run(run: Callable[[], None]) -> frozenset[str]:
     return frozenset(f"{module}:{code.co_qualname}" for code, module in seen.items() if module.startswith("nanollama"))
 
 
-def impacts(checks: Sequence[Check]) -> dict[str, frozenset[str]]:
-    """The functions that each check runs, by the check's name."""
-    return {check.name: functions_run(check.run) for check in checks}
+def survey(checks: Sequence[Check], until: float | None = None) -> dict[str, Survey]:
+    """Run every check on the runtime as it is, by name; those not reached by the time `until` are left out.
+
+    Raises Failed if one fails: it would mean nothing then that it fails with a bug.
+    """
+    found: dict[str, Survey] = {}
+    for check in checks:
+        if until is not None and time.perf_counter() > until:
+            break
+        started = time.perf_counter()
+        found[check.name] = Survey(functions_run(check.run), time.perf_counter() - started)
+    return found
 
 
 def reached(bug: Bug, checks: Sequence[Check], impact: Mapping[str, frozenset[str]]) -> list[Check]:

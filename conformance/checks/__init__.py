@@ -12,7 +12,7 @@ import functools
 import importlib
 import pkgutil
 import types
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -49,6 +49,12 @@ class Check:
     requirements: tuple[str, ...]
     area: str
     run: Callable[[], None]
+    case: str = ""  # which of the cases that its function runs on
+
+    @property
+    def function(self) -> str:
+        """The name without the case."""
+        return self.name.removesuffix(f"[{self.case}]")
 
 
 class _Tally:
@@ -65,8 +71,13 @@ def compared(count: int = 1) -> None:
 _registered: dict[str, list[Check]] = {}  # by module
 
 
-def check(*requirements: str, area: str, each: Sequence[str] = ()) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a check; with `each`, as one check per string, which the function takes as its argument."""
+def check(
+    *requirements: str, area: str, each: Sequence[str] = (), also: Mapping[str, Sequence[str]] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a function as a check; with `each`, as one check per string, which the function takes as its argument.
+
+    `also`: further requirements, and the cases that judge them.
+    """
 
     def register(judge: Callable[..., None]) -> Callable[..., None]:
         module = judge.__module__.rpartition(".")[2]
@@ -75,7 +86,8 @@ def check(*requirements: str, area: str, each: Sequence[str] = ()) -> Callable[[
             body = judge if case is None else functools.partial(judge, case)
             listed = _registered.setdefault(judge.__module__, [])
             listed[:] = [other for other in listed if other.name != name]  # a module that is imported again
-            listed.append(Check(name, requirements, area, functools.partial(judged, body)))
+            more = tuple(id for id, cases in (also or {}).items() if case in cases)
+            listed.append(Check(name, (*requirements, *more), area, functools.partial(judged, body), case or ""))
         return judge
 
     return register

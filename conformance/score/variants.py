@@ -1,0 +1,44 @@
+"""False alarms: honest variants of the runtime, on weights that no noise floor was made from, judged by that floor."""
+
+import multiprocessing
+import time
+from collections.abc import Sequence
+from dataclasses import fields
+from typing import Any
+
+from conformance.fixtures import FIXTURES
+from conformance.golden import LOW_PRECISIONS
+from conformance.numerics.check import HELD_OUT_SEEDS, Alarms, false_alarms
+
+Unit = tuple[str, str]  # dtype, family
+
+
+def units() -> list[Unit]:
+    """Every dtype of every family."""
+    return [(dtype, family) for dtype in LOW_PRECISIONS for family in FIXTURES]
+
+
+def judge_unit(unit: Unit) -> Alarms:
+    """Every variant of one family in one dtype."""
+    dtype, family = unit
+    return false_alarms([dtype], families=[family], seeds=HELD_OUT_SEEDS[:1])
+
+
+def honest_runs(chosen: Sequence[Unit], workers: int, until: float) -> Alarms:
+    """Judge the chosen units in forks of this process; those that are not done at the time `until` are left out."""
+    total = Alarms()
+    with multiprocessing.get_context("fork").Pool(workers) as pool:
+        coming = pool.imap_unordered(judge_unit, chosen)
+        for _ in chosen:
+            try:
+                add(total, coming.next(min(1e6, max(0.0, until - time.perf_counter()))))
+            except multiprocessing.TimeoutError:
+                break
+    return total
+
+
+def add(total: Alarms, more: Alarms) -> None:
+    """Count these, too: numbers are added, lists put together."""
+    for field in fields(Alarms):
+        value: Any = getattr(total, field.name) + getattr(more, field.name)
+        setattr(total, field.name, value)
