@@ -23,7 +23,7 @@ from conformance.checks import Check, all_checks
 FILE = Path(__file__).with_name("requirements.toml")
 PREFIXES = """
     NORM ROPE ATTN MASK WIND CACHE BATCH MLP MOE EMBD HEAD RESI CONF WGHT SAFE GGUF QUNT TOKN DETO STRM STOP SAMP DRAW PENA
-    LOGP TMPL CHAT GENR EOSX LIMT ERRS NUMR VRFY CLIX
+    LOGP TMPL CHAT GENR EOSX LIMT ERRS NUMR VRFY CLIX WIRE
     """.split()  # noqa: SIM905
 TIERS = ("specified", "implied", "unspecified")
 LEVELS = ("L0", "L1", "L2", "L3", "L4")

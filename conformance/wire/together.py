@@ -1,0 +1,53 @@
+"""Several clients at once, and clients that leave: nobody gets another's answer, and the server goes on."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+from conformance.engines.openai_http import events
+from conformance.wire.choosing import PROMPTS
+from conformance.wire.probe import Endpoint, probe
+
+CLIENTS = 8
+
+
+@probe("WIRE-051")
+def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
+    alone = [end.text(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        at_once = list(pool.map(end.text, prompts))
+    end.same(at_once, alone, "the greedy answers to eight clients at once")
+
+
+@probe("WIRE-052")
+def streams_at_once_do_not_mix(end: Endpoint) -> None:
+    prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
+    alone = [end.text(prompt) for prompt in prompts]
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        at_once = [stream.text() for stream in pool.map(end.stream, prompts)]
+    end.same(at_once, alone, "the greedy streams to eight clients at once")
+
+
+@probe("WIRE-053")
+def a_client_that_hangs_up_disturbs_nobody(end: Endpoint) -> None:
+    before = end.text()
+    for seen in (1, 60):
+        leave_early(end, seen)
+        end.same(end.text(), before, f"after a client left after {seen} bytes, the answer to the next")
+        end.same(end.stream().text(), before, f"after a client left after {seen} bytes, the stream to the next")
+
+
+def leave_early(end: Endpoint, seen: int) -> None:
+    """Ask for a long stream, read a few bytes, hang up."""
+    body = json.dumps(end.request(max_tokens=200, stream=True)).encode()
+    with end.engine.opened("POST", end.path, body) as response:
+        response.read(seen)
+
+
+@probe("WIRE-054")
+def a_stream_read_byte_by_byte_is_the_same(end: Endpoint) -> None:
+    body = json.dumps(end.request(stream=True)).encode()
+    with end.engine.opened("POST", end.path, body) as response:
+        slowly = b"".join(iter(lambda: response.read(1), b""))
+    at_once = end.stream()
+    end.same(len(events(slowly)), len(at_once.events), "the number of events of a stream that is read byte by byte")
