@@ -25,7 +25,7 @@ Record = dict[str, Any]
 
 
 def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id) -> Record:
-    """Test this file as the kata's module: {"file", "trouble", "tests", "looks_like"}; `begins` hears each test's name first."""
+    """Test this file as the kata's module: {"file", "trouble", "tests", "looks_like"}; `begins` hears each test before."""
     forget()
     before = watched()
     record: Record = {"file": str(file), "trouble": None, "tests": [], "looks_like": None}

@@ -23,9 +23,12 @@ from conformance.katas.compare import SEEN, Seen
 from conformance.katas.course import Kata
 
 MACHINERY = tuple(
-    f"conformance.katas.{name}" for name in ("__main__", "check", "child", "compare", "course", "diagnose", "difference")
+    f"conformance.katas.{name}"
+    for name in (
+        *("__main__", "canaries", "check", "child", "compare", "course", "diagnose", "difference"),
+        *("exam", "laws", "page", "progress", "show", "stub", "trials"),
+    )
 )
-MACHINERY += tuple(f"conformance.katas.{name}" for name in ("exam", "laws", "page", "progress", "show", "stub"))
 Watched = dict[tuple[str, str], Any]
 
 
@@ -130,23 +133,19 @@ def sit(test: Callable[[], None]) -> Sat:
 
 def watched() -> Watched:
     """What the verdict rests on, and a kata has no business to change: the names of torch, of Python, and of this machinery."""
-    holders = {
-        "builtins": builtins,
-        "math": math,
-        "torch": torch,
-        "torch.Tensor": torch.Tensor,
-        "torch.nn.Module": torch.nn.Module,
-    }
-    holders |= {"torch.nn.functional": torch.nn.functional, **{each.__name__: each for each in (compare, difference, show)}}
-    own = sys.modules[__name__]
-    return {(name, key): value for name, holder in {**holders, __name__: own}.items() for key, value in vars(holder).items()}
+    modules = [builtins, math, torch, torch.nn.functional, compare, difference, show, sys.modules[__name__]]
+    names = {(each.__name__, key): value for each in modules for key, value in vars(each).items() if not key.startswith("__")}
+    for kind in (torch.Tensor, torch.nn.Module):
+        for base in reversed(kind.__mro__):
+            names |= {(kind.__qualname__, key): value for key, value in vars(base).items()}
+    return names
 
 
 def untouched(before: Watched) -> None:
-    """Raise NotTheirs if one of these names stands for something else by now."""
+    """Raise NotTheirs if one of these names stands for something else by now; torch may have imported more of itself."""
     now = watched()
     for (holder, key), value in before.items():
-        if now.get((holder, key)) is not value and not key.startswith("__"):
+        if now.get((holder, key)) is not value:
             raise NotTheirs(f"this file changes {holder}.{key}, which the tests rely on; a kata defines, it doesn't patch")
 
 
