@@ -3,6 +3,7 @@
 from html import escape
 
 from conformance.report.tally import headline, passed_and_judged, top_level, why_void
+from conformance.report.terminal import printable
 from conformance.results import Run
 
 CHARACTER, MARGIN = 6.6, 9.0  # pixels; the text is stretched to fit what was reckoned
@@ -12,7 +13,7 @@ COLOURS = {"Conforms": "#2f6b4f", "Does not conform": "#a3262a", "Not decided": 
 def badge(run: Run) -> str:
     """The SVG text."""
     passed, judged = passed_and_judged(run)
-    value = "void" if why_void(run) else f"{passed}/{judged} · {top_level(run)}"
+    value = "void" if why_void(run) else f"{passed}/{judged} · {printable(top_level(run))}"
     left, right = (2 * MARGIN + CHARACTER * len(text) for text in ("conformance", value))
     said, width = escape(f"conformance {value}"), left + right
     texts = "".join(

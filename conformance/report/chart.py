@@ -10,6 +10,7 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
+from conformance.report.terminal import printable
 from conformance.results import Point
 
 WIDTH, HEIGHT = 360.0, 190.0
@@ -37,7 +38,7 @@ def growth_chart(case: str, points: Sequence[Point]) -> Markup:
         x = xs[points.index(first)]
         parts.append(f'<line class="first" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}"/>')
     parts += [mark(x, y, point) for x, y, point in zip(xs, errors, points, strict=True)]
-    label = escape(f"{case}: error by tap, against the noise floor. {in_words(points)}")
+    label = escape(printable(f"{case}: error by tap, against the noise floor. {in_words(points)}"))
     body = "".join(parts)
     return Markup(f'<svg class="growth" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">{body}</svg>')
 
@@ -48,7 +49,7 @@ def in_words(points: Sequence[Point]) -> str:
     if first is not None:
         return f"First beyond its floor: {first.tap}, {first.error:.2g} for {first.floor:.2g}."
     near = max(points, key=lambda point: point.error / point.floor if point.floor else 0.0)
-    share = f"{100 * near.error / near.floor:.0f} % of its floor" if near.floor else "no error"
+    share = f"{100 * near.error / near.floor:.0f}\N{NO-BREAK SPACE}% of its floor" if near.floor else "no error"
     return f"Every tap is within its floor; the closest is {near.tap}, at {share}."
 
 
@@ -73,19 +74,25 @@ def axis(decades: tuple[int, int]) -> Iterator[str]:
     for power in range(low, high + 1, max(1, math.ceil((high - low) / 6))):
         y = height(10.0**power, decades)
         yield f'<line class="grid" x1="{LEFT}" y1="{y:.1f}" x2="{RIGHT}" y2="{y:.1f}"/>'
-        yield f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">10{str(power).translate(SUPERSCRIPTS)}</text>'
+        yield f'<text x="{LEFT - 5}" y="{y + 3.5:.1f}" text-anchor="end">{power_of_ten(power)}</text>'
+
+
+def power_of_ten(power: int) -> str:
+    """ "10⁻³"."""
+    return f"10{str(power).translate(SUPERSCRIPTS)}"
 
 
 def layers(points: Sequence[Point]) -> Iterator[str]:
-    """The number of each layer below its taps, and a line before it; no numbers where they would be too close."""
+    """The number of each layer below its taps, and a line before it; only some numbers where all would be too close."""
     start, step = 0, (RIGHT - LEFT) / len(points)
     for layer, found in groupby(points, key=layer_of):
         size = len(list(found))
         if layer is not None:
             x, middle = LEFT + step * start, LEFT + step * (start + size / 2)
             yield f'<line class="layer" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}"/>'
-            if step * size >= 16:
-                yield f'<text x="{middle:.1f}" y="{BOTTOM + 15}" text-anchor="middle">layer {layer}</text>'
+            if layer % math.ceil(14 / (step * size)) == 0:
+                name = f"layer {layer}" if step * size >= 40 else layer
+                yield f'<text x="{middle:.1f}" y="{BOTTOM + 15}" text-anchor="middle">{name}</text>'
         start += size
 
 
@@ -108,7 +115,7 @@ def line(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
 
 def mark(x: float, y: float, point: Point) -> str:
     """One tap: a dot within its floor, a larger square beyond it; what it is, on hovering."""
-    title = escape(f"{point.tap}: {point.error:.2g}, floor {point.floor:.2g}")
+    title = escape(printable(f"{point.tap}: {point.error:.2g}, floor {point.floor:.2g}"))
     if point.error <= point.floor:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"><title>{title}</title></circle>'
     return f'<rect x="{x - 2.5:.1f}" y="{y - 2.5:.1f}" width="5" height="5"><title>{title}</title></rect>'

@@ -48,6 +48,15 @@ def difference(old: Run, new: Run) -> list[Change]:
     return sorted(changes, key=lambda change: KINDS.index(change.kind))
 
 
+def condensed(changes: Iterable[Change]) -> list[tuple[Change, list[str]]]:
+    """Changes of one requirement that say the same, once, with their cases."""
+    found: dict[tuple[str, str, str], tuple[Change, list[str]]] = {}
+    for change in changes:
+        key = (change.where.requirement, change.kind, change.what)
+        found.setdefault(key, (change, []))[1].append(change.where.case)
+    return list(found.values())
+
+
 def by_key(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
     """The gravest result for each requirement, case and test."""
     found: dict[tuple[str, str, str], Result] = {}

@@ -1,12 +1,16 @@
-"""The matrix: a table for each area, a row for each requirement, a column for each case of a run or each engine of several."""
+"""The matrix: a table for each area, a row for each requirement, a column for each family of a run or each engine of several.
+
+A family's column stands for its fixture and for all variations of it; which of them say what, is told at length in the row.
+"""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from conformance.report.tally import ELSEWHERE, GRAVEST_FIRST, Group, area_of, grouped
+from conformance.fixtures import FIXTURES
+from conformance.report.tally import ELSEWHERE, GRAVEST_FIRST, Group, area_of, cases_of, grouped
 from conformance.requirements import AREAS, Requirement
-from conformance.results import Result, Run, Verdict, worst
+from conformance.results import About, Result, Run, Verdict
 
 Labelled = dict[str, list[Result]]  # results by column
 
@@ -49,8 +53,8 @@ class Area:
         return Counter(row.verdicts[0] for row in self.rows)
 
     def column(self, index: int) -> Counter[Verdict]:
-        """The same for one column."""
-        return Counter(cell.verdict for row in self.rows if (cell := row.cells[index]).verdict)
+        """How many have which in one column."""
+        return Counter(verdict for row in self.rows if (verdict := row.cells[index].verdict))
 
     @property
     def is_good(self) -> bool:
@@ -59,18 +63,16 @@ class Area:
 
 
 def labels(runs: Sequence[Run]) -> list[str]:
-    """A name for each run that no other has: the engine's, with its version, dtype or number where that is needed."""
-    choices: list[Callable[[Run], str]] = [
-        lambda run: run.engine.name,
-        lambda run: f"{run.engine.name} {run.engine.version}",
-        lambda run: f"{run.engine.name} {run.engine.dtype}",
-        lambda run: f"{run.engine.name} {run.engine.version} {run.engine.dtype}",
+    """A name for each run that no other has: the engine's, with version, dtype or number where another has the same."""
+    ways: list[Callable[[int, About], str]] = [
+        lambda _, engine: engine.name,
+        lambda _, engine: f"{engine.name} {engine.version}",
+        lambda _, engine: f"{engine.name} {engine.dtype}",
+        lambda _, engine: f"{engine.name} {engine.version} {engine.dtype}",
+        lambda i, engine: f"{engine.name} ({i + 1})",
     ]
-    for choice in choices:
-        names = [choice(run) for run in runs]
-        if len(set(names)) == len(names):
-            return names
-    return [f"{run.engine.name} ({i})" for i, run in enumerate(runs, 1)]
+    names = [[way(i, run.engine) for i, run in enumerate(runs)] for way in ways]
+    return [next((way[i] for way in names if way.count(way[i]) == 1), names[-1][i]) for i in range(len(runs))]
 
 
 def areas_of(runs: Sequence[Run], known: Mapping[str, Requirement]) -> list[Area]:
@@ -79,7 +81,7 @@ def areas_of(runs: Sequence[Run], known: Mapping[str, Requirement]) -> list[Area
     rows = labelled_results(runs, names, known)
     for area in (*AREAS, ELSEWHERE):
         mine = {id: labelled for id, labelled in rows.items() if area_of(id, known) == area}
-        columns = names if len(runs) > 1 else list(dict.fromkeys(column for labelled in mine.values() for column in labelled))
+        columns = names if len(runs) > 1 else families_first({column for labelled in mine.values() for column in labelled})
         if mine:
             found.append(Area(area, columns, [row_of(id, known.get(id), mine[id], columns, len(runs) > 1) for id in mine]))
     return found
@@ -90,9 +92,28 @@ def labelled_results(runs: Sequence[Run], names: Sequence[str], known: Mapping[s
     found: dict[str, Labelled] = {id: {} for id in known}
     for name, run in zip(names, runs, strict=True):
         for result in run.results:
-            column = name if len(runs) > 1 else result.case
+            column = name if len(runs) > 1 else family(result.case)
             found.setdefault(result.requirement, {}).setdefault(column, []).append(result)
     return {id: labelled for id, labelled in found.items() if labelled}
+
+
+def family(case: str) -> str:
+    """The family that a case is of: "llama: yarn" and "LlamaForCausalLM" are both "Llama"; what is of none is itself."""
+    return FAMILIES.get(case.partition(":")[0].partition(",")[0], case)
+
+
+def families_first(columns: Iterable[str]) -> list[str]:
+    """Families in their usual order, then all else by name."""
+    order = list(dict.fromkeys(FAMILIES.values()))
+    return sorted(columns, key=lambda name: (order.index(name) if name in order else len(order), name))
+
+
+def short(case: str) -> str:
+    """A family's name without what all of them end in."""
+    return case.removesuffix("ForCausalLM").removesuffix("LMHeadModel") or case
+
+
+FAMILIES = {short(name).lower(): short(name) for name in FIXTURES} | {name: short(name) for name in FIXTURES}
 
 
 def row_of(id: str, known: Requirement | None, labelled: Labelled, columns: Sequence[str], by_engine: bool) -> Row:
@@ -109,7 +130,8 @@ def cell_of(column: str, results: Sequence[Result]) -> Cell:
     """The gravest verdict, and in a line what it stands for."""
     if not results:
         return Cell(None, f"{column}: not judged")
-    verdict = worst(results)
-    group = next(group for group in grouped(results) if group.first.verdict is verdict)
-    parts = [group.measured, f"at {group.first.place}" if group.first.place else "", group.first.detail[:120]]
-    return Cell(verdict, f"{column}: {verdict}" + "".join(f"; {part}" for part in parts if part))
+    group = grouped(results)[0]
+    result, among = group.first, len(cases_of(results))
+    cases = f" in {len(group.cases)} of {among} cases" if among > 1 else f" in {result.case}"
+    said = [group.measured, f"at {result.place}" if result.place else "", result.detail[:120]]
+    return Cell(result.verdict, f"{column}: {result.verdict}{cases}" + "".join(f"; {part}" for part in said if part))

@@ -46,5 +46,6 @@ document.addEventListener("click", event => {
   const row = event.target.closest("table.cells tbody td")?.parentElement;
   if (row) row.querySelector("details").open ^= true;
 });
+addEventListener("hashchange", () => document.querySelector(`details${location.hash || "#"}`)?.setAttribute("open", ""));
 addEventListener("beforeprint", () => areas.forEach(({ area }) => { area.dataset.open = area.open ? "yes" : ""; area.open = true; }));
 addEventListener("afterprint", () => areas.forEach(({ area }) => { area.open = area.dataset.open === "yes"; }));

@@ -12,14 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance.checks import all_checks
-from conformance.report.difference import KINDS, Change, difference
+from conformance.report.difference import KINDS, Change, condensed, difference
 from conformance.report.gaps import open_gaps
-from conformance.report.matrix import areas_of, labels
-from conformance.report.sections import Findings, levels_offered, short, smallest, source_link
-from conformance.report.tally import ELSEWHERE, PHRASES
+from conformance.report.matrix import areas_of, labels, short
+from conformance.report.sections import Findings, levels_offered, smallest, source_link
+from conformance.report.tally import ELSEWHERE, cases_in_words, of_judged, test_of
 from conformance.report.terminal import printable
 from conformance.requirements import TIERS, load_requirements
 from conformance.results import Run, Verdict
+from conformance.score.telling import read_telling
 
 HERE = Path(__file__).parent
 SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)
@@ -67,23 +68,33 @@ def environment() -> Environment:
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
-    found.filters.update(title_of=title_of, short=short, smallest=smallest, source_link=source_link, levels=levels_offered)
+    found.filters.update(
+        title_of=title_of,
+        short=short,
+        words=cases_in_words,
+        test_of=test_of,
+        of_judged=of_judged,
+        worst_of=worst_of,
+        smallest=smallest,
+        source_link=source_link,
+        levels=levels_offered,
+    )
     script = (HERE / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
-    found.globals.update(signs=SIGNS, shown=SHOWN, phrases=PHRASES, tiers=TIERS, Verdict=Verdict)
+    found.globals.update(signs=SIGNS, shown=SHOWN, tiers=TIERS, Verdict=Verdict)
     found.globals.update(style=style, script=Markup(script), digest=Markup(digest))
     return found
 
 
-def render(runs: Sequence[Run], against: Run | None = None, killers: set[str] | None = None) -> str:
+def render(runs: Sequence[Run], against: Run | None = None) -> str:
     """The page on one run, or on several side by side."""
     known = load_requirements()
     findings = [Findings(label, run, known) for label, run in zip(labels(runs), runs, strict=True)]
     view: Mapping[str, Any] = {
         "findings": findings,
         "areas": areas_of(runs, known),
-        "gaps": open_gaps(runs, known, all_checks(), killers),
+        "gaps": open_gaps(runs, known, all_checks(), set(read_telling())),
         "known": known,
         "against": against,
         "changes": changes_by_kind(against, runs[0]) if against is not None else {},
@@ -91,8 +102,13 @@ def render(runs: Sequence[Run], against: Run | None = None, killers: set[str] | 
     return environment().get_template("page.html").render(view)
 
 
-def changes_by_kind(old: Run, new: Run) -> dict[str, list[Change]]:
+def worst_of(counts: Mapping[Verdict, int]) -> Verdict | None:
+    """The gravest verdict of those that were counted; None where nothing was."""
+    return max((verdict for verdict in counts if counts[verdict]), key=list(Verdict).index, default=None)
+
+
+def changes_by_kind(old: Run, new: Run) -> dict[str, list[tuple[Change, list[str]]]]:
     """Kinds of change that there are, with their changes."""
     found = difference(old, new)
-    kinds = {kind: [change for change in found if change.kind == kind] for kind in KINDS}
+    kinds = {kind: condensed(change for change in found if change.kind == kind) for kind in KINDS}
     return {kind: changes for kind, changes in kinds.items() if changes}

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from markupsafe import Markup
 
-from conformance.report.chart import first_beyond, growth_chart, in_words
-from conformance.report.tally import Group, by_requirement, counts_of, grouped, headline, sentence, why_void
+from conformance.report.chart import first_beyond, growth_chart, in_words, power_of_ten
+from conformance.report.tally import Group, by_requirement, cases_of, counts_of, grouped, headline, sentence, why_void
 from conformance.requirements import Requirement
-from conformance.results import Detectable, Point, Run, Verdict
+from conformance.results import Detectable, Point, Result, Run, Verdict, worst
 
 Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
 
@@ -23,6 +23,39 @@ class Growth:
     chart: Markup
     words: str
     first: Point | None
+
+
+@dataclass(frozen=True)
+class Wrong:
+    """Everything that is wrong at one place, or of one requirement where the place isn't known."""
+
+    place: str
+    results: list[Result]
+
+    @property
+    def verdict(self) -> Verdict:
+        """The gravest."""
+        return worst(self.results)
+
+    @property
+    def first(self) -> Result:
+        """The first of the gravest, as an example."""
+        return next(result for result in self.results if result.verdict is self.verdict)
+
+    @property
+    def ids(self) -> list[str]:
+        """The requirements that are not fulfilled."""
+        return list(dict.fromkeys(result.requirement for result in self.results))
+
+    @property
+    def cases(self) -> list[str]:
+        """Where it is seen."""
+        return cases_of(self.results)
+
+    @property
+    def places(self) -> list[str]:
+        """The place in every layer in which it is the first that is wrong."""
+        return list(dict.fromkeys(result.place for result in self.results if result.place))
 
 
 @dataclass(frozen=True)
@@ -59,9 +92,21 @@ class Findings:
         return [(id, self.known.get(id), group) for id, results in found.items() for group in grouped(results)]
 
     @property
-    def wrong(self) -> list[Told]:
-        """What is wrong or undecided."""
-        return self.told(*(verdict for verdict in Verdict if not verdict.good))
+    def controls(self) -> str:
+        """How many of the negative controls were flagged, as they must be."""
+        flagged = list(self.run.controls.values())
+        return f"{sum(flagged)} of {len(flagged)} negative controls flagged" if flagged else "no negative control ran"
+
+    @property
+    def wrong(self) -> list[Wrong]:
+        """What is wrong or undecided, by place without the layer's number; what is only undecided comes last."""
+        places: dict[str, list[Result]] = {}
+        for result in self.run.results:
+            if not result.verdict.good:
+                key = re.sub(r"^layers\.\d+\.", "", result.place) or result.requirement
+                places.setdefault(key, []).append(result)
+        found = [Wrong(place, results) for place, results in places.items()]
+        return sorted(found, key=lambda wrong: wrong.verdict is Verdict.INCONCLUSIVE)
 
     @property
     def not_judged(self) -> list[Told]:
@@ -107,21 +152,21 @@ class Findings:
 
 
 def smallest(found: Detectable) -> str:
-    """The smallest change that is seen: "0.04 %", or "3e-07" where the field's value is 0."""
+    """The smallest change that is seen: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
     if found.smallest is None:
         return "none"
-    return f"{100 * found.smallest:.2g} %" if found.value else f"{found.smallest:.2g}"
+    if not found.value:
+        return f"{found.smallest:.2g}"
+    if found.smallest >= 1e-5:
+        return f"{100 * found.smallest:.2g}\N{NO-BREAK SPACE}%"
+    mantissa, _, power = f"{found.smallest:.0e}".partition("e")
+    return f"{mantissa}·{power_of_ten(int(power))}"
 
 
 def source_link(source: str) -> str:
     """Where a requirement's source can be read; empty where that is no address."""
     paper = re.fullmatch(r"arXiv ([0-9]{4}\.[0-9]{4,5}).*", source)
     return f"https://arxiv.org/abs/{paper[1]}" if paper else source if source.startswith("https://") else ""
-
-
-def short(case: str) -> str:
-    """A family's name without what all of them end in."""
-    return case.removesuffix("ForCausalLM").removesuffix("LMHeadModel") or case
 
 
 def levels_offered(run: Run) -> Sequence[tuple[str, str, bool]]:

@@ -23,19 +23,27 @@ PHRASES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Results of one requirement that say the same of several cases."""
+    """Results of one verdict that one test has found at one place, each in another case."""
 
     results: tuple[Result, ...]
 
     @property
     def first(self) -> Result:
-        """What stands for all of them, but for case, error and counts."""
+        """What stands for all of them, but for case, detail, error and counts."""
         return self.results[0]
 
     @property
     def cases(self) -> list[str]:
         """Where it holds."""
-        return list(dict.fromkeys(result.case for result in self.results))
+        return cases_of(self.results)
+
+    @property
+    def details(self) -> dict[str, list[str]]:
+        """What is said, and in which cases."""
+        said: dict[str, list[str]] = {}
+        for result in self.results:
+            said.setdefault(result.detail, []).append(result.case)
+        return said
 
     @property
     def measured(self) -> str:
@@ -44,6 +52,11 @@ class Group:
         bars = [result.bar for result in self.results if result.bar is not None]
         parts = [f"{name} {spread(found)}" for name, found in (("error", errors), ("bar", bars)) if found]
         return ", ".join(parts)
+
+
+def cases_of(results: Iterable[Result]) -> list[str]:
+    """Their cases, each once."""
+    return list(dict.fromkeys(result.case for result in results))
 
 
 def spread(values: Sequence[float]) -> str:
@@ -82,12 +95,17 @@ def area_of(id: str, known: Mapping[str, Requirement]) -> str:
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:
-    """Results of one requirement, the gravest first; those that differ only in case, error and counts together."""
+    """Results of one requirement, the gravest first, those of one test at one place together."""
 
-    def what(result: Result) -> tuple[int, str, str, str]:
-        return GRAVEST_FIRST.index(result.verdict), result.test, result.place, result.detail
+    def key(result: Result) -> tuple[int, str, str]:
+        return GRAVEST_FIRST.index(result.verdict), test_of(result), result.place
 
-    return [Group(tuple(group)) for _, group in groupby(sorted(results, key=what), key=what)]
+    return [Group(tuple(group)) for _, group in groupby(sorted(results, key=key), key=key)]
+
+
+def test_of(result: Result) -> str:
+    """The test's name without the case that it was given."""
+    return result.test.removesuffix(f"[{result.case}]")
 
 
 def counts_of(run: Run) -> Counter[Verdict]:
@@ -100,7 +118,11 @@ def counts_of(run: Run) -> Counter[Verdict]:
 
 def passed_and_judged(run: Run) -> tuple[int, int]:
     """How many requirements pass, and how many were judged: not those that the engine does not offer, or only noted."""
-    counts = counts_of(run)
+    return of_judged(counts_of(run))
+
+
+def of_judged(counts: Counter[Verdict]) -> tuple[int, int]:
+    """The same of any counts."""
     judged = counts.total() - counts[Verdict.UNSUPPORTED] - counts[Verdict.NOTE]
     return counts[Verdict.PASS] + counts[Verdict.EXCUSED], judged
 

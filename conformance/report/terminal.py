@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from conformance.report.tally import by_area, by_requirement, cases_in_words, grouped, headline, sentence
+from conformance.report.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, headline, sentence
 from conformance.requirements import load_requirements
 from conformance.results import Result, Run, Verdict
 
@@ -36,7 +36,7 @@ def bad_lines(results: list[Result]) -> Iterator[str]:
     for verdict in (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE):
         found = [result for result in results if result.verdict is verdict]
         if found:
-            group, cases = grouped(found)[0], list(dict.fromkeys(result.case for result in found))
+            group, cases = grouped(found)[0], cases_of(found)
             said = [f"at {group.first.place}" if group.first.place else "", group.measured, group.first.detail]
             line = f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, said))}"
             yield line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
@@ -44,4 +44,4 @@ def bad_lines(results: list[Result]) -> Iterator[str]:
 
 def printable(text: str) -> str:
     """The text on one line, without characters that command a terminal: engines' texts are not to be trusted."""
-    return "".join(char if char.isprintable() else " " for char in text)
+    return "".join(char if char.isprintable() or char == "\N{NO-BREAK SPACE}" else " " for char in text)
