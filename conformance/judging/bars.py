@@ -1,0 +1,117 @@
+"""How far an engine may be from the truth: rounding of float64 where it computes in that, else the measured noise floor.
+
+No number here was chosen: float64's bar leaves room for any order of sums, and `golden/floor.json` holds what honest
+implementations need (see `conformance.numerics.floor`), with the factor that leave-one-out found.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import astuple, dataclass
+
+import torch
+from torch import Tensor
+
+from conformance.checks.replay import row_error
+from conformance.compare import SEMANTIC_BAR
+from conformance.engines import Taps
+from conformance.fixtures import FAR_POSITIONS, NEAR
+from conformance.numerics.floor import Floors, decided, gate_of, kind_of, load_floors
+from conformance.numerics.recording import SHORT
+from conformance.numerics.statistics import Statistics, measure
+from nanollama.errors import NanollamaError
+
+WORKLOAD = NEAR + len(FAR_POSITIONS) + SHORT  # tokens that floors were measured on
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One tap held against its bar. `alike` is False where an honest engine may be so far off, but not one that rounds where
+    the runtime does; `excused` counts tokens whose choice of experts is a tie."""
+
+    tap: str
+    kind: str
+    error: float
+    bar: float
+    fits: bool
+    alike: bool = True
+    what: str = ""  # the statistic that is largest
+    excused: int = 0
+
+
+class Bars:
+    """The bars of one dtype on one device. `chosen`: how many experts take each token."""
+
+    def __init__(self, dtype: str, device: str) -> None:
+        self.dtype = dtype
+        self.floors: Floors | None = None
+        if dtype != "float64":
+            try:
+                self.floors = load_floors(dtype, device)
+            except RuntimeError as error:
+                raise NanollamaError(str(error)) from error
+
+    def judges(self, kind: str, local: bool) -> bool:
+        """Whether there is a bar for this kind of tap. The floor knows no router of a whole model, where rounding upstream
+        decides, and knows attention weights only of engines that round nothing on the way to them; their effect is judged
+        one tap later."""
+        return self.floors is None or (kind != "weights" and (local or kind != "gate"))
+
+    def read(
+        self, tap: str, got: Sequence[Tensor], want: Sequence[Taps], local: bool, chosen: int = 0, slack: float = 1.0
+    ) -> Reading:
+        """One tap on some prompts; `slack` 2 where both sides of a comparison are an engine's own."""
+        kind = kind_of(tap, want[0])
+        if self.floors is None:
+            error = max(row_error(mine, taps[tap]) for mine, taps in zip(got, want, strict=True))
+            return Reading(tap, kind, error, slack * SEMANTIC_BAR, error <= slack * SEMANTIC_BAR)
+        for mine, taps in zip(got, want, strict=True):
+            if mine.shape != taps[tap].shape:
+                return Reading(tap, kind, torch.inf, 0.0, False, what=f"shape {list(mine.shape)} for {list(taps[tap].shape)}")
+        sure = torch.cat([self.sure(tap, taps, local, chosen) for taps in want])
+        mine, truth = torch.cat([*got]), torch.cat([taps[tap] for taps in want])
+        return self.held(tap, kind, mine[sure], truth[sure], "local" if local else "accumulated", slack, int((~sure).sum()))
+
+    def held(self, tap: str, kind: str, got: Tensor, want: Tensor, view: str, slack: float, excused: int) -> Reading:
+        """A tap against the floor of its kind; `what` names the statistic that is nearest to it, or most beyond."""
+        if not len(want):
+            return Reading(tap, kind, 0.0, 0.0, True, what="every token is a tie", excused=excused)
+        kind = "mlp" if (view, kind) == ("accumulated", "experts") else kind  # what follows a sure choice is an MLP
+        found = measure(got[..., None], want[..., None])
+        room = self.allowed(view, "all", kind, len(want))
+        what, excess = found.over(room).worst()
+        alike = found.over(self.allowed(view, "order", kind, len(want))).worst()[1] <= slack
+        return Reading(tap, kind, getattr(found, what), slack * getattr(room, what), excess <= slack, alike, what, excused)
+
+    def allowed(self, view: str, tier: str, kind: str, tokens: int = WORKLOAD) -> Statistics:
+        """What each statistic may be. Floors were measured on the whole workload; of fewer tokens less cancels in a mean."""
+        assert self.floors is not None
+        floor, factor = self.floors.floors[view][tier][kind], self.floors.factors[view][tier]
+        room = Statistics(*(a * b for a, b in zip(astuple(floor), astuple(factor), strict=True)))
+        few = max(1.0, math.sqrt(WORKLOAD / tokens))
+        return Statistics(room.row, few * room.column, few * room.gain, few * room.offset)
+
+    def row(self, kind: str, local: bool) -> float:
+        """The bar on the worst token, relative to its values."""
+        if self.floors is None:
+            return SEMANTIC_BAR
+        view, known = ("local", kind) if local else ("accumulated", {"experts": "mlp", "gate": "mlp"}.get(kind, kind))
+        return self.allowed(view, "all", known).row
+
+    def nats(self, logits: Tensor) -> float:
+        """How far a log-probability of the whole model may be off."""
+        size = float(logits.square().mean().sqrt())
+        return size * (SEMANTIC_BAR if self.floors is None else self.allowed("accumulated", "all", "logits").row)
+
+    def sure(self, tap: str, want: Taps, local: bool, chosen: int) -> Tensor:
+        """Which tokens no tie between experts can send elsewhere. A module by itself depends on its own router; the whole
+        model on all routers before, of this token and of those that it attends to."""
+        assert self.floors is not None
+        everyone = torch.ones(len(want[tap]), dtype=torch.bool)
+        if local:
+            gate = gate_of(tap, want)
+            return everyone if gate is None else decided(gate[..., None], chosen, self.floors.router_nats)
+        for name in list(want)[: list(want).index(tap) + 1]:
+            if name.endswith(".mlp.gate"):
+                nats = self.allowed("accumulated", "all", "norm").row * float(want[name].square().mean().sqrt())
+                everyone &= decided(want[name][..., None], chosen, nats)
+        return everyone.cumprod(0).bool()

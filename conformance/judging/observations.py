@@ -1,0 +1,62 @@
+"""One comparison of an engine's value with the truth, and what it says about requirements."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+Pair = tuple[str, str]  # a requirement, and the kind of tap at which it shows by itself
+
+
+class State(StrEnum):
+    """What came of one comparison."""
+
+    FITS = "fits"
+    OFF = "off"
+    BEHIND = "behind"  # off, but something before it is off too, which explains it
+    UNSUPPORTED = "unsupported"
+    BROKEN = "broken"
+
+
+@dataclass(frozen=True)
+class Observation:
+    """One comparison, or with `detail` the reason why it could not be made. `alike`: nothing rounds elsewhere than in the
+    runtime; `local`: a module on true inputs."""
+
+    case: str
+    prompt: str
+    place: str
+    covers: frozenset[Pair]
+    state: State
+    detail: str = ""
+    error: float | None = None
+    bar: float | None = None
+    alike: bool = True
+    excused: int = 0
+    compared: int = 1
+    local: bool = False
+
+    @property
+    def made(self) -> bool:
+        """Whether anything was compared."""
+        return self.state in (State.FITS, State.OFF, State.BEHIND)
+
+    @property
+    def excess(self) -> float:
+        """The error as a multiple of its bar; infinite where there is none."""
+        if self.error is None or self.bar is None:
+            return 0.0 if self.state is State.FITS else float("inf")
+        return self.error / self.bar if self.bar else float("inf") if self.error else 0.0
+
+
+def explained(found: Iterable[Observation]) -> Iterator[Observation]:
+    """The same with what only follows from another fault marked so: in the whole model everything behind a faulty module, or
+    behind the first tap that is off; in variations of a prompt everything if the prompt itself is off."""
+    found = list(found)
+    faulty = any(o.local and o.state is State.OFF for o in found)
+    seen_off: set[str] = set()
+    for o in found:
+        if o.state is State.OFF and not o.local:
+            if faulty or o.prompt in seen_off or (o.prompt == "shifted" and seen_off):
+                o = replace(o, state=State.BEHIND)
+            seen_off.add(o.prompt)
+        yield o

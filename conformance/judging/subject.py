@@ -1,0 +1,151 @@
+"""What engines are judged on: checkpoints in their own dtype, prompts, and the float64 truth about every value inside.
+
+The truth comes from `conformance.checks.reference`, which never calls the code of any engine. For a lower precision the
+weights are rounded first, as real checkpoints are stored: an engine then holds exactly the weights of the truth, and only
+its arithmetic counts.
+"""
+
+import functools
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from conformance.checks.cases import case, make_case, scratch
+from conformance.checks.reference import Reference, Trace, cap
+from conformance.checks.spec import Spec
+from conformance.checks.stored import module_tensors
+from conformance.engines import Prompt, Taps
+from conformance.fixtures import FAR_POSITIONS, NEAR, SEED
+from conformance.numerics.recording import SHORT
+from conformance.taps import NORMS
+from conformance.weights import derived_ids
+from nanollama.lm import DTYPES
+
+SHIFT = 37  # how far the shifted prompt begins from 0
+TAP = re.compile(
+    r"(embeddings|norm|layers\.\d+(\.(mlp|mlp\.gate|self_attn|self_attn\.context|self_attn\.attend\.scores|\w+_layernorm))?)"
+)
+
+
+@dataclass(frozen=True)
+class Truth:
+    """One prompt through one model: every tap of the whole, the input of every module in the engine's dtype, and every
+    tap of the modules on those inputs, each by itself."""
+
+    taps: Taps
+    inputs: Taps
+    local: Taps
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A checkpoint folder stored in `dtype`, and all that is true of it."""
+
+    name: str
+    raw: Mapping[str, Any]
+    spec: Spec
+    reference: Reference
+    folder: Path
+    dtype: str
+
+    @property
+    def length_dependent(self) -> bool:
+        """Whether frequencies depend on how long the sequence is."""
+        return any(rope is not None and rope.kind in ("dynamic", "longrope") for rope in self.spec.ropes)
+
+    def prompt(self, name: str) -> Prompt:
+        """ "near": 16 tokens, "far": 18 of them half beyond position 4096, "short": 7; these three are what noise floors were
+        measured on. "shifted": the near ones from another start."""
+        begin = SHIFT if name == "shifted" else 0
+        positions = FAR_POSITIONS if name == "far" else [*range(begin, begin + (SHORT if name == "short" else NEAR))]
+        ids = derived_ids(SEED, f"{'near' if name == 'shifted' else name} prompt", len(positions), self.spec.vocab)
+        return Prompt(tuple(ids), tuple(positions))
+
+    def truth(self, prompt: Prompt) -> Truth:
+        """Computed anew each time: it takes milliseconds."""
+        positions = torch.tensor(prompt.positions)
+        trace = self.reference.run(torch.tensor(prompt.ids), positions)
+        inputs = {name: value.to(DTYPES[self.dtype]).double() for name, value in inputs_of(trace, self.spec).items()}
+        taps = taps_of(trace) | {"logits": trace["logits"].log_softmax(-1)}
+        return Truth(taps, inputs, local_taps(self.reference, trace["embeddings"], inputs, positions))
+
+
+@functools.cache
+def subject(name: str, dtype: str) -> Subject:
+    """A family's fixture or one of the variations of `conformance.checks.cases`."""
+    return rounded(name, case(name).raw, dtype)
+
+
+def changed(base: Subject, name: str, changes: Mapping[str, Any]) -> Subject:
+    """The same family with another config.json."""
+    return rounded(f"{base.name} {name}", {**base.raw, **changes}, base.dtype)
+
+
+def rounded(name: str, raw: Mapping[str, Any], dtype: str) -> Subject:
+    """A subject of any sound config.json."""
+    whole = make_case(name, dict(raw))
+    if dtype == "float64":
+        return Subject(name, whole.raw, whole.spec, whole.truth, whole.folder, dtype)
+    raw, narrow = {**raw, "dtype": dtype}, DTYPES[dtype]
+    stored = {key: value.to(narrow) for key, value in whole.stored.items()}
+    folder = scratch() / dtype / whole.folder.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(raw))
+    save_file({key: value.contiguous() for key, value in stored.items()}, folder / "model.safetensors", {"format": "pt"})
+    scale = float(torch.tensor(whole.spec.embedding_scale, dtype=narrow))  # Gemma's definition rounds it
+    spec = replace(whole.spec, embedding_scale=scale)
+    return Subject(name, raw, spec, Reference(spec, module_tensors(spec, stored)), folder, dtype)
+
+
+def log_weights(scores: Tensor) -> Tensor:
+    """Scores [H, T, S] → logarithms of attention weights [T, H, S]."""
+    return scores.log_softmax(-1).transpose(0, 1)
+
+
+def taps_of(trace: Trace) -> Taps:
+    """The values that every correct engine shares, in the order of the data path."""
+    taps: Taps = {}
+    for name, value in trace.items():
+        if TAP.fullmatch(name):
+            scores, gate = name.endswith(".attend.scores"), name.endswith(".gate")
+            tap = name.replace(".attend.scores", ".weights")
+            taps[tap] = log_weights(value) if scores else value.log_softmax(-1) if gate else value
+    return taps
+
+
+def inputs_of(trace: Trace, spec: Spec) -> Taps:
+    """What every module whose input can be replaced should be given."""
+    inputs = {name.removesuffix(".in"): value for name, value in trace.items() if name.endswith(".in")}
+    for i in range(spec.layers):
+        inputs[f"layers.{i}.self_attn.o_proj"] = trace[f"layers.{i}.self_attn.context"]
+    return inputs | {"lm_head": trace["norm"]}
+
+
+def local_taps(reference: Reference, embeddings: Tensor, inputs: Taps, positions: Tensor) -> Taps:
+    """Every module on its own input, whatever the modules before it gave."""
+    taps: Taps = {"embeddings": embeddings}
+    for i in range(reference.spec.layers):
+        taps |= local_layer(reference, i, inputs, positions)
+    taps["norm"] = reference.norm("norm", inputs["norm"])
+    logits = cap(reference.linear("lm_head", inputs["lm_head"]), reference.spec.logit_cap)
+    return taps | {"logits": logits.log_softmax(-1)}
+
+
+def local_layer(reference: Reference, i: int, inputs: Taps, positions: Tensor) -> Taps:
+    """The modules of layer i; the layer itself adds what its modules gave to its own input."""
+    at, trace = f"layers.{i}", Trace()
+    reference.attention(i, inputs[f"{at}.self_attn"], positions, int(positions.max()) + 1, trace)
+    reference.feed_forward(i, inputs[f"{at}.mlp"], trace)
+    norms = {f"{at}.{norm}": inputs.get(f"{at}.{norm}") for norm in NORMS}
+    taps = {name: reference.norm(name, x) for name, x in norms.items() if x is not None} | taps_of(trace)
+    taps[f"{at}.self_attn"] = reference.linear(f"{at}.self_attn.o_proj", inputs[f"{at}.self_attn.o_proj"])
+    added = ("self_attn", "mlp") if reference.spec.placement == "pre" else NORMS[1::2]
+    taps[at] = inputs[at] + taps[f"{at}.{added[0]}"] + taps[f"{at}.{added[1]}"]
+    return taps

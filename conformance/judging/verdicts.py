@@ -1,0 +1,106 @@
+"""From comparisons to verdicts by elimination.
+
+A comparison that is off accuses every requirement that it covers. A requirement is cleared where another comparison that it
+decides as well, of the same kind of tap, fits: in another layer, family or variation. If one accused is left, it FAILs; if
+several are, this run can't tell them apart: INCONCLUSIVE, with the list. So a passing family vouches for what it shares with
+a failing one. Whatever happens, the family itself FAILs NUMR-001 (float64) or NUMR-002.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+
+from conformance.judging.observations import Observation, Pair, State
+from conformance.results import Result, Verdict
+
+TEST = "model"
+ROUNDS_ELSEWHERE = "NUMR-009"
+
+
+def cleared(found: Iterable[Observation]) -> dict[Pair, str]:
+    """What fits somewhere, and where."""
+    return {pair: o.case for o in found if o.state is State.FITS for pair in o.covers}
+
+
+def accused(found: Iterable[Observation], clear: dict[Pair, str]) -> dict[Observation, tuple[str, ...]]:
+    """For every comparison that is off, the requirements that may be to blame."""
+    return {
+        o: tuple(sorted({requirement for requirement, kind in o.covers if (requirement, kind) not in clear}))
+        for o in found
+        if o.state is State.OFF
+    }
+
+
+def undecided(found: Sequence[Observation], vouchers: Sequence[Observation] = ()) -> list[Observation]:
+    """Comparisons that are off for a reason that could be any of several."""
+    return [o for o, suspects in accused(found, cleared([*found, *vouchers])).items() if len(suspects) > 1]
+
+
+def verdicts(found: Sequence[Observation], exact: bool, vouchers: Sequence[Observation] = ()) -> list[Result]:
+    """One result per requirement and case, and one per case for the whole. `vouchers` are further comparisons that clear."""
+    clear = cleared([*found, *vouchers])
+    blame = accused(found, clear)
+    by_case: dict[str, list[Observation]] = defaultdict(list)
+    for o in found:
+        by_case[o.case].append(o)
+    results: list[Result] = []
+    for case, mine in by_case.items():
+        results.append(on_the_whole(case, mine, "NUMR-001" if exact else "NUMR-002"))
+        for requirement in sorted({requirement for o in mine for requirement, _ in o.covers}):
+            covering = [o for o in mine if any(requirement == mine_too for mine_too, _ in o.covers)]
+            results.append(on_requirement(requirement, case, covering, blame, clear))
+        results += elsewhere(case, mine)
+    return results
+
+
+def on_requirement(
+    requirement: str, case: str, found: list[Observation], blame: dict[Observation, tuple[str, ...]], clear: dict[Pair, str]
+) -> Result:
+    """What is said of one requirement in one case."""
+    made, off = [o for o in found if o.made], [o for o in found if o.state is State.OFF]
+    guilty = [o for o in off if requirement in blame[o]]
+    if guilty:
+        o = min(guilty, key=lambda o: len(blame[o]))
+        others = [suspect for suspect in blame[o] if suspect != requirement]
+        if not others:
+            return result(requirement, case, Verdict.FAIL, o, made, o.detail)
+        return result(requirement, case, Verdict.INCONCLUSIVE, o, made, f"this or {', '.join(others)}")
+    fits = [o for o in made if o.state is State.FITS]
+    if fits:
+        worst = max(fits, key=lambda o: o.excess)
+        ties = Verdict.EXCUSED if worst.place == "tokens" and any(o.excused for o in fits) else Verdict.PASS
+        return result(requirement, case, ties, worst, made, "" if len(fits) == len(made) else "where nothing before it is off")
+    if made:
+        vouching = sorted({clear[pair] for o in made for pair in o.covers if pair[0] == requirement and pair in clear})
+        if vouching:
+            return result(requirement, case, Verdict.PASS, made[0], made, f"vouched for by {vouching[0]}; here another is off")
+        return result(requirement, case, Verdict.INCONCLUSIVE, made[0], made, "only seen behind another fault")
+    return result(requirement, case, Verdict.UNSUPPORTED, found[0], made, found[0].detail)
+
+
+def on_the_whole(case: str, found: list[Observation], requirement: str) -> Result:
+    """Whether everything that was seen of one case is as it must be, and the first place where it is not."""
+    made = [o for o in found if o.made and o.place != "tokens"]
+    broken = next((o for o in found if o.state is State.BROKEN), None)
+    if broken is not None:
+        return result(requirement, case, Verdict.ERROR, broken, made, f"{broken.prompt}: {broken.detail}")
+    off = [o for o in made if o.state is State.OFF]
+    if off:
+        return result(requirement, case, Verdict.FAIL, off[0], made, f"{off[0].prompt}: {off[0].detail}".removesuffix(": "))
+    if not made:
+        return result(requirement, case, Verdict.UNSUPPORTED, found[0], made, found[0].detail)
+    return result(requirement, case, Verdict.PASS, max(made, key=lambda o: o.excess), made)
+
+
+def elsewhere(case: str, found: list[Observation]) -> Iterator[Result]:
+    """A note where the engine rounds at other places than the runtime does."""
+    other = next((o for o in found if o.state is State.FITS and not o.alike), None)
+    if other is not None:
+        yield result(ROUNDS_ELSEWHERE, case, Verdict.NOTE, other, [other], "rounds elsewhere than the runtime does")
+
+
+def result(
+    requirement: str, case: str, verdict: Verdict, o: Observation, made: Sequence[Observation], detail: str = ""
+) -> Result:
+    """A result with the numbers of one comparison."""
+    tokens = sum(x.compared for x in made)
+    return Result(requirement, case, TEST, verdict, detail, o.place, o.error, o.bar, tokens, sum(x.excused for x in made))
