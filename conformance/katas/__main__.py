@@ -87,7 +87,7 @@ def begin(desk: Desk, kata: Kata) -> None:
     text = header(kata) + stub(kata)
     file.write_bytes(text.encode())
     desk.progress.note(kata.name, passed=False)
-    write(f"kata {kata.name}: {kata.title}, about {kata.minutes} minutes\n")
+    write(f"kata {kata.name} ({kata.title}), about {kata.minutes} minutes\n")
     missing = [each for each in kata.after if not desk.state(course()[each]).startswith("passed")]
     if missing:
         write(f"easier after: {', '.join(missing)}\n")

@@ -49,6 +49,7 @@ class Findings:
 
 
 def no_drift(found: Findings) -> None:
+    """Nothing is stored twice: the stub is the runtime's own file with gaps."""
     kata = found.kata
     source, cut = kata.source, stub(kata)
     found.need(replace(cut, bodies(source, kata.targets)) == source, "stub and bodies don't make up the runtime's file")
@@ -56,6 +57,7 @@ def no_drift(found: Findings) -> None:
 
 
 def red(found: Findings) -> None:
+    """A test that passes before anything is written tests nothing."""
     record = tried(found.kata, stub(found.kata))
     tests = record["tests"] if record else []
     found.need(tests, f"no test runs on the stub: {failing(record)}")
@@ -65,11 +67,13 @@ def red(found: Findings) -> None:
 
 
 def green(found: Findings) -> None:
+    """The runtime's own answer is right."""
     bad = failing(tried(found.kata, found.kata.source))
     found.need(not bad, f"the reference fails {', '.join(bad)}")
 
 
 def power(found: Findings) -> None:
+    """Four mistakes or more, each caught and called by its name."""
     kata, zoo = found.kata, zoo_of(found.kata)
     found.need(len(kata.mistakes) >= 4, f"{len(kata.mistakes)} mistakes, want at least 4")
     for name in kata.mistakes:
@@ -93,6 +97,7 @@ def mistake(found: Findings, bug: Bug) -> None:
 
 
 def fairness(found: Findings) -> None:
+    """Two other right answers or more, none refused for its style."""
     others = variants(found.kata)
     found.need(len(others) >= 2, f"{len(others)} alternatives, want at least 2")
     for how, texts in others.items():
@@ -102,6 +107,7 @@ def fairness(found: Findings) -> None:
 
 
 def fail_closed(found: Findings) -> None:
+    """What isn't an honest answer doesn't pass, whatever it says."""
     for what, source in canaries(found.kata).items():
         caught = bool(failing(tried(found.kata, source)))
         found.need(caught, f"a file that is or does this passes: {what}")
@@ -109,6 +115,7 @@ def fail_closed(found: Findings) -> None:
 
 
 def one_canary(found: Findings) -> None:
+    """The commonest of these files."""
     found.need(failing(tried(found.kata, with_body(found.kata, "pass"))), "a body that returns nothing passes")
 
 
@@ -140,6 +147,7 @@ def spared(found: Findings, name: str, tests: list[str], listed: dict[str, str])
 
 
 def manners(found: Findings) -> None:
+    """What the entry in katas.toml says can be kept."""
     kata = found.kata
     lines = {line.strip() for text in bodies(kata.source, kata.targets).values() for line in text.splitlines()}
     told = [line for line in lines if len(line) >= SHORTEST and any(line in hint for hint in kata.hints)]
@@ -185,22 +193,25 @@ def findings(name: str, laws: tuple[Callable[[Findings], None], ...] = LAWS) -> 
 def row(found: Findings) -> str:
     """One kata's line of the report."""
     c = found.counts
-    counts = f"{c['tests']:3} tests  {c['named']}/{c['mistakes']} mistakes named  {c['alternatives']} alternatives pass  "
-    counts += f"{c['mutants killed']}/{c['mutants']} mutants killed"
-    return f"{found.kata.name:16} {counts}  {found.seconds:5.1f} s  {'' if not found.breaches else 'BROKEN'}".rstrip()
+    counts = [f"{c['tests']:3} tests"]
+    if c["mutants"]:
+        counts += [f"{c['named']}/{c['mistakes']} mistakes named", f"{c['alternatives']} alternatives pass"]
+        counts += [f"{c['mutants killed']}/{c['mutants']} mutants killed"]
+    return f"{found.kata.name:16} {'  '.join(counts)}  {found.seconds:5.1f} s  {'BROKEN' if found.breaches else ''}".rstrip()
 
 
 def summary(all_found: list[Findings], breaches: list[str]) -> str:
     """What was broken, and the counts of all katas together."""
     c = sum((found.counts for found in all_found), Counter[str]())
-    counts = [
-        f"{len(all_found)} katas, {c['tests']} tests, {c['canaries']} canaries caught",
-        f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} uniquely named; {c['bugs']} zoo bugs in the targets",
-        f"{c['alternatives']} alternatives pass",
-        f"{c['mutants']} mutants: {c['mutants killed']} killed, {c['mutants'] - c['mutants killed']} spared with a reason",
-        f"{list(without_kata().values()).count(TO_COME)} items of ROADMAP.md have their kata to come",
-        f"{len(breaches)} breaches" if breaches else "all laws hold",
-    ]
+    counts = [f"{len(all_found)} katas, {c['tests']} tests"]
+    if c["mutants"]:
+        counts += [
+            f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} uniquely named; {c['bugs']} zoo bugs in the targets",
+            f"{c['alternatives']} alternatives pass, {c['canaries']} canaries fail",
+            f"{c['mutants']} mutants: {c['mutants killed']} killed, {c['mutants'] - c['mutants killed']} spared with a reason",
+        ]
+    counts += [f"{list(without_kata().values()).count(TO_COME)} items of ROADMAP.md have their kata to come"]
+    counts += [f"{len(breaches)} breaches" if breaches else "all laws hold"]
     return "\n".join(["", *breaches, *([""] if breaches else []), *counts])
 
 
