@@ -58,7 +58,8 @@ def dynamic_frequencies(rope: RopeConfig, length: int) -> Tensor:
 
 
 def llama3_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """Llama 3.1: long waves are slowed by `factor`, short ones kept, those between interpolated by turns per context."""
+    """Llama 3.1: a wave of up to low_freq_factor turns within the trained length is slowed by `factor`, one of high_freq_factor
+    or more is kept, and between them both are mixed in proportion to the turns."""
     freq = default_frequencies(rope.theta, rope.dim)
     turns = rope.original_length * freq / (2 * math.pi)  # rotations within the trained length
     keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
@@ -67,7 +68,11 @@ def llama3_frequencies(rope: RopeConfig, length: int) -> Tensor:
 
 
 def yarn_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """YaRN (arXiv 2309.00071): a linear ramp over dimensions from kept (fast) to slowed by `factor` (slow)."""
+    """YaRN (arXiv 2309.00071): a linear ramp over the waves from kept (fast) to slowed by `factor` (slow).
+
+    It goes from where a wave makes beta_fast turns within the trained length to where it makes beta_slow: rounded outwards to
+    whole waves if `truncate`, never below 0 nor beyond dim - 1; where both are the same, it is 0.001 wide.
+    """
     freq = default_frequencies(rope.theta, rope.dim)
 
     def dimension(turns: float) -> float:  # at which j a wave makes so many turns within the trained length
