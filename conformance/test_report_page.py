@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from conformance.fixtures import FIXTURES
 from conformance.report import write_matrix, write_report
-from conformance.report.page import HERE, SIGNS, render
+from conformance.report.page import SIGNS, TEMPLATES, render
 from conformance.requirements import load_requirements
 from conformance.results import About, Cause, Detectable, Point, Result, Run, Verdict
 
@@ -212,7 +212,7 @@ def luminance(colour: str) -> float:
 
 @pytest.mark.parametrize("theme", [1, 2], ids=["light", "dark"])
 def test_every_text_has_the_contrast_that_reading_needs(theme: int) -> None:
-    style = (HERE / "page.css").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     colours = {m[1]: m.groups()[theme] for m in re.finditer(r"--([\w-]+): light-dark\((#\w{6}), (#\w{6})\)", style)}
     pairs = [(name, "paper") for name in ("ink", "muted", "link", "bad-text", "pass-ink")] + [("ink", "raised")]
     pairs += [(f"{verdict.lower()}-ink", verdict.lower()) for verdict in Verdict]
@@ -222,7 +222,7 @@ def test_every_text_has_the_contrast_that_reading_needs(theme: int) -> None:
 
 
 def test_the_page_follows_the_system_and_can_be_told_otherwise() -> None:
-    style = (HERE / "page.css").read_text(encoding="utf-8")
+    style = (TEMPLATES / "page.css").read_text(encoding="utf-8")
     assert "color-scheme: light dark" in style
     for theme in ("light", "dark"):
         assert f':root[data-theme="{theme}"] {{ color-scheme: {theme}; }}' in style

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from conformance.report.tally import cases_of
 from conformance.results import Result, Run, worst
 
 TWICE = 2.0  # an error that is off by less than this factor from the older run's is the same
@@ -50,11 +51,10 @@ def difference(old: Run, new: Run) -> list[Change]:
 
 def condensed(changes: Iterable[Change]) -> list[tuple[Change, list[str]]]:
     """Changes of one requirement that say the same, once, with their cases."""
-    found: dict[tuple[str, str, str], tuple[Change, list[str]]] = {}
+    found: dict[tuple[str, str, str], list[Change]] = {}
     for change in changes:
-        key = (change.where.requirement, change.kind, change.what)
-        found.setdefault(key, (change, []))[1].append(change.where.case)
-    return list(found.values())
+        found.setdefault((change.where.requirement, change.kind, change.what), []).append(change)
+    return [(alike[0], cases_of(change.where for change in alike)) for alike in found.values()]
 
 
 def by_key(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:

@@ -22,7 +22,7 @@ from conformance.requirements import TIERS, load_requirements
 from conformance.results import Run, Verdict
 from conformance.score.telling import read_telling
 
-HERE = Path(__file__).parent
+TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)
 
 
@@ -65,7 +65,7 @@ def title_of(area: str) -> str:
 def environment() -> Environment:
     """The templates; everything that is put into them is escaped, and without control characters."""
     found = Environment(
-        loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True,
         finalize=lambda value: printable(value) if type(value) is str else value,
     )  # fmt: skip
     found.filters.update(
@@ -79,9 +79,9 @@ def environment() -> Environment:
         source_link=source_link,
         levels=levels_offered,
     )
-    script = (HERE / "page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "page.js").read_text(encoding="utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    style = Markup((HERE / "page.css").read_text(encoding="utf-8"))
+    style = Markup((TEMPLATES / "page.css").read_text(encoding="utf-8"))
     found.globals.update(signs=SIGNS, shown=SHOWN, tiers=TIERS, Verdict=Verdict)
     found.globals.update(style=style, script=Markup(script), digest=Markup(digest))
     return found

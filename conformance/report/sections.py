@@ -4,6 +4,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from markupsafe import Markup
 
@@ -97,7 +98,7 @@ class Findings:
         flagged = list(self.run.controls.values())
         return f"{sum(flagged)} of {len(flagged)} negative controls flagged" if flagged else "no negative control ran"
 
-    @property
+    @cached_property
     def wrong(self) -> list[Wrong]:
         """What is wrong or undecided, by place without the layer's number; what is only undecided comes last."""
         places: dict[str, list[Result]] = {}
@@ -108,12 +109,12 @@ class Findings:
         found = [Wrong(place, results) for place, results in places.items()]
         return sorted(found, key=lambda wrong: wrong.verdict is Verdict.INCONCLUSIVE)
 
-    @property
+    @cached_property
     def not_judged(self) -> list[Told]:
         """What was excused, and what is only noted."""
         return self.told(Verdict.EXCUSED, Verdict.NOTE)
 
-    @property
+    @cached_property
     def not_offered(self) -> dict[str, list[str]]:
         """The requirements that the engine does not offer the means for, by reason."""
         reasons: dict[str, dict[str, None]] = {}
@@ -121,7 +122,7 @@ class Findings:
             reasons.setdefault(group.first.detail or "no reason was given", {})[id] = None
         return {reason: list(ids) for reason, ids in reasons.items()}
 
-    @property
+    @cached_property
     def growth(self) -> list[Growth]:
         """A chart for every family."""
         drawn = {case: points for case, points in self.run.growth.items() if points}
