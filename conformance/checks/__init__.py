@@ -50,6 +50,7 @@ class Check:
     area: str
     run: Callable[[], None]
     case: str = ""  # which of the cases that its function runs on
+    policies: bool = False  # fails for precision policies as well: right functions that round elsewhere than ours
 
     @property
     def function(self) -> str:
@@ -72,11 +73,16 @@ _registered: dict[str, list[Check]] = {}  # by module
 
 
 def check(
-    *requirements: str, area: str, each: Sequence[str] = (), also: Mapping[str, Sequence[str]] | None = None
+    *requirements: str,
+    area: str,
+    each: Sequence[str] = (),
+    also: Mapping[str, Sequence[str]] | None = None,
+    policies: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Register a function as a check; with `each`, as one check per string, which the function takes as its argument.
 
-    `also`: further requirements, and the cases that judge them.
+    `also`: further requirements, and the cases that judge them. `policies`: it tells precision policies, which are right,
+    from our own; the score asks it about nothing else.
     """
 
     def register(judge: Callable[..., None]) -> Callable[..., None]:
@@ -87,7 +93,7 @@ def check(
             listed = _registered.setdefault(judge.__module__, [])
             listed[:] = [other for other in listed if other.name != name]  # a module that is imported again
             more = tuple(id for id, cases in (also or {}).items() if case in cases)
-            listed.append(Check(name, (*requirements, *more), area, functools.partial(judged, body), case or ""))
+            listed.append(Check(name, (*requirements, *more), area, functools.partial(judged, body), case or "", policies))
         return judge
 
     return register

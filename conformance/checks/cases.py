@@ -145,3 +145,10 @@ def scratch() -> Path:
 
     atexit.register(remove)
     return folder
+
+
+def workplace() -> Path:
+    """A folder for what a check writes: of this process alone, for forks run the same checks side by side."""
+    folder = scratch() / f"of-{os.getpid()}"
+    folder.mkdir(exist_ok=True)
+    return folder

@@ -1,6 +1,7 @@
 """The generation loop, driven by rigged models: what the model is fed, how tokens are chosen, and that rows don't meet."""
 
-# mypy: disable-error-code="func-returns-value,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="func-returns-value,misc"
+# tables mix good and bad arguments
 
 import itertools
 import math

@@ -1,6 +1,7 @@
 """When an answer ends and what is said of it: end tokens, stop strings, max_tokens, the context; pieces, usage and times."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 import itertools
 from collections.abc import Callable, Sequence

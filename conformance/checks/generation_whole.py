@@ -1,6 +1,7 @@
 """What stands around the loop: a loaded model that encodes and answers, long conversations, batches, settings."""
 
-# mypy: disable-error-code="arg-type,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,misc"
+# tables mix good and bad arguments
 
 import dataclasses
 import json

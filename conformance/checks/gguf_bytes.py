@@ -1,6 +1,7 @@
 """GGUF files byte by byte: values of every type, the header, the list of tensors, damage, parts."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 import struct
 import tempfile

@@ -1,6 +1,7 @@
 """What the metadata of a GGUF file say of a model: keys as a config.json, and rotary scaling. Worked out by hand."""
 
-# mypy: disable-error-code="arg-type,dict-item,func-returns-value,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,dict-item,func-returns-value,misc"
+# tables mix good and bad arguments
 
 import math
 import struct

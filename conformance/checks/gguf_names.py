@@ -1,6 +1,7 @@
 """Names and rows of the tensors of a GGUF file, and metadata that we write. Worked out by hand."""
 
-# mypy: disable-error-code="arg-type"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type"
+# tables mix good and bad arguments
 
 import itertools
 import math

@@ -1,6 +1,7 @@
 """GGUF files that we write: value types, and what the peer package reads of them. (Behind the reader, which copies need.)"""
 
-# mypy: disable-error-code="assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc"
+# tables mix good and bad arguments
 
 import math
 import tempfile

@@ -1,6 +1,7 @@
 """Files from strangers: plain files only, names that stay in their folder, JSON within limits."""
 
-# mypy: disable-error-code="dict-item,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="dict-item,misc"
+# tables mix good and bad arguments
 
 import os
 import tempfile

@@ -1,6 +1,7 @@
 """Files from strangers: plain files and JSON within limits, safetensors byte by byte, shards and their index."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 import json
 import struct

@@ -1,6 +1,7 @@
 """From stored tensors to a model: names, fused and turned matrices, tied heads, and tensors that do not fit."""
 
-# mypy: disable-error-code="arg-type,func-returns-value,misc,no-redef"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,func-returns-value,misc,no-redef"
+# tables mix good and bad arguments
 
 import json
 import tempfile

@@ -125,6 +125,8 @@ def judge(
         error, place = torch.inf, place_of(raised.__traceback__)
         detail = f"{way}: {type(raised).__name__}: {str(raised)[:200]}"
     if error > CACHE_BAR:
+        if any(tensor.dtype != model.dtype for layer in cache.layers for tensor in (layer.k, layer.v)):
+            raise Failed("model.Transformer.new_cache", f"the cache of a model in {model.dtype} keeps another dtype")
         raise attempt(lambda: locate(model, this, calls, max_len, lengths)) or Failed(place, detail)
 
 

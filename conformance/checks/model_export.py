@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.cases import scratch
+from conformance.checks.cases import scratch, workplace
 from conformance.checks.gguf_files import ARCHITECTURES, factors, gathered, metadata
 from conformance.checks.judging import expect, same
 from conformance.checks.loading import without_layer
@@ -44,7 +44,7 @@ def tensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 @check("GGUF-043", area="weights", each=tuple(CASES))
 def a_gguf_file_is_written_as_llama_cpp_expects_it(name: str) -> None:
     path, spec, stored = folder(name)
-    target = scratch() / "exported.gguf"
+    target = workplace() / "exported.gguf"
     target.unlink(missing_ok=True)
     export_gguf(open_source(path), target, "f32")
     tensors, keys = tensors_of(target)
@@ -83,7 +83,7 @@ def writer_of(key: str) -> str:
 def a_folder_is_written_under_the_checkpoints_own_names(name: str) -> None:
     _, spec, stored = folder(name)
     path, truth = made(name)
-    target = scratch() / "exported-folder"
+    target = workplace() / "exported-folder"
     shutil.rmtree(target, ignore_errors=True)
     export_folder(open_source(path), target, "f32")
     written = load_file(target / "model.safetensors")

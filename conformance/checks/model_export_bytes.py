@@ -16,7 +16,7 @@ from torch import Tensor
 
 import nanollama.export
 from conformance.checks import check
-from conformance.checks.cases import scratch
+from conformance.checks.cases import scratch, workplace
 from conformance.checks.judging import at, expect, refused, same, same_tensor
 from conformance.checks.model_export import folder, tensors_of
 from conformance.fixtures import fixture_config, write_fixture
@@ -27,7 +27,7 @@ from nanollama.export import export_folder, export_gguf
 @check("GGUF-043", "QUNT-061", area="weights")
 def blocks_come_along_or_are_decoded() -> None:
     """A file of Q8_0, written from a folder: its blocks as they are in a GGUF file, their values in a folder."""
-    path, first, again = wide_folder(), scratch() / "first.gguf", scratch() / "again.gguf"
+    path, first, again = wide_folder(), workplace() / "first.gguf", workplace() / "again.gguf"
     for target in (first, again):
         target.unlink(missing_ok=True)
     same("export.refuse_requantizing", export(path, first, "q8_0") + export(first, again, "q8_0"), "", "what is said of a copy")
@@ -44,10 +44,10 @@ def blocks_come_along_or_are_decoded() -> None:
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
         same_tensor("export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
-    shutil.rmtree(scratch() / "decoded", ignore_errors=True)
+    shutil.rmtree(workplace() / "decoded", ignore_errors=True)
     with at("export.export_folder"):
-        export_folder(open_source(first), scratch() / "decoded", "f32")
-    written = load_file(scratch() / "decoded" / "model.safetensors")
+        export_folder(open_source(first), workplace() / "decoded", "f32")
+    written = load_file(workplace() / "decoded" / "model.safetensors")
     up = next(each for each in gguf.GGUFReader(first).tensors if each.name == "blk.0.ffn_up.weight")
     same("export.stored_bytes", up.tensor_type.name, "Q8_0", "the type of a matrix")
     same_tensor("export.folder_tensor", written["model.layers.0.mlp.up_proj.weight"], values_of(up), "blocks in a folder")
@@ -74,7 +74,7 @@ def export(source: Path, target: Path, file_type: str, **options: Any) -> str:
 @check("WGHT-040", "SAFE-001", area="weights")
 def a_folder_is_cut_into_shards_with_an_index() -> None:
     path, _, stored = folder("llama")
-    target, limit = scratch() / "shards", 40_000
+    target, limit = workplace() / "shards", 40_000
     shutil.rmtree(target, ignore_errors=True)
     before, nanollama.export.SHARD_BYTES = nanollama.export.SHARD_BYTES, limit
     try:

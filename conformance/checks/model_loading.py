@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conformance.checks import Failed, check, place_of
-from conformance.checks.cases import Case, case, scratch
+from conformance.checks.cases import Case, case, scratch, workplace
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.loading import without_layer
 from conformance.checks.reference import Reference
@@ -143,7 +143,7 @@ def numbers_keep_their_values_and_models_the_dtype_asked_for() -> None:
 def changed(this: Case, name: str, **changes: Tensor | None) -> Path:
     """The folder with some tensors exchanged, added, or left out (None)."""
     tensors = {key: tensor for key, tensor in {**this.stored, **changes}.items() if tensor is not None}
-    return write(scratch() / f"wrong-{name}", this.raw, [tensors])
+    return write(workplace() / f"wrong-{name}", this.raw, [tensors])
 
 
 @check("WGHT-013", "WGHT-014", "SAFE-010", area="weights")
@@ -176,7 +176,7 @@ def a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
 @check("WGHT-015", "EOSX-010", area="weights")
 def a_folder_gives_its_config_beside_its_model() -> None:
     this = case(LLAMA)
-    path = write(scratch() / "with-generation", this.raw, [this.stored])
+    path = write(workplace() / "with-generation", this.raw, [this.stored])
     (path / "generation_config.json").write_text('{"eos_token_id": [5, 6], "bos_token_id": 4}')
     lm = load(path, "float64", "cpu")
     found = (lm.config.eos_token_ids, lm.config.bos_token_id, lm.tokenizer, lm.template)

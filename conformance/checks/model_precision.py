@@ -1,5 +1,9 @@
 """In lower precisions the sums run in at least float32: errors stay within a generous multiple of what transformers' own code
-makes in that dtype. How exact each piece is, is judged elsewhere; this is for what would be wrong by a power of ten."""
+makes in that dtype, and every module on recorded inputs stays within the noise floor, which is what honest variants need.
+
+The float64 truth for that is recorded from the runtime while it is clean, which is proven against the golden; a check that runs
+on a runtime with a bug before that would be a RuntimeError.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -8,13 +12,22 @@ import torch
 
 from conformance.checks import check
 from conformance.checks.cases import case
-from conformance.checks.judging import expect
+from conformance.checks.judging import expect, same
+from conformance.checks.model_semantics import without_layer
 from conformance.checks.replay import row_error
 from conformance.fixtures import FIXTURES
 from conformance.golden import load_golden, rms_error
+from conformance.numerics import check as numerics
+from nanollama import kernels
 
 MARGIN = 10.0
 FAR_TOO_MUCH = 0.05  # of the largest value
+REPLAYED = (
+    "bfloat16 LlamaForCausalLM",
+    "bfloat16 Gemma2ForCausalLM",
+    "bfloat16 Qwen3MoeForCausalLM",
+    "float16 LlamaForCausalLM",
+)
 
 
 @check("NUMR-001", "NUMR-002", area="numerics", each=tuple(FIXTURES))
@@ -25,6 +38,55 @@ def a_lower_precision_costs_what_it_must(family: str) -> None:
         logits = this.load(dtype)(ids).double().log_softmax(-1)
         ratio = rms_error(logits, golden.taps["near/logits"]) / allowed
         expect("model.Transformer.forward", ratio <= MARGIN, f"{dtype}: {ratio:.1f} times the error of transformers in {dtype}")
+
+
+@check("NUMR-002", "NUMR-004", area="numerics", each=REPLAYED)
+def every_module_is_within_the_noise_floor(case_name: str) -> None:
+    judgement = judged(case_name)
+    first = judgement.first
+    expect(place_in(first), first is None, f"{case_name}: {described(first)} what honest variants need")
+
+
+@check("NUMR-002", area="numerics", each=REPLAYED, policies=True)
+def every_module_rounds_where_its_definition_does(case_name: str) -> None:
+    judgement = judged(case_name)
+    first = next(iter(judgement.beyond("all") or judgement.beyond("order")), None)
+    expect(place_in(first), first is None, f"{case_name}: {described(first)} what the same roundings in another order need")
+
+
+def judged(case_name: str) -> numerics.Judgement:
+    """Local replay of every module, run in four ways, in a low precision."""
+    dtype, family = case_name.split(" ")
+    return numerics.check(family, dtype)
+
+
+def place_in(finding: numerics.Finding | None) -> str:
+    """A module without the number of its layer."""
+    return without_layer(finding.place) if finding else "model"
+
+
+def described(finding: numerics.Finding | None) -> str:
+    """By how much, as what."""
+    return f"{finding.place}, {finding.statistic}, is {finding.excess:.1f} times" if finding else "within"
+
+
+@check("NUMR-008", "QUNT-035", area="numerics")
+def every_road_of_a_product_is_the_product() -> None:
+    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road."""
+    generator = torch.Generator().manual_seed(5)
+    weight, bias = torch.randn(24, 40, generator=generator).double(), torch.randn(24, generator=generator).double()
+    for dtype, bar in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)):
+        w, b = weight.to(dtype), bias.to(dtype)
+        for shape in ((40,), (1, 40), (1, 1, 40), (2, 40), (2, 3, 40), (0, 40)):
+            x = torch.randn(*shape, generator=generator).to(dtype)
+            for added in (None, b):
+                want = x.double() @ w.double().T + (0 if added is None else added.double())
+                got = kernels.linear(x, w, added)
+                what = f"{list(shape)} in {dtype}, {'with' if added is not None else 'without'} bias"
+                same("kernels.linear", (got.dtype, got.shape), (dtype, want.shape), what)
+                error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
+                place = "kernels.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear"
+                expect(place, error <= bar, f"{what}: off by {error:.1e} (bar {bar:.0e})")
 
 
 @check("NUMR-003", area="numerics")

@@ -3,7 +3,8 @@
 Each is compared with a definition in plain Python, one number at a time, or with values written down by hand.
 """
 
-# mypy: disable-error-code="arg-type,assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,misc"
+# tables mix good and bad arguments
 
 import math
 import random

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.cases import scratch
+from conformance.checks.cases import workplace
 from conformance.checks.judging import at, expect, refused, same, same_tensor
 from nanollama.checkpoint.gguf import read_gguf
 from nanollama.gguf_quantize import quantize_command, refuse_own_input
@@ -25,7 +25,7 @@ VALUES = torch.randn(4, 256, generator=torch.Generator().manual_seed(11))
 
 def write(name: str, kind: gguf.GGMLQuantizationType | None = None) -> Path:
     """A small file by the `gguf` package: a matrix, stored in blocks if asked for, a vector, and whole numbers."""
-    path = scratch() / name
+    path = workplace() / name
     writer = gguf.GGUFWriter(path, "llama")
     entries: tuple[tuple[str, Any, Any], ...] = (
         ("llama.small", writer.add_uint8, 3),
@@ -56,7 +56,7 @@ def options(source: Path, target: Path, file_type: str, allow: bool = False) -> 
 
 def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, str, str]:
     """The file that the command writes, and what it says on stdout and stderr."""
-    target = scratch() / f"{file_type}.gguf"
+    target = workplace() / f"{file_type}.gguf"
     target.unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -137,7 +137,7 @@ def bytes_of(path: Path) -> Tensor:
 
 @check("QUNT-060", area="security")
 def the_file_that_is_read_is_never_written() -> None:
-    source, link, place = write("own.gguf"), scratch() / "link.gguf", "gguf_quantize.refuse_own_input"
+    source, link, place = write("own.gguf"), workplace() / "link.gguf", "gguf_quantize.refuse_own_input"
     link.unlink(missing_ok=True)
     link.symlink_to(source)
     raw = source.read_bytes()
@@ -148,7 +148,7 @@ def the_file_that_is_read_is_never_written() -> None:
     link.unlink()
     with at(place):
         refuse_own_input(link, [source])
-    folder = partial(quantize_command, options(scratch(), link, "q8_0"))
+    folder = partial(quantize_command, options(workplace(), link, "q8_0"))
     refused("gguf_quantize.quantize_command", folder, "is a folder", "a folder")
     refused("filetypes.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type")
     same("checkpoint.gguf.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was")

@@ -1,6 +1,7 @@
 """Which tensor gets which format in a file of a type: llama.cpp's decisions, worked out by hand for small models."""
 
-# mypy: disable-error-code="arg-type,assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,misc"
+# tables mix good and bad arguments
 
 from typing import Any
 

@@ -1,6 +1,7 @@
 """Whole tensors of blocks: sizes, rows, tiles, refusals; matrices that stay quantized and the modules that hold them."""
 
-# mypy: disable-error-code="assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc"
+# tables mix good and bad arguments
 
 import itertools
 import math

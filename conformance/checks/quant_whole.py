@@ -1,6 +1,7 @@
 """Our own two formats, q8 and q4, and models that are quantized after loading. (Behind the matrices that they are made of.)"""
 
-# mypy: disable-error-code="operator,union-attr"  # tables mix good and bad arguments
+# mypy: disable-error-code="operator,union-attr"
+# tables mix good and bad arguments
 
 import torch
 from torch import Tensor

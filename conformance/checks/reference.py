@@ -89,17 +89,18 @@ class Reference:
         rope = self.spec.ropes[i]
         return turn(heads, *table(rope, positions, length)) if rope and part != "v" else heads
 
-    def owner(self) -> Tensor:
-        """The key/value head of each query head, [heads]."""
+    def owner(self, part: str) -> Tensor:
+        """The key or value head of each query head, [heads]."""
         return torch.arange(self.spec.heads) // (self.spec.heads // self.spec.kv_heads)
 
     def visible(self, i: int, positions: Tensor) -> Tensor:
         """Which keys each query sees in layer i."""
         return seen(positions, self.spec.windows[i])
 
-    def scores(self, i: int, q: Tensor, k: Tensor) -> Tensor:
-        """How much each query wants each key, before the mask."""
-        return cap(q @ k.transpose(1, 2) * self.spec.scales[i], self.spec.attention_cap)
+    def scores(self, i: int, q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
+        """How much each query wants each key, minus infinity where it does not see it."""
+        scores = cap(q @ k.transpose(1, 2) * self.spec.scales[i], self.spec.attention_cap)
+        return scores.masked_fill(~allowed, -math.inf)
 
     def merge(self, mixed: Tensor) -> Tensor:
         """[heads, T, D] → [T, heads · D]."""
@@ -107,18 +108,18 @@ class Reference:
 
     def attention(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
         """Attention of layer i on its normed input [T, hidden]; every step goes into the trace."""
-        at, owner = f"layers.{i}.self_attn", self.owner()
+        at = f"layers.{i}.self_attn"
         for part in "qkv":
             trace[f"{at}.{part}_proj"] = flat = self.linear(f"{at}.{part}_proj", x)
             normed = f"{at}.{part}_norm" if self.spec.qk_norm and part != "v" else None
             trace[f"{at}.{part}"] = heads = self.heads(f"{at}.{part}_proj", flat, normed)
             trace[f"{at}.{part}.turned"] = self.turned(i, part, heads, positions, length)
         q, k, v = (trace[f"{at}.{part}.turned"] for part in "qkv")
-        trace[f"{at}.repeated"] = k[owner]
-        scores = self.scores(i, q, k[owner]).masked_fill(~self.visible(i, positions), -math.inf)
-        trace[f"{at}.attend.scores"] = scores
+        trace[f"{at}.repeated"] = repeated = k[self.owner("k")]
+        trace[f"{at}.attend.scores"] = scores = self.scores(i, q, repeated, self.visible(i, positions))
         weights = (scores - scores.max(-1, keepdim=True).values).exp()
-        trace[f"{at}.mixed"] = mixed = (weights / weights.sum(-1, keepdim=True)) @ v[owner]
+        weights = self.put(trace, f"{at}.attend", weights / weights.sum(-1, keepdim=True))
+        trace[f"{at}.mixed"] = mixed = weights @ v[self.owner("v")]
         context = self.put(trace, f"{at}.context", self.merge(mixed))
         return self.put(trace, at, self.linear(f"{at}.o_proj", self.put(trace, f"{at}.o_proj.in", context)))
 

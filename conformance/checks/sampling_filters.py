@@ -4,7 +4,8 @@ Inputs are small enough to redo by hand; filters are also swept against a defini
 that rounding could move either way are left out of the sweeps; those that are exact (equal logits) are tested on purpose.
 """
 
-# mypy: disable-error-code="arg-type"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type"
+# tables mix good and bad arguments
 
 import itertools
 import math

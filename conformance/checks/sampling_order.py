@@ -1,6 +1,7 @@
 """The steps together, the draw, and what a request may ask for. (Sorted behind the filters that it is made of.)"""
 
-# mypy: disable-error-code="assignment,misc,var-annotated"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc,var-annotated"
+# tables mix good and bad arguments
 
 import itertools
 import math

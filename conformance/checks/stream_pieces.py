@@ -1,6 +1,7 @@
 """Text that arrives in pieces: stop strings over every cut of every short text, characters over every cut of their bytes."""
 
-# mypy: disable-error-code="assignment,misc,var-annotated"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc,var-annotated"
+# tables mix good and bad arguments
 
 import itertools
 import random

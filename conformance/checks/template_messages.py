@@ -1,6 +1,7 @@
 """Conversations on their way to a template: plain data, checked, with every name that templates read."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 from typing import Any
 

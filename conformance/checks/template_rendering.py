@@ -1,6 +1,7 @@
 """Chat templates: what they see of a conversation, how they are rendered (against jinja2 itself), and what they can't do."""
 
-# mypy: disable-error-code="arg-type"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type"
+# tables mix good and bad arguments
 
 import json
 from datetime import datetime

@@ -1,6 +1,7 @@
 """What a template sees of a conversation, which template is taken, and messages that are continued."""
 
-# mypy: disable-error-code="arg-type,assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,misc"
+# tables mix good and bad arguments
 
 import json
 from typing import Any

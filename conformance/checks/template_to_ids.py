@@ -1,6 +1,7 @@
 """Templates from files, and conversations as ids: what users write never becomes a special token. (After rendering itself.)"""
 
-# mypy: disable-error-code="assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc"
+# tables mix good and bad arguments
 
 import re
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Tokens that are found in text before it is cut, and the vocabulary that they make with a text model."""
 
-# mypy: disable-error-code="arg-type,assignment"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment"
+# tables mix good and bad arguments
 
 from collections.abc import Iterator, Sequence
 

@@ -1,6 +1,7 @@
 """What tokenizers cut text with: merging, the queue behind it, scored merging and the unigram lattice."""
 
-# mypy: disable-error-code="assignment,attr-defined,var-annotated"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,attr-defined,var-annotated"
+# tables mix good and bad arguments
 
 import itertools
 import random

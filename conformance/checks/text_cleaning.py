@@ -1,6 +1,7 @@
 """How text is prepared for cutting: classes of characters, spaces, and the replacement rules of a SentencePiece model."""
 
-# mypy: disable-error-code="arg-type,attr-defined,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,attr-defined,misc"
+# tables mix good and bad arguments
 
 import re
 

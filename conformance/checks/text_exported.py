@@ -94,9 +94,10 @@ def a_byte_level_folder_becomes_tokens_types_and_merges() -> None:
     same_keys(got, want)
     got, _ = keys_of({"tokenizer.json": byte_level(), "tokenizer_config.json": {"eos_token": "<end>"}}, 99)
     same("text.to_gguf.token_keys", got["token_type"][97:], [3, 4], "the types of <end> and <think>")
-    for rows, model in ((99, {}), (99, {"merges": []})):
-        with folder_of({"tokenizer.json": byte_level(model=model), "tokenizer_config.json": config}) as folder:
-            types = gguf_text(source_of(folder, rows))[1]
+    for merges in ([["a", "b"]], []):
+        changed = byte_level(model={"merges": merges})
+        with folder_of({"tokenizer.json": changed, "tokenizer_config.json": config}) as folder:
+            types = gguf_text(source_of(folder, 99))[1]
             same("text.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys")
     around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
     got, _ = keys_of({"tokenizer.json": byte_level(post_processor=around)}, 99)
@@ -242,9 +243,25 @@ def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
     got, said = keys_of({**files, "tokenizer.model": model.SerializeToString()}, 270, [2])
     same("text.to_gguf_model.from_sentencepiece", got.get("remove_extra_whitespaces"), True, "remove_extra_whitespaces")
     expect("text.to_gguf_model.from_sentencepiece", "spaces" in said, "nothing is said of spaces that are removed")
-    there_and_back("text.to_gguf_model.from_spaced", files_of(metadata), 270, [2])
-    own = json.loads(files_of(metadata)["tokenizer.json"])
-    got, _ = keys_of({"tokenizer.json": own, "tokenizer_config.json": {"eos_token": "</s>", "bos_token": "<s>"}}, 268, [2])
+
+
+@check("TOKN-058", "TOKN-012", area="tokenization")
+def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
+    metadata = scored(bos_token_id=1, eos_token_id=2, add_bos_token=True, add_eos_token=False, unknown_token_id=0)
+    files = files_of(metadata)
+    there_and_back("text.to_gguf_model.from_spaced", files, 270, [2])
+    own = json.loads(files["tokenizer.json"])
+    named = {"tokenizer.json": own, "tokenizer_config.json": {"eos_token": "</s>", "bos_token": "<s>"}}
+    got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
+    same(
+        "text.to_gguf_model.beside", got["scores"][263:], [-2.0, -1.0, -3.0, -4.0, -5.0], "scores of the tokenizer.model beside"
+    )
+    own["model"]["merges"].reverse()
+    got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
+    ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
+    same("text.to_gguf_model.merge_scores", ranked[0], 267, "the best piece where the merges have another order than the model")
+    own["model"]["merges"].reverse()
+    got, _ = keys_of(named, 268, [2])
     ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
     same("text.to_gguf_model.merge_scores", ranked, [264, 263, 265, 266, 267], "pieces by the scores that merges become")
     same("text.to_gguf_model.from_spaced", got["token_type"][:5], [2, 3, 3, 6, 6], "types of a spaced tokenizer.json")

@@ -1,6 +1,7 @@
 """Whole text models: byte-level BPE and SentencePiece against their libraries, GGUF's pre-tokenizers by hand."""
 
-# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"
+# tables mix good and bad arguments
 
 import itertools
 from collections.abc import Sequence

@@ -1,6 +1,7 @@
 """Tokenizers from GGUF metadata: types and roles, how text is cut, what is put round it, damage. By hand."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 from typing import Any
 

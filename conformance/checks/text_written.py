@@ -1,6 +1,7 @@
 """Tokenizers that are written in another form: pre-tokenizers by name and back, merges as scores and back. By hand."""
 
-# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,attr-defined,misc"
+# tables mix good and bad arguments
 
 import itertools
 from typing import Any

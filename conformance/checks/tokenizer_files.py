@@ -1,6 +1,7 @@
 """The files of tokenizers: tables of ranks and merges, SentencePiece, and what is declared beside them; damage."""
 
-# mypy: disable-error-code="arg-type,assignment,dict-item,misc,str-bytes-safe"  # tables mix good and bad arguments
+# mypy: disable-error-code="arg-type,assignment,dict-item,misc,str-bytes-safe"
+# tables mix good and bad arguments
 
 import base64
 import json

@@ -1,6 +1,7 @@
 """`load_tokenizer` on folders of each kind: ids against the peers, and the policy of BOS, EOS and special tokens."""
 
-# mypy: disable-error-code="misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="misc"
+# tables mix good and bad arguments
 
 import copy
 from typing import Any

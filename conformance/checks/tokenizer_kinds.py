@@ -1,6 +1,7 @@
 """Folders without a tokenizer.json: merges, ranks, SentencePiece, each by the rules of its kind."""
 
-# mypy: disable-error-code="assignment,misc"  # tables mix good and bad arguments
+# mypy: disable-error-code="assignment,misc"
+# tables mix good and bad arguments
 
 import base64
 import itertools

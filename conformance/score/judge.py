@@ -130,7 +130,7 @@ def score(
     while running or (waiting and time.perf_counter() < until):
         while waiting and len(running) < workers and time.perf_counter() < until:
             bug = waiting.pop()
-            running.append(begin(bug, reached(bug, checks, impact), cases))
+            running.append(begin(bug, asked(bug, reached(bug, checks, impact)), cases))
         for run in heard(running, until + GRACE - time.perf_counter()):
             running.remove(run)
             yield run.outcome()
@@ -138,6 +138,11 @@ def score(
             for run in running:
                 run.child.terminate()
             return
+
+
+def asked(bug: Bug, checks: Sequence[Check]) -> list[Check]:
+    """The checks that have a say: what tells precision policies from ours must not judge anything else."""
+    return [check for check in checks if bug.kind == "precision" or not check.policies]
 
 
 def begin(bug: Bug, checks: Sequence[Check], cases: bool) -> Running:
