@@ -1,7 +1,7 @@
 """What a run comes to is counted as one would by hand, and said on the terminal in the same words."""
 
 from conformance.report import terminal
-from conformance.report.tally import by_area, cases_in_words, grouped, headline, passed_and_judged, sentence, spread
+from conformance.report.tally import by_area, cases_in_words, grouped, outcome, passed_and_judged, sentence, spread
 from conformance.requirements import load_requirements
 from conformance.results import About, Result, Run, Verdict
 
@@ -30,27 +30,28 @@ def test_what_is_not_offered_or_only_noted_is_not_judged_and_ties_pass() -> None
 
 
 def test_the_headline_follows_the_gravest_verdict() -> None:
-    assert headline(run(PASSES, NOT_OFFERED)) == "Conforms"
-    assert headline(run(PASSES, UNSURE)) == "Not decided"
-    assert headline(run(PASSES, UNSURE, FAILS)) == "Does not conform"
-    assert headline(run(PASSES, Result("HEAD-001", LLAMA, "t", Verdict.ERROR))) == "Does not conform"
+    assert outcome(run(PASSES)) == "Conforms"
+    assert outcome(run(PASSES, NOT_OFFERED)) == "Conforms as far as judged"
+    assert outcome(run(PASSES, UNSURE)) == "Not decided"
+    assert outcome(run(PASSES, UNSURE, FAILS)) == "Does not conform"
+    assert outcome(run(PASSES, Result("HEAD-001", LLAMA, "t", Verdict.ERROR))) == "Does not conform"
 
 
 def test_a_run_that_compared_nothing_is_void_however_good_its_verdicts() -> None:
     empty = run(Result("ROPE-001", LLAMA, "t", Verdict.PASS, compared=0))
-    assert headline(empty) == headline(run()) == "The run is void"
+    assert outcome(empty) == outcome(run()) == "The run is void"
     assert "Nothing was compared" in sentence(empty) and "VOID" in terminal(empty)
 
 
 def test_a_run_whose_negative_control_was_not_flagged_is_void() -> None:
     blind = run(PASSES, controls={"null engine": False, "noisy engine": True})
-    assert headline(blind) == "The run is void"
+    assert outcome(blind) == "The run is void"
     assert "The null engine was not flagged" in sentence(blind) and "noisy" not in sentence(blind)
 
 
 def test_the_sentence_says_what_passed_what_did_not_and_what_cant_be_said() -> None:
     said = sentence(run(PASSES, TIED, FAILS, UNSURE, NOT_OFFERED))
-    assert said == "1 of 3 judged requirements pass, 1 fails, 1 can't be decided; 1 is not offered."
+    assert said == "1 of 3 judged requirements pass, 1 fails, 1 can't be decided; 1 is not judged."
 
 
 def test_results_that_say_the_same_of_several_cases_are_one_group() -> None:

@@ -99,6 +99,15 @@ def test_columns_are_families_in_their_order_then_the_rest() -> None:
     assert families_first({"chat", "Gemma2", "Llama", "alpha"}) == ["Llama", "Gemma2", "alpha", "chat"]
 
 
+def test_what_is_filed_once_for_every_case_stands_in_every_column() -> None:
+    silent = Result("ROPE-002", "every case", "none", Verdict.UNSUPPORTED, "no check judges it")
+    (area,) = areas_of([run(GOOD, replace(GOOD, case="gpt2: unscaled"), silent)], KNOWN)
+    assert area.columns == ["Llama", "GPT2"]
+    assert [cell.verdict for cell in area.rows[1].cells] == [Verdict.UNSUPPORTED] * 2
+    (area,) = areas_of([run(silent)], KNOWN)
+    assert area.columns == ["every case"]
+
+
 def test_every_run_has_a_label_of_its_own() -> None:
     runs = [run(name="a"), run(name="a", version="2"), run(name="b"), run(name="b", dtype="float16"), run(name="c")]
     assert labels(runs) == ["a 1", "a 2", "b float32", "b float16", "c"]

@@ -183,8 +183,17 @@ def test_a_run_that_shows_nothing_says_so_in_its_headline(nothing: Run) -> None:
 def test_an_engine_that_offers_little_is_not_said_to_pass_what_it_does_not_offer() -> None:
     silent = [Result(id, LLAMA, "t", Verdict.UNSUPPORTED, "it gives no logits") for id in ("HEAD-001", "HEAD-002")]
     page = Page(render([run(PASSES, *silent)]))
-    assert "1 of 1 judged requirements pass; 2 are not offered." in page.text
+    assert "1 of 1 judged requirements pass; 2 are not judged." in page.text
     assert "it gives no logits 2 requirements" in " ".join(page.text.split())
+
+
+def test_variations_within_their_floors_are_folded_away_and_others_are_not() -> None:
+    made = run(PASSES)
+    made.growth = {LLAMA: POINTS[:1], "llama: yarn": POINTS[:1], "llama: plain": POINTS}
+    page = render([made])
+    shown, folded = page[page.index('id="growth"') : page.index('id="provenance"')].split("<details>")
+    assert "1 variations, all within" in folded and "<b>llama: yarn</b>" in folded
+    assert "<b>llama: plain</b>" in shown and "<b>Llama</b>" in shown
 
 
 def test_eight_engines_on_twelve_families_stay_below_three_megabytes(tmp_path: Path) -> None:

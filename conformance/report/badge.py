@@ -2,12 +2,13 @@
 
 from html import escape
 
-from conformance.report.tally import headline, passed_and_judged, top_level, why_void
+from conformance.report.tally import Outcome, outcome, passed_and_judged, top_level, why_void
 from conformance.report.terminal import printable
 from conformance.results import Run
 
 CHARACTER, MARGIN = 6.6, 9.0  # pixels; the text is stretched to fit what was reckoned
-COLOURS = {"Conforms": "#2f6b4f", "Does not conform": "#a3262a", "Not decided": "#7a5200", "The run is void": "#5b5f66"}
+GREEN, RED, AMBER, GREY = "#2f6b4f", "#a3262a", "#7a5200", "#5b5f66"
+COLOURS = {Outcome.CONFORMS: GREEN, Outcome.IN_PART: GREEN, Outcome.FAILS: RED, Outcome.OPEN: AMBER, Outcome.VOID: GREY}
 
 
 def badge(run: Run) -> str:
@@ -25,6 +26,6 @@ def badge(run: Run) -> str:
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.1f}" height="20" viewBox="0 0 {width:.1f} 20" role="img" '
         f'aria-label="{said}"><title>{said}</title>{clip}'
         f'<g clip-path="url(#round)"><rect width="{left:.1f}" height="20" fill="#33373d"/>'
-        f'<rect x="{left:.1f}" width="{right:.1f}" height="20" fill="{COLOURS[headline(run)]}"/></g>'
+        f'<rect x="{left:.1f}" width="{right:.1f}" height="20" fill="{COLOURS[outcome(run)]}"/></g>'
         f'<g fill="#fff" font-family="Verdana, DejaVu Sans, sans-serif" font-size="11">{texts}</g></svg>\n'
     )

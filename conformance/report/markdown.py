@@ -27,7 +27,7 @@ def markdown(runs: Sequence[Run], against: Run | None = None) -> str:
 def summary(found: Findings) -> Iterator[str]:
     """One run."""
     mark = "✓" if found.run.passed else "∅" if why_void(found.run) else "✗"
-    yield from (f"## {mark} {escaped(found.label)}: {found.headline}", "", escaped(found.sentence), "")
+    yield from (f"## {mark} {escaped(found.label)}: {found.outcome}", "", escaped(found.sentence), "")
     yield from (*areas(found), "")
     if found.wrong:
         yield from ("### What is wrong", "", *bounded([wrong_line(wrong) for wrong in found.wrong]), "")

@@ -12,6 +12,7 @@ from conformance.report.tally import ELSEWHERE, GRAVEST_FIRST, Group, area_of, c
 from conformance.requirements import AREAS, Requirement
 from conformance.results import About, Result, Run, Verdict
 
+EVERY = "every case"  # what a run files once for all of them
 Labelled = dict[str, list[Result]]  # results by column
 
 
@@ -82,6 +83,7 @@ def areas_of(runs: Sequence[Run], known: Mapping[str, Requirement]) -> list[Area
     for area in (*AREAS, ELSEWHERE):
         mine = {id: labelled for id, labelled in rows.items() if area_of(id, known) == area}
         columns = names if len(runs) > 1 else families_first({column for labelled in mine.values() for column in labelled})
+        columns = [column for column in columns if column != EVERY] or columns
         if mine:
             found.append(Area(area, columns, [row_of(id, known.get(id), mine[id], columns, len(runs) > 1) for id in mine]))
     return found
@@ -118,7 +120,7 @@ FAMILIES = {short(name).lower(): short(name) for name in FIXTURES} | {name: shor
 
 def row_of(id: str, known: Requirement | None, labelled: Labelled, columns: Sequence[str], by_engine: bool) -> Row:
     """One requirement's cells, and what they say at length."""
-    cells = [cell_of(column, labelled.get(column, [])) for column in columns]
+    cells = [cell_of(column, labelled.get(column) or labelled.get(EVERY, [])) for column in columns]
     if by_engine:
         return Row(id, known, cells, [(name, group) for name, results in labelled.items() for group in grouped(results)])
     return Row(

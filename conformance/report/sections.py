@@ -9,7 +9,7 @@ from functools import cached_property
 from markupsafe import Markup
 
 from conformance.report.chart import first_beyond, growth_chart, in_words, power_of_ten
-from conformance.report.tally import Group, by_requirement, cases_of, counts_of, grouped, headline, sentence, why_void
+from conformance.report.tally import Group, Outcome, by_requirement, cases_of, counts_of, grouped, outcome, sentence
 from conformance.requirements import Requirement
 from conformance.results import Detectable, Point, Result, Run, Verdict, worst
 
@@ -24,6 +24,11 @@ class Growth:
     chart: Markup
     words: str
     first: Point | None
+
+    @property
+    def is_telling(self) -> bool:
+        """Whether it is of a family itself, not of a variation of one, or something in it is beyond the floor."""
+        return self.first is not None or ":" not in self.case
 
 
 @dataclass(frozen=True)
@@ -68,19 +73,14 @@ class Findings:
     known: Mapping[str, Requirement]
 
     @property
-    def headline(self) -> str:
+    def outcome(self) -> Outcome:
         """The verdict in a few words."""
-        return headline(self.run)
+        return outcome(self.run)
 
     @property
     def sentence(self) -> str:
         """What passed, what did not, and what can't be said."""
         return sentence(self.run)
-
-    @property
-    def is_void(self) -> bool:
-        """Whether nothing that it says may be believed."""
-        return bool(why_void(self.run))
 
     @property
     def counts(self) -> Counter[Verdict]:

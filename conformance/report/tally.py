@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import groupby
 
 from conformance.requirements import AREAS, Requirement
@@ -14,7 +15,7 @@ PHRASES = {
     Verdict.PASS: ("passes", "pass"),
     Verdict.EXCUSED: ("passes but for ties within the noise floor", "pass but for ties within the noise floor"),
     Verdict.NOTE: ("differs where engines may", "differ where engines may"),
-    Verdict.UNSUPPORTED: ("is not offered", "are not offered"),
+    Verdict.UNSUPPORTED: ("is not judged", "are not judged"),
     Verdict.INCONCLUSIVE: ("can't be decided", "can't be decided"),
     Verdict.FAIL: ("fails", "fail"),
     Verdict.ERROR: ("breaks down", "break down"),
@@ -133,18 +134,30 @@ def why_void(run: Run) -> list[str]:
     return reasons if run.compared else ["nothing was compared", *reasons]
 
 
-def headline(run: Run) -> str:
-    """The verdict in a few words."""
+class Outcome(StrEnum):
+    """The verdict on a run, in a few words."""
+
+    VOID = "The run is void"
+    FAILS = "Does not conform"
+    OPEN = "Not decided"
+    IN_PART = "Conforms as far as judged"
+    CONFORMS = "Conforms"
+
+
+def outcome(run: Run) -> Outcome:
+    """The verdict on all requirements together."""
     counts = counts_of(run)
     if why_void(run):
-        return "The run is void"
+        return Outcome.VOID
     if counts[Verdict.FAIL] or counts[Verdict.ERROR]:
-        return "Does not conform"
-    return "Not decided" if counts[Verdict.INCONCLUSIVE] else "Conforms"
+        return Outcome.FAILS
+    if counts[Verdict.INCONCLUSIVE]:
+        return Outcome.OPEN
+    return Outcome.IN_PART if counts[Verdict.UNSUPPORTED] else Outcome.CONFORMS
 
 
 def sentence(run: Run) -> str:
-    """What passed, what did not, and what can't be said: "2 of 5 judged requirements pass, 3 fail; 1 is not offered."."""
+    """What passed, what did not, and what can't be said: "2 of 5 judged requirements pass, 3 fail; 1 is not judged."."""
     counts, (passed, judged) = counts_of(run), passed_and_judged(run)
     parts = [f"{passed} of {judged} judged requirements pass"]
     told = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)

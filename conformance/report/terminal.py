@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from conformance.report.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, headline, sentence
+from conformance.report.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, outcome, sentence
 from conformance.requirements import load_requirements
 from conformance.results import Result, Run, Verdict
 
@@ -15,7 +15,7 @@ def terminal(run: Run) -> str:
     """What `python -m conformance run` prints."""
     known, engine = load_requirements(), run.engine
     who = f"{engine.name} {engine.version}, {' '.join(engine.levels) or 'no level'}, {engine.dtype} on {engine.device}"
-    verdict = f"{headline(run).upper()}: {sentence(run)}"
+    verdict = f"{outcome(run).upper()}: {sentence(run)}"
     bad = [line for results in by_requirement(run.results, known).values() for line in bad_lines(results)]
     parts = ([who, verdict], list(table(by_area(run, known))), bad, [f"{run.compared} comparisons in {run.seconds:.1f} s"])
     return "\n\n".join("\n".join(map(printable, part)) for part in parts if part)
