@@ -1,4 +1,4 @@
-"""The suite's command line: run, doctor, verify, golden, fixture, score."""
+"""The suite's command line: run, smoke, doctor, verify, golden, fixture, score."""
 
 import argparse
 import json
@@ -13,12 +13,17 @@ def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="prove the runtime on this machine, then generate text")
-    run.add_argument("--engine", default="nanollama", choices=["nanollama"], help="what to test")
+    run = commands.add_parser("run", help="prove the runtime on this machine, then generate text; or judge an engine")
+    run.add_argument("--engine", metavar="NAME", help="judge this engine, requirement by requirement (--engines lists them)")
+    run.add_argument("--engines", action="store_true", help="list the engines")
     run.add_argument("--family", action="append", default=[], help="only this architecture (may be repeated)")
-    run.add_argument("--model", help="checkpoint folder to generate text with at the end")
+    run.add_argument("--model", help="checkpoint to generate text with at the end; with a server, the one that it serves")
     run.add_argument("--no-transformers", action="store_true", help="goldens only")
-    run.add_argument("--json", action="store_true", help="print verdicts as JSON")
+    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="verdicts as JSON; of an engine, into a file")
+    run.add_argument("--report", type=Path, metavar="FILE", help="what was found of an engine, as one HTML file")
+    run.add_argument("--against", type=Path, metavar="FILE", help="an earlier run's JSON, to report what changed")
+    smoke = commands.add_parser("smoke", help="tell a broken adapter from an engine that does not conform")
+    smoke.add_argument("--engine", required=True, metavar="NAME", help="as in run")
     doctor = commands.add_parser("doctor", help="the goldens on this device, per dtype, one verdict")
     doctor.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
     verify = commands.add_parser("verify", help="compare two models layer by layer, name the first module that differs")
@@ -67,11 +72,39 @@ def dispatch(options: argparse.Namespace) -> int:
 
         ids = parse_ids(options.ids) if options.ids else None
         return verify_command(options.a, options.b, options.dtype, options.bar, ids, options.text, options.tokens)
-    from conformance.run import doctor_command, run_command
+    if options.command == "smoke":
+        from conformance.judging.smoke import smoke_command
 
+        return smoke_command(options.engine)
     if options.command == "doctor":
+        from conformance.run import doctor_command
+
         return doctor_command(options.device)
-    return run_command(options.family, options.model, options.json, live=not options.no_transformers)
+    return run(options)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Prove the runtime, or judge an engine."""
+    if options.engines:
+        from conformance.engines.registry import listed
+
+        print(listed())
+        return 0
+    if options.engine is None:
+        from conformance.run import run_command
+
+        for name in ("report", "against"):
+            if getattr(options, name):
+                raise NanollamaError(f"--{name} is about an engine; add --engine NAME (--engines lists them)")
+        if options.json not in (None, "-"):
+            raise NanollamaError(f"--json {options.json} writes what was found of an engine; add --engine NAME")
+        return run_command(options.family, options.model, options.json is not None, live=not options.no_transformers)
+    if options.no_transformers:
+        raise NanollamaError("--no-transformers is about the proof of the runtime, which has no --engine")
+    from conformance.judging.command import Wanted, judge_command
+
+    wanted = Wanted(options.engine, options.family, options.json, options.report, options.against, options.model)
+    return judge_command(wanted)
 
 
 def fixture_command(folder: Path, family: str, changes: list[str]) -> int:

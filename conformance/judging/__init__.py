@@ -20,7 +20,7 @@ from conformance.judging.bars import Bars
 from conformance.judging.controls import controls
 from conformance.judging.look import Look
 from conformance.judging.observations import Observation, State
-from conformance.judging.subject import Subject, subject
+from conformance.judging.subject import subject
 from conformance.judging.verdicts import undecided, verdicts
 from conformance.judging.whitebox import open_ends, white_box
 from conformance.results import About, Point, Run

@@ -74,6 +74,8 @@ def always(subject: Subject, i: int) -> bool:
 rotated = layer(lambda s, i: s.ropes[i] is not None)
 windowed = layer(lambda s, i: s.windows[i] is not None)
 sparse = layer(lambda s, i: s.sparse[i])
+own_theta = layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.theta not in DEFAULT_THETA)
+query_scale = spec(lambda s: s.architecture.startswith("Gemma") and s.scales[0] != s.head_dim**-0.5)
 has_window = spec(lambda s: any(s.windows))
 grouped = spec(lambda s: s.kv_heads < s.heads)
 
