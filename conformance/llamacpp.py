@@ -14,9 +14,7 @@ float32 with a table of float16 numbers for GELU and with fast exponentials, whi
 """
 
 import argparse
-import ctypes
 import json
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,10 +23,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from conformance.engines.foreign import write_vocabulary
 from conformance.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt
 from nanollama.checkpoint import gguf_names
 from nanollama.checkpoint.source import open_source
@@ -36,8 +34,6 @@ from nanollama.export import export_gguf
 from nanollama.lm import load_model
 
 BAR = 5e-3  # of the standard deviation of the logits
-F32_CACHE = 0  # GGML_TYPE_F32
-NO_FLASH = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED
 
 # What GGUF can't say of the fixtures, and what llama.cpp's graphs take for granted: heads as wide as the hidden state has room.
 YARN = {"rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 512}
@@ -79,44 +75,13 @@ class Row(NamedTuple):
         return self.worst <= BAR and self.flipped == 0
 
 
-def llamacpp_logits(path: Path, ids: list[int], context: int) -> Tensor:
-    """The logits of llama.cpp at every position, float64 [T, V], for one sequence in a context of that length."""
-    import llama_cpp
+def llamacpp_logits(path: Path, ids: list[int]) -> Tensor:
+    """The logits of llama.cpp at every position, float64 [T, V], for one sequence in a context of CONTEXT."""
+    from conformance.engines import llamacpp
 
-    llama_cpp.llama_log_set(QUIET, ctypes.c_void_p())
-    params = llama_cpp.llama_model_default_params()
-    params.n_gpu_layers = 0
-    model = llama_cpp.llama_model_load_from_file(str(path).encode(), params)
-    if not model:
-        raise RuntimeError(f"llama.cpp does not load {path}: {' '.join(LOG)[-600:]}")
-    options = llama_cpp.llama_context_default_params()
-    options.n_ctx = options.n_batch = options.n_ubatch = context
-    options.type_k = options.type_v = F32_CACHE
-    options.flash_attn_type = NO_FLASH
-    run = llama_cpp.llama_init_from_model(model, options)
-    batch = llama_cpp.llama_batch_init(len(ids), 0, 1)
-    for i, token in enumerate(ids):
-        batch.token[i], batch.pos[i], batch.n_seq_id[i], batch.seq_id[i][0], batch.logits[i] = token, i, 1, 0, 1
-    batch.n_tokens = len(ids)
-    if llama_cpp.llama_decode(run, batch):
-        raise RuntimeError(f"llama.cpp does not decode {path}: {' '.join(LOG)[-600:]}")
-    size = llama_cpp.llama_vocab_n_tokens(llama_cpp.llama_model_get_vocab(model))
-    rows = [torch.tensor(llama_cpp.llama_get_logits_ith(run, i)[:size], dtype=torch.float64) for i in range(len(ids))]
-    llama_cpp.llama_batch_free(batch)
-    llama_cpp.llama_free(run)
-    llama_cpp.llama_model_free(model)
-    return torch.stack(rows)
-
-
-LOG: list[str] = []  # what llama.cpp said, for the case that it fails
-
-
-def remember(level: int, text: bytes, _: Any) -> None:
-    """Keep a line of llama.cpp's log instead of printing it."""
-    LOG.append(text.decode("utf-8", "replace").strip())
-
-
-QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(remember)
+    model = llamacpp.load_file(path)
+    with llamacpp.sequence(model, CONTEXT) as run:
+        return llamacpp.decoded(run, model, ids, 0)
 
 
 def compare(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
@@ -137,31 +102,6 @@ def write_folder(folder: Path, architecture: str, **changes: Any) -> dict[str, A
 
 
 CONTEXT = 256  # llama.cpp's own granularity; models whose rotation depends on the length go by it
-CONVERT = """
-import json, sys
-from pathlib import Path
-sys.path[:0] = [sys.argv[1] + "/gguf-py", sys.argv[1]]
-import convert_hf_to_gguf, conversion
-from conversion.base import TextModel
-name = json.loads(Path(sys.argv[2], "config.json").read_text())["architectures"][0]
-kind = conversion.get_model_class(name)
-kind.set_vocab = TextModel._set_vocab_none
-sys.argv = ["convert", sys.argv[2], "--outfile", sys.argv[3], "--outtype", "f32"]
-convert_hf_to_gguf.main()
-"""
-"""llama.cpp's converter, but for the vocabulary: the fixtures have none, and theirs must be one that it knows."""
-
-
-def converted(converter: Path, folder: Path, target: Path) -> Path:
-    """What llama.cpp's converter makes of a checkpoint folder."""
-    raw = json.loads((folder / "config.json").read_text())
-    vocabulary = {"model": {"vocab": {str(i): i for i in range(raw["vocab_size"])}}, "added_tokens": []}
-    (folder / "tokenizer.json").write_text(json.dumps(vocabulary))  # gemma3 counts its tokens
-    done = subprocess.run([sys.executable, "-c", CONVERT, converter, folder, target], capture_output=True, text=True)
-    (folder / "tokenizer.json").unlink()
-    if done.returncode:
-        raise RuntimeError(f"llama.cpp's converter fails: {done.stderr[-1500:]}")
-    return target
 
 
 @contextmanager
@@ -186,17 +126,24 @@ def check_architecture(architecture: str, folder: Path, converter: Path | None) 
     ids = near_prompt(write_folder(folder, architecture))
     truth, tokens = our_logits(folder, ids), ids[0].tolist()
     export_gguf(open_source(folder), folder / "ours.gguf", "f32")
-    yield compare(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens, CONTEXT))
+    yield compare(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens))
     yield compare(architecture, "ours → ours", truth, our_logits(folder / "ours.gguf", ids))
     if converter is not None:
-        known = folder.with_name("known")
-        write_folder(known, architecture, **CONVERTER_CHANGES.get(architecture, {}))
-        theirs = our_logits(converted(converter, known, known / "theirs.gguf"), ids)
-        yield compare(architecture, "theirs → ours", our_logits(known, ids), theirs)
+        yield through_their_converter(architecture, folder.with_name("known"), converter, ids)
     if gguf_names.ARCHITECTURES[architecture].rotates_neighbours:
         with unpermuted():
             export_gguf(open_source(folder), folder / "wrong.gguf", "f32")
-        yield compare(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens, CONTEXT))
+        yield compare(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens))
+
+
+def through_their_converter(architecture: str, folder: Path, converter: Path, ids: Tensor) -> Row:
+    """What llama.cpp's converter makes of a folder that it understands, run by us."""
+    from conformance.engines.llamacpp import converted
+
+    raw = write_folder(folder, architecture, **CONVERTER_CHANGES.get(architecture, {}))
+    truth = our_logits(folder, ids)
+    write_vocabulary(folder, raw["vocab_size"])
+    return compare(architecture, "theirs → ours", truth, our_logits(converted(converter, folder, folder / "theirs.gguf"), ids))
 
 
 UNPERMUTED = "unpermuted → llama.cpp"

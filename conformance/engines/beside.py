@@ -1,0 +1,127 @@
+"""An engine beside the truth on the fixtures, with config keys changed at will: which field is it that the engine gets wrong?
+
+    python -m conformance.engines.beside ENGINE [ARCHITECTURE …] [--set KEY=JSON …] [--chunks 3,1,5,…]
+
+For every family: the root mean square error of the log-probabilities, as a multiple of what transformers' own float32 is off
+from its float64 on the same model, and the worst position. The near prompt goes in at once and in pieces, the far one has
+half of its positions beyond 4096. A field whose change makes a difference vanish is the field that the engine gets wrong.
+"""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from conformance.engines import Broken, Engine, Prompt, Unsupported
+from conformance.engines.registry import find_engine
+from conformance.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
+from conformance.golden import rms_error
+from conformance.oracle import load_oracle, oracle_logits
+from conformance.run import NUMERIC_FACTOR
+from nanollama.errors import NanollamaError
+
+CHUNKS = (4, 1, 1, 7, 3)  # of the near prompt's 16 tokens
+
+
+class Row(NamedTuple):
+    """One prompt of one family: errors in nats, and how many positions prefer another token."""
+
+    architecture: str
+    prompt: str
+    error: float = 0.0
+    allowed: float = 0.0
+    worst: int = 0
+    flipped: int = 0
+    unsupported: str = ""
+    broken: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Whether the engine is as near as honest rounding is, or says that it can't be judged."""
+        return bool(self.unsupported) or (not self.broken and self.error <= NUMERIC_FACTOR * self.allowed)
+
+    def __str__(self) -> str:
+        head = f"{self.architecture:22} {self.prompt:7}"
+        if self.unsupported or self.broken:
+            what = "UNSUPPORTED" if self.unsupported else "BROKEN"
+            return f"{head} {what} {' '.join((self.unsupported or self.broken).split())[:220]}"
+        times, verdict = self.error / self.allowed, "ok" if self.good else "BEYOND"
+        errors = f"{self.error:8.1e} nats, {times:9.1f} × float32, worst at {self.worst:2}, {self.flipped:2} flipped"
+        return f"{head} {errors}  {verdict}"
+
+
+def beside(engine: Engine, architecture: str, changes: dict[str, Any], chunks: tuple[int, ...] = CHUNKS) -> Iterator[Row]:
+    """Every prompt of one family."""
+    config = fixture_config(architecture, **changes)
+    near, (far, positions) = near_prompt(config), far_prompt(config)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = write_fixture(Path(scratch), config)
+        try:
+            engine.load(folder)
+        except Unsupported as error:
+            yield Row(architecture, "all", unsupported=str(error))
+            return
+        for name, ids, at, sizes in (("near", near, None, ()), ("pieces", near, None, chunks), ("far", far, positions, ())):
+            truth = [oracle_logits(load_oracle(folder, dtype), ids, at)[0] for dtype in (torch.float64, torch.float32)]
+            places = range(ids.shape[1]) if at is None else at[0].tolist()
+            yield judged(engine, architecture, name, Prompt(tuple(ids[0].tolist()), tuple(places), sizes), *truth)
+        engine.close()
+
+
+def judged(engine: Engine, architecture: str, name: str, prompt: Prompt, exact: Tensor, rounded: Tensor) -> Row:
+    """One prompt beside transformers' logits [T, V] in float64 and in float32."""
+    try:
+        got = engine.run(prompt).logits.double().log_softmax(-1)
+    except Unsupported as error:
+        return Row(architecture, name, unsupported=str(error))
+    except Broken as error:
+        return Row(architecture, name, broken=str(error))
+    want, allowed = exact.log_softmax(-1), rms_error(rounded.double().log_softmax(-1), exact.log_softmax(-1))
+    if got.shape != want.shape:
+        return Row(architecture, name, torch.inf, allowed, 0, len(want))
+    worst = int((got - want).abs().amax(-1).argmax())
+    return Row(architecture, name, rms_error(got, want), allowed, worst, int((got.argmax(-1) != want.argmax(-1)).sum()))
+
+
+def setting(text: str) -> tuple[str, Any]:
+    """KEY=JSON."""
+    key, _, value = text.partition("=")
+    try:
+        return key, json.loads(value)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r}: want KEY=JSON, such as sliding_window=null") from None
+
+
+def main() -> int:
+    """Print every row; 1 if one is beyond what rounding explains, 2 for a wrong request."""
+    parser = argparse.ArgumentParser(prog="python -m conformance.engines.beside", description=__doc__.partition("\n")[0])
+    parser.add_argument("engine", help="NAME[:OPTIONS], as `python -m conformance run --engine` has it")
+    parser.add_argument("architecture", nargs="*", help=f"families (default: all): {', '.join(FIXTURES)}")
+    parser.add_argument("--set", type=setting, action="append", default=[], metavar="KEY=JSON", help="change a config key")
+    parser.add_argument("--chunks", type=lambda text: tuple(map(int, text.split(","))), default=CHUNKS, help="of the pieces")
+    options = parser.parse_args()
+    wrong = 0
+    try:
+        for name in options.architecture:
+            if name not in FIXTURES:
+                raise NanollamaError(f"no family {name!r}; there are {', '.join(FIXTURES)}")
+        engine = find_engine(options.engine)
+        print(f"{engine.about().name} {engine.about().version}, {engine.about().dtype}", flush=True)
+        for architecture in options.architecture or FIXTURES:
+            for row in beside(engine, architecture, dict(options.set), options.chunks):
+                wrong += not row.good
+                print(row, flush=True)
+    except NanollamaError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

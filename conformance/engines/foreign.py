@@ -1,0 +1,60 @@
+"""What several engines that are not ours need: a checkpoint that they can read, prompts cut into what one call takes."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from conformance.engines import Prompt
+from nanollama.lm import DTYPES
+
+VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
+
+
+def readable_copy(folder: Path, target: Path, dtype: str = "float32") -> Path:
+    """The same checkpoint in a dtype that engines read (float64 is none), with a vocabulary, which most insist on."""
+    shutil.copytree(folder, target)
+    for path in target.glob("*.safetensors"):
+        tensors = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in load_file(path).items()}
+        save_file(tensors, path, {"format": "pt"})
+    path = target / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**config, "dtype": dtype}, indent=1), encoding="utf-8")
+    if not any((folder / name).exists() for name in VOCABULARY):
+        write_vocabulary(target, config["vocab_size"])
+    return target
+
+
+def write_vocabulary(folder: Path, size: int) -> None:
+    """A tokenizer of so many words: t0, t1, …, where t0 is for unknown words, t1 begins a text and t2 ends it."""
+    words = {f"t{i}": i for i in range(size)}
+    model: dict[str, Any] = {"type": "WordLevel", "vocab": words, "unk_token": "t0"}
+    parts: dict[str, Any] = {
+        "truncation": None,
+        "padding": None,
+        "added_tokens": [],
+        "normalizer": None,
+        "post_processor": None,
+    }
+    tokenizer = {"version": "1.0", **parts, "pre_tokenizer": {"type": "WhitespaceSplit"}, "decoder": None, "model": model}
+    names = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "bos_token": "t1", "eos_token": "t2"}
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+    (folder / "tokenizer_config.json").write_text(json.dumps(names))
+
+
+def pieces(prompt: Prompt) -> Iterator[slice]:
+    """The prompt cut at the ends of its chunks and wherever a position is left out: what an engine takes in one call."""
+    positions, ends, start = prompt.positions, set(torch.tensor(prompt.chunks).cumsum(0).tolist()), 0
+    for i in range(1, len(positions) + 1):
+        if i == len(positions) or i in ends or positions[i] != positions[i - 1] + 1:
+            yield slice(start, i)
+            start = i
+
+
+def has_gap(prompt: Prompt) -> bool:
+    """Whether its positions are others than 0, 1, 2, …"""
+    return prompt.positions != tuple(range(len(prompt.positions)))
