@@ -143,7 +143,7 @@ def test_a_check_needs_neither_pytest_nor_transformers() -> None:
 
 def record(**changes: Any) -> dict[str, Any]:
     """What the child process says of a file that passes."""
-    went = {"about": "", "problem": None, "where": [], "unwritten": False}
+    went: dict[str, Any] = {"about": "", "problem": None, "where": [], "unwritten": False}
     tests = [{"name": name, **went} for name in RMSNORM.test_names]
     return {"file": "/k/layers.py", "trouble": None, "tests": tests, "looks_like": None} | changes
 

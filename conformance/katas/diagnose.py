@@ -10,8 +10,8 @@ def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
     """The names of the kata's mistakes that reproduce these answers, passing ones included.
 
     Each mistake is seeded into the real runtime, imported afresh, and sits the same tests. What counts is all that was compared
-    up to the first wrong answer; where that leaves several, the later tests too. What is unwritten looks like everything, so
-    without a wrong answer there is none.
+    up to the first wrong answer; where that leaves several, the next test too, and so on. What is unwritten looks like
+    everything, so without a wrong answer there is none.
     """
     wrong = next((index for index, sat in enumerate(mine) if sat.error is not None and not sat.unwritten), None)
     if wrong is None:
@@ -25,7 +25,10 @@ def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
             with seeding.seeded(zoo[name]):
                 theirs[name] = [sit(test) for test in tests]
     found = [name for name, sats in theirs.items() if same_answers(mine[: wrong + 1], sats[: wrong + 1])]
-    return found if len(found) < 2 else [name for name in found if same_answers(mine, theirs[name])]
+    for end in range(wrong + 2, len(mine) + 1):
+        if len(found) > 1:
+            found = [name for name in found if same_answers(mine[:end], theirs[name][:end])]
+    return found
 
 
 def sentence(name: str) -> str:

@@ -12,8 +12,8 @@ INF = math.inf
 
 
 def logits(*probabilities: float) -> Tensor:
-    """Logits [1, V] whose softmax is this, and which are no log-probabilities: 7 is added to each."""
-    return torch.tensor([probabilities]).log() + 7
+    """Logits [1, V] whose softmax is this."""
+    return torch.tensor([probabilities]).log()
 
 
 def kept(row: Tensor, *keep: int) -> Tensor:
@@ -43,6 +43,12 @@ def test_a_sum_of_exactly_p_is_enough() -> None:
     """Four equal tokens of 1/4 each: two make 1/2. Of tied tokens the lower id ranks first."""
     row = torch.zeros(1, 4)
     answers(top_p, row, 0.5, want=kept(row, 1, 1, 0, 0))
+
+
+def test_logits_are_not_probabilities_yet() -> None:
+    """The same four probabilities with 7 added to each logit: a softmax doesn't notice."""
+    row = logits(0.5, 0.25, 0.125, 0.125) + 7
+    answers(top_p, row, 0.7, want=kept(row, 1, 1, 0, 0))
 
 
 def test_one_token_is_always_kept() -> None:
