@@ -192,7 +192,7 @@ def test_variations_within_their_floors_are_folded_away_and_others_are_not() -> 
     made.growth = {LLAMA: POINTS[:1], "llama: yarn": POINTS[:1], "llama: plain": POINTS}
     page = render([made])
     shown, folded = page[page.index('id="growth"') : page.index('id="provenance"')].split("<details>")
-    assert "1 variations, all within" in folded and "<b>llama: yarn</b>" in folded
+    assert "1 variation within the floor at every tap" in folded and "<b>llama: yarn</b>" in folded
     assert "<b>llama: plain</b>" in shown and "<b>Llama</b>" in shown
 
 
