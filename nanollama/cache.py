@@ -18,12 +18,16 @@ BUCKET = 64  # attention reads whole buckets of slots, so that shapes change eve
 
 
 def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """Which keys each query may see: positions [B, T] and [B, S] (-1: no token there) → bool [B, 1, T, S]."""
+    """Which keys each query may see: positions [B, T] and [B, S] (-1: no token there) → bool [B, 1, T, S].
+
+    A query at q sees the keys at 0 … q; with a window of W, only the last W of these. A padded query must see something, no
+    matter what: its result is unused, but must not be NaN.
+    """
     distance = queries[:, :, None] - keys[:, None, :]
     allowed = (distance >= 0) & (keys[:, None, :] >= 0)
     if window is not None:
         allowed &= distance < window
-    allowed |= queries[:, :, None] < 0  # a padded query sees anything: its result is unused, but must not be NaN
+    allowed |= queries[:, :, None] < 0
     return allowed[:, None]
 
 
