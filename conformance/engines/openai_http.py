@@ -1,7 +1,8 @@
 """Any server that speaks OpenAI's completions protocol, by URL: L0 text, and L1 where it gives log-probabilities.
 
 Only what a client sees is used, with the standard library's client, so that every byte of an answer can be judged. A key, if
-the server wants one, is taken from the environment variable NANOLLAMA_API_KEY.
+the server wants one, is taken from the environment variable NANOLLAMA_API_KEY. Fields that every request shall have beyond
+OpenAI's stand in the URL: `http://127.0.0.1:8000/v1?repeat_penalty=1.0&top_k=0`.
 """
 
 import json
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from conformance.engines import Engine, Unsupported
 from conformance.results import About
@@ -68,6 +69,14 @@ def events(body: bytes) -> list[str]:
     return found
 
 
+def json_or_text(value: str) -> Any:
+    """The value that a text spells in JSON, else the text."""
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
 class OpenAIServer(Engine):
     """A server whose base URL, such as http://127.0.0.1:8000/v1, has /models, /completions and /chat/completions below it."""
 
@@ -79,8 +88,9 @@ class OpenAIServer(Engine):
             port = -1
         if parts.scheme not in ("http", "https") or not parts.hostname or port == -1:
             raise NanollamaError(f"{url!r} is no URL of a server; expected one such as http://127.0.0.1:8000/v1")
-        self.url, self.host, self.port, self.root = url.rstrip("/"), parts.hostname, port, parts.path.rstrip("/")
-        self.secure = parts.scheme == "https"
+        self.host, self.port, self.root = parts.hostname, port, parts.path.rstrip("/")
+        self.secure, self.url = parts.scheme == "https", parts._replace(query="").geturl().rstrip("/")
+        self.fields = {name: json_or_text(value) for name, value in parse_qsl(parts.query)}
         self._model: str | None = None
         self._about: About | None = None
 
@@ -126,7 +136,8 @@ class OpenAIServer(Engine):
 
         Refused for a status other than 200; ValueError for what is no JSON.
         """
-        reply = self.post("/chat/completions" if "messages" in request else "/completions", request)
+        path = "/chat/completions" if "messages" in request else "/completions"
+        reply = self.post(path, {**self.fields, **request})
         if reply.status != 200:
             raise Refused(reply.status, reply.message())
         if request.get("stream"):

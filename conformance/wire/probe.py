@@ -57,7 +57,7 @@ class Endpoint:
     def request(self, prompt: Any = PROMPT, **fields: Any) -> dict[str, Any]:
         """A request for a greedy answer of at most 24 tokens; fields that are None are left out."""
         asked = {"messages": [{"role": "user", "content": prompt}]} if self.name == CHAT else {"prompt": prompt}
-        whole = {"model": self.engine.model, **asked, "max_tokens": 24, "temperature": 0, **fields}
+        whole = {**self.engine.fields, "model": self.engine.model, **asked, "max_tokens": 24, "temperature": 0, **fields}
         return {name: value for name, value in whole.items() if value is not None}
 
     def ask(self, prompt: Any = PROMPT, **fields: Any) -> dict[str, Any]:

@@ -26,11 +26,12 @@ def each_refused(end: Endpoint, *cases: tuple[str, Any]) -> None:
     """Hold that a request is refused with each of these values; all that are not are named."""
     wrong = []
     for name, value in cases:
-        reply = end.post({**end.request(max_tokens=4), name: value})
         try:
-            hold_refused(end, reply, f"{name} {value!r}")
+            hold_refused(end, end.post({**end.request(max_tokens=4), name: value}), f"{name} {value!r}")
         except Wrong as found:
             wrong.append(str(found))
+        except OSError as error:
+            wrong.append(f"{name} {value!r} breaks the connection ({error})")
     if wrong:
         raise Wrong("; ".join(wrong))
 
@@ -59,6 +60,11 @@ def a_wrong_type_is_refused(end: Endpoint) -> None:
 @probe("WIRE-064")
 def a_value_out_of_range_is_refused(end: Endpoint) -> None:
     each_refused(end, ("max_tokens", -7), ("temperature", -1), ("top_p", -0.5), ("top_p", 1.5), ("n", 0), ("n", -1))
+
+
+@probe("WIRE-071")
+def a_bias_for_a_token_that_does_not_exist_is_refused(end: Endpoint) -> None:
+    each_refused(end, ("logit_bias", {"999999999": 5}), ("logit_bias", {"a": 5}), ("logit_bias", {"5": "much"}))
 
 
 @probe("WIRE-065")

@@ -1,21 +1,23 @@
 """Several clients at once, and clients that leave: nobody gets another's answer, and the server goes on."""
 
 import json
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 from conformance.engines.openai_http import events
 from conformance.wire.choosing import PROMPTS
-from conformance.wire.probe import Endpoint, probe
+from conformance.wire.probe import Endpoint, Wrong, probe
 
 CLIENTS = 8
+T = TypeVar("T")
 
 
 @probe("WIRE-051")
 def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
     alone = [end.text(prompt) for prompt in prompts]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        at_once = list(pool.map(end.text, prompts))
+    at_once = together(end.text, prompts)
     end.same(at_once, alone, "the greedy answers to eight clients at once")
 
 
@@ -23,9 +25,17 @@ def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
 def streams_at_once_do_not_mix(end: Endpoint) -> None:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
     alone = [end.text(prompt) for prompt in prompts]
-    with ThreadPoolExecutor(CLIENTS) as pool:
-        at_once = [stream.text() for stream in pool.map(end.stream, prompts)]
+    at_once = [stream.text() for stream in together(end.stream, prompts)]
     end.same(at_once, alone, "the greedy streams to eight clients at once")
+
+
+def together(ask: Callable[[str], T], prompts: Sequence[str]) -> list[T]:
+    """What all clients get who ask at once."""
+    with ThreadPoolExecutor(len(prompts)) as pool:
+        try:
+            return list(pool.map(ask, prompts))
+        except OSError as error:
+            raise Wrong(f"of {len(prompts)} clients at once one is cut off: {error}") from error
 
 
 @probe("WIRE-053")

@@ -82,7 +82,7 @@ def log_probabilities_of_a_prompt_are_the_truth_too(end: Endpoint) -> None:
     truth, errors, compared = truth_of(end), [0.0], 0
     for prompt in PROMPTS:
         ids = ids_of(end, prompt)
-        values = told(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][: len(ids)]
+        values = told(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][:-1]
         told_of = [value for value in values if value is not None]  # not of the first, nor of a BOS that is not shown
         _, rows = truth.rows(ids[:1], len(ids) - 1, lambda step, row, ids=ids: ids[step + 1])
         wanted = rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()

@@ -149,6 +149,9 @@ class QuietServer(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 64
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A server that breaks hangs up, and that is all that its client sees."""
+
 
 @contextmanager
 def serving(rigged: RiggedServer) -> Iterator[str]:

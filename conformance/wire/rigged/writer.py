@@ -51,7 +51,7 @@ class Writer:
 
     def render(self, messages: Sequence[Json]) -> str:
         """A conversation as text."""
-        return "".join(f"<{m['role']}> {self.content(m['content'])}\n" for m in messages) + "<assistant>"
+        return "\n".join(f"<{message['role']}> {self.content(message['content'])}" for message in messages)
 
     def content(self, content: str | list[Json]) -> str:
         """A message's text, whole or in parts."""
