@@ -15,6 +15,8 @@ How to add one, say `min_p`:
 4. `conformance/alternatives/min_p.py`: two right bodies or more that look different (see its __init__.py).
 5. `python -m conformance.katas.laws min_p` until it says that all laws hold; `python -m pytest conformance/katas` as well.
 
+A kata on something else than a function of the runtime (write_a_test) has its module and its mistakes in exercises/.
+
 What is where: course.py reads katas.toml; stub.py cuts and inserts bodies; check.py starts child.py, which is exam.py (one file
 tested in its process) and diagnose.py (which mistake it looks like); page.py shows it; progress.py remembers; __main__.py is
 `nanollama kata`; laws.py is what every kata must hold to.

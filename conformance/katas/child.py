@@ -18,7 +18,7 @@ import torch
 
 from conformance.katas.compare import Disagreement
 from conformance.katas.course import Kata, find_kata
-from conformance.katas.diagnose import look_alikes, sentence
+from conformance.katas.diagnose import known_bugs, look_alikes
 from conformance.katas.exam import NotTheirs, Sat, forget, load_tests, prove, put_in_front, sit_all, untouched, watched
 
 Record = dict[str, Any]
@@ -42,7 +42,7 @@ def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id) -> Rec
     found = look_alikes(kata, sats)
     return record | {
         "tests": [described(sat, file) for sat in sats],
-        "looks_like": sentence(found[0]) if len(found) == 1 else None,
+        "looks_like": known_bugs()[found[0]].what if len(found) == 1 else None,
     }
 
 

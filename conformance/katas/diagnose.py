@@ -1,9 +1,13 @@
 """Which known mistake a learner's answers look like: one that computes the same in every comparison, if there is just one."""
 
 import importlib
+from pathlib import Path
+from typing import Any
 
 from conformance.katas.course import Kata
 from conformance.katas.exam import Sat, fresh, load_tests, same_answers, sit
+
+EXERCISES = Path(__file__).parent / "exercises" / "mistakes.toml"
 
 
 def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
@@ -18,11 +22,11 @@ def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
         return []
     with fresh():
         seeding = importlib.import_module("conformance.zoo.seeding")
-        zoo = {bug.name: bug for bug in seeding.load_zoo()}
+        known = known_bugs()
         tests = load_tests(kata)
         theirs = {}
         for name in kata.mistakes:
-            with seeding.seeded(zoo[name]):
+            with seeding.seeded(known[name]):
                 theirs[name] = [sit(test) for test in tests]
     found = [name for name, sats in theirs.items() if same_answers(mine[: wrong + 1], sats[: wrong + 1])]
     for end in range(wrong + 2, len(mine) + 1):
@@ -31,7 +35,8 @@ def look_alikes(kata: Kata, mine: list[Sat]) -> list[str]:
     return found
 
 
-def sentence(name: str) -> str:
-    """What a mistake's entry says of it."""
+def known_bugs() -> dict[str, Any]:
+    """Every bug that may be a kata's mistake: the zoo's, and those of the exercises."""
     entries = importlib.import_module("conformance.zoo.entries")
-    return next(str(bug.what) for bug in entries.load_zoo() if bug.name == name)
+    own = [entries.read_entry(entry, "exercises") for entry in entries.read_toml(EXERCISES, "bug")]
+    return {bug.name: bug for bug in [*entries.load_zoo(), *own]}

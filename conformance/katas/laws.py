@@ -194,7 +194,7 @@ def row(found: Findings) -> str:
     """One kata's line of the report."""
     c = found.counts
     counts = [f"{c['tests']:3} tests"]
-    if c["mutants"]:
+    if c["mistakes"]:
         counts += [f"{c['named']}/{c['mistakes']} mistakes named", f"{c['alternatives']} alternatives pass"]
         counts += [f"{c['mutants killed']}/{c['mutants']} mutants killed"]
     return f"{found.kata.name:16} {'  '.join(counts)}  {found.seconds:5.1f} s  {'BROKEN' if found.breaches else ''}".rstrip()
@@ -204,7 +204,7 @@ def summary(all_found: list[Findings], breaches: list[str]) -> str:
     """What was broken, and the counts of all katas together."""
     c = sum((found.counts for found in all_found), Counter[str]())
     counts = [f"{len(all_found)} katas, {c['tests']} tests"]
-    if c["mutants"]:
+    if c["mistakes"]:
         counts += [
             f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} uniquely named; {c['bugs']} zoo bugs in the targets",
             f"{c['alternatives']} alternatives pass, {c['canaries']} canaries fail",

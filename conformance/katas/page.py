@@ -9,6 +9,7 @@ from conformance.katas.check import Outcome
 from conformance.katas.course import Kata
 
 PRINTED = 20  # lines of the learner's own output
+WIDTH = 100  # characters in a line, where it can be broken
 
 
 def page(kata: Kata, file: Path, outcome: Outcome, follower: str | None) -> str:
@@ -29,7 +30,7 @@ def failed(outcome: Outcome, file: Path) -> Iterator[str]:
     failing = [test for test in outcome.tests if test["problem"] is not None]
     first, others = failing[0], [test for test in failing[1:] if not test["unwritten"]]
     yield from ["", f"FAILED {first['name']}"]
-    yield from indented(wrap(first["about"], 100))
+    yield from indented(wrap(first["about"], WIDTH))
     yield from told(first["problem"], first["where"], file)
     yield from printed(outcome.printed.get(first["name"], ""))
     if others:
@@ -37,7 +38,7 @@ def failed(outcome: Outcome, file: Path) -> Iterator[str]:
         yield from indented([test["name"] for test in others])
     yield from ["", f"{len(outcome.tests) - len(failing)} of {len(outcome.tests)} tests pass"]
     if outcome.looks_like:
-        yield f"looks like: {outcome.looks_like}"
+        yield from wrap(f"looks like: {outcome.looks_like}", WIDTH, subsequent_indent="  ")
 
 
 def passed(kata: Kata, outcome: Outcome) -> Iterator[str]:
@@ -58,9 +59,10 @@ def upcoming(kata: Kata, outcome: Outcome, follower: str | None) -> Iterator[str
 
 def told(problem: str, where: list[tuple[int, str, str]], file: Path) -> Iterator[str]:
     """A problem, and where in the learner's file it arose."""
-    yield from indented(problem.splitlines())
-    for line, function, text in where:
-        yield f"  {near(file)}:{line}" + (f" in {function}" if function not in ("", "<module>") else "")
+    for line in problem.splitlines():
+        yield from indented([line] if line.startswith("inputs: ") else wrap(line, WIDTH, subsequent_indent="  "))
+    for number, function, text in where:
+        yield f"  {near(file)}:{number}" + (f" in {function}" if function not in ("", "<module>") else "")
         yield f"    {text}"
 
 

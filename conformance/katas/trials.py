@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 
 from conformance.katas.child import Record, examine
 from conformance.katas.course import Kata
+from conformance.katas.diagnose import known_bugs
 from conformance.katas.exam import forget, load_tests, sit
 from conformance.katas.stub import fitted, function_text, replace
-from conformance.zoo.entries import Bug, load_zoo
+from conformance.zoo.entries import Bug
 from conformance.zoo.mutants import mutants
 
 T = TypeVar("T")
@@ -75,7 +76,7 @@ def places(kata: Kata) -> set[str]:
 def zoo_of(kata: Kata) -> dict[str, Bug]:
     """The zoo entries whose edits all lie in the kata's targets."""
     own = places(kata)
-    return {bug.name: bug for bug in load_zoo() if bug.edits and all(edit.at in own for edit in bug.edits)}
+    return {name: bug for name, bug in known_bugs().items() if bug.edits and all(edit.at in own for edit in bug.edits)}
 
 
 def mutants_of(kata: Kata) -> dict[str, Bug]:

@@ -1,0 +1,21 @@
+"""An exercise in testing: a test is good if it spares every right answer and catches every wrong one."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+Penalty = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def judge(penalty: Penalty) -> None:
+    """Raise AssertionError unless this function is a repetition penalty, as `nanollama.sampling.repetition_penalty` is one.
+
+    It is called as penalty(logits [1, V], counts [V], number), where counts says how often each token was seen, and returns
+    new logits. Whoever writes one may write it in any way; whoever gets it wrong, in any way, must be caught.
+    """
+    logits, counts = torch.tensor([[2.0, -2.0, 3.0, 4.0]]), torch.tensor([1.0, 1.0, 0.0, 2.0])
+    before = logits.clone()
+    got = penalty(logits, counts, 2.0)
+    assert torch.equal(got, torch.tensor([[1.0, -4.0, 3.0, 2.0]])), f"of {before.tolist()} it makes {got.tolist()}"
+    assert torch.equal(logits, before), "it edits its input"
