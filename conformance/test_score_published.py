@@ -6,17 +6,18 @@ from typing import Any
 
 import pytest
 
-from conformance.checks import Failed
-from conformance.impact import survey
+from conformance.checks import Check, Failed
+from conformance.impact import functions_run, survey
 from conformance.numerics.check import Alarms, Finding
 from conformance.numerics.statistics import interval
 from conformance.score import command, published
+from conformance.score.coverage import candidates, caught, kills_by_check, tried
 from conformance.score.judge import Result
 from conformance.score.published import counts, markdown, publish, read_published, stale, summary, with_table, worse
 from conformance.score.report import share, table
-from conformance.score.telling import in_their_reach, most_telling, read_telling, spread, write_telling
+from conformance.score.telling import in_their_reach, most_telling, read_telling, spread, stored, write_telling
 from conformance.score.variants import add
-from conformance.test_score import CHECKS, EPS, FORWARD, a_bug, named
+from conformance.test_score import CHECKS, EPS, FORWARD, a_bug, cap_of_zero, named, norm_of_zeros
 from conformance.zoo.seeding import Edit, ZooBroken
 
 # --- figures
@@ -130,7 +131,8 @@ def test_the_most_telling_checks_kill_most_bugs_per_second(tmp_path: Path) -> No
     path = tmp_path / "telling.json"
     results = [Result("a", "semantic", "x", "norm_of_zeros"), Result("b", "semantic", "x", "cap_of_zero"), SURVIVOR]
     results.append(Result("c", "semantic", "x", "norm_of_zeros"))
-    write_telling(results, survey(CHECKS), path)
+    write_telling(results, survey(CHECKS), {"NORM-001": "a"}, path)
+    assert stored(path)["caught"] == {"NORM-001": "a"}
     telling = read_telling(path)
     assert telling["norm_of_zeros"]["kills"] == ["a", "c"]
     telling = {"norm_of_zeros": {"seconds": 0.3, "kills": ["a", "c"]}, "cap_of_zero": {"seconds": 0.1, "kills": ["b"]}}
@@ -147,6 +149,26 @@ def test_bugs_are_spread_over_the_areas_in_an_order_that_the_seed_decides() -> N
     order = spread(bugs, 1)
     assert {bug.area for bug in order[:2]} == {"rope", "moe"} and {bug.name for bug in order} == {bug.name for bug in bugs}
     assert order == spread(bugs, 1) != spread(bugs, 2)
+
+
+# --- requirements that have caught something
+
+RULES = [Check("zero", ("NORM-002",), "normalisation", cap_of_zero), Check("root", ("NORM-001",), "rope", norm_of_zeros)]
+
+
+def test_a_kill_counts_for_the_check_and_its_other_cases() -> None:
+    result = Result("a", "semantic", "x", "f[llama]", "p", cases={"llama": "p", "qwen": "p", "gpt2": ""})
+    assert dict(kills_by_check([result, FINE, SURVIVOR])) == {"f[llama]": "a", "f[qwen]": "a"}
+    assert caught([Result("b", "semantic", "x", "root", "p")], RULES) == {"NORM-001": "b"}
+
+
+def test_a_requirement_that_caught_nothing_is_tried_on_bugs_of_its_own_area_first() -> None:
+    impact = {check.name: functions_run(check.run) for check in RULES}
+    far, mutant = a_bug("far", "x", *EPS.edits, area="rope"), a_bug("mutant", "x", *EPS.edits, area="mutants")
+    near = a_bug("near", "x", *EPS.edits, area="rope")
+    other = a_bug("other", "x", *EPS.edits)
+    assert [bug.name for bug in candidates([mutant, other, near, far], RULES[1:], impact)] == ["near", "far", "other", "mutant"]
+    assert tried([], [EPS], RULES, impact, 1) == {"NORM-001": "no-eps"}
 
 
 # --- the command

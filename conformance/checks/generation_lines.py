@@ -129,8 +129,8 @@ def conversations_are_saved_and_read() -> None:
             refused(place, partial(conversation.load_conversation, str(path)), part, f"{messages}")
     with file_of(json.dumps({"messages": [], "more": 1}).encode(), "chat.json") as path:
         refused(place, lambda: conversation.load_conversation(str(path)), "more", "a file of something else")
-    one = conversation.Conversation(None, [])
+    alone = conversation.Conversation(None, [])
     for system, named in ((None, "the message"), ("s", "the system prompt and the message")):
         fit = partial(conversation.Conversation(system, []).fit, "x", lambda _: [0] * 9, 9, 1)
         refused("conversation.Conversation.fit", fit, f"{named} make 9", "no room")
-    same("conversation.Conversation.fit", len(one.fit("x", lambda _: [0] * 8, 9, 4)), 8, "less room than was reserved")
+    same("conversation.Conversation.fit", len(alone.fit("x", lambda _: [0] * 8, 9, 4)), 8, "less room than was reserved")

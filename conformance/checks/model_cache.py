@@ -152,7 +152,7 @@ def road(model: Transformer, name: str) -> Iterator[None]:
             attend.implementation = implementation
 
 
-@check("CACHE-001", "CACHE-002", "MASK-001", area="kv_cache")
+@check("CACHE-001", "CACHE-002", "CACHE-010", "MASK-001", area="kv_cache")
 def a_query_sees_exactly_the_keys_it_may() -> None:
     config = case("Gemma2ForCausalLM").load().config  # layers with and without a window
     schedules = [*WAYS.values(), chunks(*[7] * 10), chunks(1, 69), chunks(*[1] * 12, 40, 1, 1)]
@@ -166,7 +166,7 @@ def a_query_sees_exactly_the_keys_it_may() -> None:
         raise fault
 
 
-@check("CACHE-003", "CACHE-004", "WIND-001", area="kv_cache", each=FAMILIES)
+@check("CACHE-003", "CACHE-004", "WIND-001", "WIND-003", area="kv_cache", each=FAMILIES)
 def every_way_of_feeding_gives_the_same(family: str) -> None:
     this = case(family)
     model = this.load()
@@ -230,7 +230,7 @@ def a_cache_can_be_filled_to_the_last_slot_and_no_further(family: str) -> None:
     refused("model.Transformer.place", lambda: model(ids[None].expand(2, -1), cache=model.new_cache(3, 20)), "2", "other rows")
 
 
-@check("ERRS-001", "SAFE-002", area="kv_cache")
+@check("ERRS-001", "SAFE-002", "EMBD-004", area="kv_cache")
 def calls_that_can_not_be_meant_are_refused() -> None:
     model = case("GPT2LMHeadModel").load()
     place, init = "model.Transformer.place", "cache.KVCache.__init__"

@@ -40,14 +40,14 @@ def a_lower_precision_costs_what_it_must(family: str) -> None:
         expect("model.Transformer.forward", ratio <= MARGIN, f"{dtype}: {ratio:.1f} times the error of transformers in {dtype}")
 
 
-@check("NUMR-002", "NUMR-004", area="numerics", each=REPLAYED)
+@check("NUMR-002", area="numerics", each=REPLAYED, also={"EMBD-002": [REPLAYED[1]]})
 def every_module_is_within_the_noise_floor(case_name: str) -> None:
     judgement = judged(case_name)
     first = judgement.first
     expect(place_in(first), first is None, f"{case_name}: {described(first)} what honest variants need")
 
 
-@check("NUMR-002", area="numerics", each=REPLAYED, policies=True)
+@check("NUMR-002", "NORM-007", "ATTN-008", area="numerics", each=REPLAYED, also={"EMBD-002": [REPLAYED[1]]}, policies=True)
 def every_module_rounds_where_its_definition_does(case_name: str) -> None:
     judgement = judged(case_name)
     first = next(iter(judgement.beyond("all") or judgement.beyond("order")), None)

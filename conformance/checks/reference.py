@@ -102,6 +102,10 @@ class Reference:
         scores = cap(q @ k.transpose(1, 2) * self.spec.scales[i], self.spec.attention_cap)
         return scores.masked_fill(~allowed, -math.inf)
 
+    def mix(self, weights: Tensor, v: Tensor) -> Tensor:
+        """The values that each query collects, [heads, T, D]."""
+        return weights @ v
+
     def merge(self, mixed: Tensor) -> Tensor:
         """[heads, T, D] → [T, heads · D]."""
         return mixed.transpose(0, 1).reshape(mixed.shape[1], -1)
@@ -119,7 +123,7 @@ class Reference:
         trace[f"{at}.attend.scores"] = scores = self.scores(i, q, repeated, self.visible(i, positions))
         weights = (scores - scores.max(-1, keepdim=True).values).exp()
         weights = self.put(trace, f"{at}.attend", weights / weights.sum(-1, keepdim=True))
-        trace[f"{at}.mixed"] = mixed = weights @ v[self.owner("v")]
+        trace[f"{at}.mixed"] = mixed = self.mix(weights, v[self.owner("v")])
         context = self.put(trace, f"{at}.context", self.merge(mixed))
         return self.put(trace, at, self.linear(f"{at}.o_proj", self.put(trace, f"{at}.o_proj.in", context)))
 

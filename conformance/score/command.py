@@ -19,6 +19,7 @@ from conformance.checks import Check, Failed, all_checks
 from conformance.impact import Survey, survey
 from conformance.numerics.check import Alarms
 from conformance.score.controls import WHOLE, Void, run_controls
+from conformance.score.coverage import tried
 from conformance.score.judge import Result, score
 from conformance.score.published import explanations, publish, read_published, stale, summary, worse
 from conformance.score.report import GROUPS, needs_a_look, on_models, table
@@ -104,7 +105,8 @@ def run(options: argparse.Namespace) -> int:
     problems += [line for line in needs_a_look(results, reasons) if line.startswith("EXPLAINED")]
     if options.write:
         publish(now)
-        write_telling(results, plan.surveys)
+        caught = tried(results, plan.bugs, plan.checks, impact, options.workers)
+        write_telling(results, plan.surveys, caught)
     for problem in problems:
         print(f"error: {problem}", file=sys.stderr)
     return int(bool(problems))

@@ -21,13 +21,20 @@ from conformance.zoo.seeding import Bug
 TELLING = ZOO / "telling.json"
 
 
+def stored(path: Path = TELLING) -> dict[str, Any]:
+    """What the last full run has stored: "checks", and for each requirement of "caught" a bug that its checks have killed."""
+    found: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"checks": {}, "caught": {}}
+    return found
+
+
 def read_telling(path: Path = TELLING) -> dict[str, Any]:
-    """The stored table: by check, its seconds and the bugs that it kills first."""
-    stored: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"checks": {}}
-    return dict(stored["checks"])
+    """By check, its seconds and the bugs that it kills first."""
+    return dict(stored(path)["checks"])
 
 
-def write_telling(results: Iterable[Result], surveys: Mapping[str, Survey], path: Path = TELLING) -> None:
+def write_telling(
+    results: Iterable[Result], surveys: Mapping[str, Survey], caught: Mapping[str, str], path: Path = TELLING
+) -> None:
     """Store what a full run has seen."""
     checks: dict[str, Any] = {}
     for result in sorted(results, key=lambda result: result.name):
@@ -35,7 +42,8 @@ def write_telling(results: Iterable[Result], surveys: Mapping[str, Survey], path
             entry = checks.setdefault(result.killed_by, {"seconds": round(surveys[result.killed_by].seconds, 3), "kills": []})
             entry["kills"].append(result.name)
     lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in sorted(checks.items()))
-    path.write_text(f'{{"provenance": {json.dumps(provenance())},\n "checks": {{\n{lines}\n}}}}\n', encoding="utf-8")
+    parts = f'"provenance": {json.dumps(provenance())},\n "caught": {json.dumps(dict(caught))},\n "checks": {{\n{lines}\n}}'
+    path.write_text(f"{{{parts}}}\n", encoding="utf-8")
 
 
 def most_telling(checks: Sequence[Check], telling: Mapping[str, Any]) -> list[Check]:
