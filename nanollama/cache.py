@@ -31,6 +31,14 @@ def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
     return allowed[:, None]
 
 
+def slots_of(positions: Tensor, size: int) -> Tensor:
+    """The slot of every token, int64 [B, T]: p mod size; of a call with more tokens than slots the last `size` positions of
+    each row are kept. Slot number `size`, which nobody reads, takes the others and padding (-1)."""
+    newest = positions.max(1, keepdim=True).values
+    kept = (positions >= 0) & (positions > newest - size)
+    return torch.where(kept, positions % size, size)
+
+
 class LayerCache:
     """Keys and values of one layer: [B, K, size + 1, D]; the last slot takes what nobody may read (padding)."""
 
@@ -73,20 +81,21 @@ class View:
             _ = self.allowed  # made here, outside the layers: once, and not in compiled code
 
     def _place(self, cache: "KVCache") -> None:
-        """Slots of this call's tokens, and the positions of all keys that can be read afterwards."""
-        size = cache.size(self.window)
-        held = cache.positions[self.window]
-        newest = self.positions.max(1, keepdim=True).values
-        kept = (self.positions >= 0) & (self.positions > newest - size)  # a ring keeps the last `size` tokens of a call
-        slots = torch.where(kept, self.positions % size, size)
+        """Enter this call's tokens into the table of positions, and say which keys attention reads, at which positions.
+
+        The slots up to the newest token's, in whole buckets. A ring that is read before it is written has all of its slots
+        read, as they were, and this call's tokens behind them.
+        """
+        size, held = cache.size(self.window), cache.positions[self.window]
+        slots = slots_of(self.positions, size)
         before = held[:, :size].clone()
-        held.scatter_(1, slots, torch.where(kept, self.positions, -1))
-        longest = max(*cache.lengths, int(newest.max()) + 1)
+        held.scatter_(1, slots, torch.where(slots < size, self.positions, -1))
+        longest = max(*cache.lengths, int(self.positions.max()) + 1)
         self.extent = min(size, -(-longest // BUCKET) * BUCKET)
-        if self.reads_new_keys:
-            self.key_positions = self.positions if self.starts_empty else torch.cat((before, self.positions), 1)
-        else:
+        if not self.reads_new_keys:
             self.key_positions = held[:, : self.extent].clone()
+        elif not self.starts_empty:
+            self.key_positions = torch.cat((before, self.positions), 1)
         self.slots = slots.to(self.device)
         self.rows = torch.arange(len(slots), device=self.device)[:, None]
 
