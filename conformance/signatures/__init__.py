@@ -1,0 +1,63 @@
+"""Signatures: from "this module is wrong" to what is likely wrong with it.
+
+    causes("LlamaForCausalLM", [Observation(prompt, engine.run(prompt, taps=True).taps), …])
+
+names the causes of an engine's errors, the likeliest first, from what it shows of itself: all taps (L3), better on inputs that
+were put into its modules (L4: `Observation(prompt, engine.inject(prompt, inputs), inputs)`), or the logits alone (L2:
+`Observation(prompt, {"logits": logits.log_softmax(-1)})`). Give it several runs: a short prompt, one with far positions, one
+token by token. An engine that is right has no causes.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+
+from conformance.checks.cases import case as case_of
+from conformance.checks.replay import BAR
+from conformance.golden import GOLDEN
+from conformance.results import Cause
+from conformance.signatures.features import described
+from conformance.signatures.naming import Named, Naming, Tap
+from conformance.signatures.observed import Observation
+
+__all__ = ["Named", "Observation", "causes", "name_causes"]
+STORED = GOLDEN / "diagnosis.json"
+
+
+def causes(case: str, runs: Sequence[Observation], bar: float = BAR, pairs: bool = True) -> list[Cause]:
+    """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
+
+    `bar`: the largest error of a row that is rounding in this engine's dtype. `pairs`: try two hypotheses at once where none
+    alone explains a value, which takes seconds.
+    """
+    return [Cause(case, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, bar, pairs)]
+
+
+def name_causes(case: str, runs: Sequence[Observation], bar: float = BAR, pairs: bool = True) -> list[Named]:
+    """The same with their classes."""
+    naming = Naming(case_of(case), runs, bar)
+    found = [*naming.named(pairs)]
+    order = {tap: n for n, tap in enumerate(naming.wrong)}
+    return sorted([*found, *described(naming)], key=lambda each: (min(order[tap] for tap in each.explains), each.rank))
+
+
+def place(named: Named) -> str:
+    """The first tap that a cause explains."""
+    first: Tap = named.explains[0]
+    return first.name
+
+
+def share_of(named: Named) -> float | None:
+    """How often a cause that was named like this was the right one on the zoo."""
+    shares = stored_shares()
+    how = "reproduced" if named.certain else "by features"
+    return shares.get(how) if named.rank == 1 else shares.get(f"{how}, not first")
+
+
+@lru_cache
+def stored_shares() -> dict[str, float]:
+    """As `python -m conformance.signatures --write` measured them."""
+    if not STORED.is_file():
+        return {}
+    shares: dict[str, float] = json.loads(STORED.read_text(encoding="utf-8"))["shares"]
+    return shares
