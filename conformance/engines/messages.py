@@ -35,7 +35,7 @@ def check(message: Message, kind: str) -> None:
     """Broken, with the place and the fault, unless a message is of this kind."""
     fault = next(validator(kind).iter_errors(message), None)
     if fault is not None:
-        raise Broken(f"no {kind}: {fault.json_path}: {shown(fault.message.encode())}")
+        raise Broken(f"no {kind}: {fault.json_path}: {fault.message[:160]}")
 
 
 def parsed(line: bytes) -> Message:

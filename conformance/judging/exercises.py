@@ -41,7 +41,7 @@ class Exercise:
     when: When
     prompts: tuple[str, ...] = WHOLE_PROMPTS
     narrow: bool = False  # shows in a lower precision only
-    aspect: Callable[[Spec], str] = lambda spec: ""  # halves of a requirement, none of which speaks for another
+    aspect: Callable[[Spec, int], str] = lambda spec, layer: ""  # parts of a requirement, none of which vouches for another
 
 
 def target(kind: str, shown: Collection[str]) -> str:
@@ -64,6 +64,16 @@ def layer(test: Callable[[Spec, int], bool]) -> When:
 def rope(kind: str) -> When:
     """A layer that is rotated, its frequencies scaled in this way."""
     return layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.kind == kind)
+
+
+def stated(*keys: str) -> Callable[[Spec, int], str]:
+    """What the scaling of a layer states of these keys; the others have defaults of their own."""
+
+    def said(s: Spec, i: int) -> str:
+        scaling = turn.scaling if (turn := s.ropes[i]) is not None else {}
+        return " ".join(f"{key}={scaling[key]}" for key in keys if key in scaling)
+
+    return said
 
 
 def always(subject: Subject, i: int) -> bool:
@@ -106,8 +116,8 @@ EXERCISES = (
     Exercise("ROPE-003", ("weights",), rope("linear")),
     Exercise("ROPE-004", ("weights",), rope("dynamic")),
     Exercise("ROPE-005", ("weights",), rope("llama3")),
-    Exercise("ROPE-006", ("weights",), rope("yarn")),
-    Exercise("ROPE-007", ("weights",), rope("yarn")),
+    Exercise("ROPE-006", ("weights",), rope("yarn"), aspect=stated("beta_fast", "beta_slow", "truncate")),
+    Exercise("ROPE-007", ("weights",), rope("yarn"), aspect=stated("attention_factor", "mscale", "mscale_all_dim")),
     Exercise("ROPE-008", ("weights",), rope("longrope")),
     Exercise("ROPE-009", ("weights",), layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.dim < s.head_dim)),
     Exercise("ROPE-010", ("whole",), lambda s, i: s.length_dependent, tuple(PIECES)),
@@ -125,7 +135,7 @@ EXERCISES = (
     ),
     Exercise("ATTN-005", ("weights",), spec(lambda s: s.attention_cap is not None)),
     Exercise("ATTN-006", ("weights", "context"), spec(lambda s: s.qkv_bias)),
-    Exercise("ATTN-007", ("weights",), spec(lambda s: s.learned_positions)),
+    Exercise("ATTN-007", ("weights",), spec(lambda s: s.learned_positions), aspect=lambda s, i: str(s.scales)),
     Exercise("ATTN-008", ("weights", "context"), always, narrow=True),
     Exercise("MASK-001", ("weights",), always),
     Exercise("WIND-001", ("weights",), windowed),
@@ -136,7 +146,7 @@ EXERCISES = (
     Exercise("CACHE-008", ("whole",), always, ("again",)),
     Exercise("CACHE-009", ("whole",), always, ("far in sevens",)),
     Exercise("MLP-001", ("mlp", "experts"), spec(lambda s: s.gated)),
-    Exercise("MLP-002", ("mlp", "experts"), always, aspect=lambda s: s.activation),
+    Exercise("MLP-002", ("mlp", "experts"), always, aspect=lambda s, i: s.activation),
     Exercise("MLP-003", ("mlp",), spec(lambda s: not s.gated)),
     Exercise("MLP-004", ("mlp",), spec(lambda s: s.mlp_bias)),
     Exercise("MOE-001", ("experts", "gate"), sparse),
@@ -144,12 +154,12 @@ EXERCISES = (
     Exercise("MOE-003", ("experts",), layer(lambda s, i: s.sparse[i] and not s.renormalise)),
     Exercise("MOE-004", ("mlp",), layer(lambda s, i: not s.sparse[i] and any(s.sparse))),
     Exercise("MOE-005", ("experts",), sparse),
-    Exercise("RESI-001", ("block",), always),
+    Exercise("RESI-001", ("block",), always, aspect=lambda s, i: s.placement),
     Exercise("RESI-002", ("stream",), always),
-    Exercise("RESI-003", ("stream",), always),
+    Exercise("RESI-003", ("stream",), always, aspect=lambda s, i: s.placement),
     Exercise("HEAD-001", ("logits",), always),
     Exercise("HEAD-002", ("logits",), spec(lambda s: s.logit_cap is not None)),
-    Exercise("HEAD-003", ("logits",), always, aspect=lambda s: "tied" if s.tied else "untied"),
+    Exercise("HEAD-003", ("logits",), always, aspect=lambda s, i: "tied" if s.tied else "untied"),
     Exercise("HEAD-004", ("logits",), always),
     Exercise("CONF-001", ("whole",), always),
     Exercise("CONF-002", ("whole",), silent),
@@ -170,9 +180,11 @@ def covered(subject: Subject, prompt: str, kind: str, i: int, shown: Collection[
     before = [*range(-1, subject.spec.layers)] if i < 0 else [*range(-1, i + 1)]
     layers = before if kind in ("stream", "whole", "logits") else [i]
     return frozenset(
-        (exercise.requirement, f"{own} {exercise.aspect(subject.spec)}".strip())
+        (exercise.requirement, f"{own} {exercise.aspect(subject.spec, j)}".strip())
         for exercise in EXERCISES
         if prompt in exercise.prompts and not (exercise.narrow and subject.dtype == "float64")
         for own in exercise.kinds
-        if own in (kind, *FOLD) and target(own, shown) == kind and any(exercise.when(subject, j) for j in layers)
+        if own in (kind, *FOLD) and target(own, shown) == kind
+        for j in layers
+        if exercise.when(subject, j)
     )

@@ -48,15 +48,24 @@ class Observation:
         return self.error / self.bar if self.bar else float("inf") if self.error else 0.0
 
 
+BEHIND = {"self_attn.context": "self_attn.weights", "mlp": "mlp.gate"}  # what one module shows of itself, last and first
+
+
 def explained(found: Iterable[Observation]) -> Iterator[Observation]:
-    """The same with what only follows from another fault marked so: in the whole model everything behind a faulty module, or
-    behind the first tap that is off; in variations of a prompt everything if the prompt itself is off."""
+    """The same with what only follows from another fault marked so: of one module by itself, what comes behind its first
+    value that is off; in the whole model everything behind a faulty module, or behind the first tap that is off; and with
+    shifted positions everything if it is so without."""
     found = list(found)
-    faulty = any(o.local and o.state is State.OFF for o in found)
+    faulty = {(o.prompt, o.place) for o in found if o.local and o.state is State.OFF}
     seen_off: set[str] = set()
     for o in found:
-        if o.state is State.OFF and not o.local:
-            if faulty or o.prompt in seen_off or (o.prompt == "shifted" and seen_off):
-                o = replace(o, state=State.BEHIND)
-            seen_off.add(o.prompt)
+        if o.state is State.OFF:
+            layer, _, last = o.place.partition(".")[2].partition(".")
+            before = f"layers.{layer}.{BEHIND.get(last, last)}"
+            if o.local:
+                consequence = before != o.place and (o.prompt, before) in faulty
+            else:
+                consequence = bool(faulty) or o.prompt in seen_off or (o.prompt == "shifted" and bool(seen_off))
+                seen_off.add(o.prompt)
+            o = replace(o, state=State.BEHIND) if consequence else o
         yield o

@@ -1,14 +1,15 @@
 """From comparisons to verdicts by elimination.
 
-A comparison that is off accuses every requirement that it covers. A requirement is cleared where another comparison that it
-decides as well, of the same kind of tap, fits: in another layer, family or variation. If one accused is left, it FAILs; if
-several are, this run can't tell them apart: INCONCLUSIVE, with the list. So a passing family vouches for what it shares with
-a failing one. Whatever happens, the family itself FAILs NUMR-001 (float64) or NUMR-002.
+A comparison that is off accuses every requirement that it covers. A requirement is cleared by a case in which all that it
+decides, at the same kind of tap, fits: so a passing family vouches for what it shares with a failing one. If one accused is
+left, or only one explains all that is off at that kind of tap, it FAILs; else this run can't tell them apart: INCONCLUSIVE,
+with the list. Whatever is found, the case as a whole FAILs NUMR-001 (float64) or NUMR-002.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
+from conformance.judging.exercises import WHOLE_PROMPTS
 from conformance.judging.observations import Observation, Pair, State
 from conformance.results import Result, Verdict
 
@@ -17,22 +18,36 @@ ROUNDS_ELSEWHERE = "NUMR-009"
 
 
 def cleared(found: Iterable[Observation]) -> dict[Pair, str]:
-    """What fits somewhere, and where."""
-    return {pair: o.case for o in found if o.state is State.FITS for pair in o.covers}
+    """What all comparisons of some case agree with, and that case."""
+    good: dict[tuple[str, Pair], bool] = {}
+    for o in found:
+        for pair in o.covers if o.made else ():
+            good[o.case, pair] = good.get((o.case, pair), True) and o.state is State.FITS
+    return {pair: case for (case, pair), fits in good.items() if fits}
 
 
-def accused(found: Iterable[Observation], clear: dict[Pair, str]) -> dict[Observation, tuple[str, ...]]:
+def accused(found: Sequence[Observation], clear: dict[Pair, str]) -> dict[Observation, tuple[str, ...]]:
     """For every comparison that is off, the requirements that may be to blame."""
+    suspects = {o: {pair[0] for pair in o.covers if pair not in clear} for o in found if o.state is State.OFF}
+    alike: dict[tuple[str, bool], list[set[str]]] = defaultdict(list)
+    for o, names in suspects.items():
+        if names:
+            alike[kind(o)].append(names)
+    explains = {key: set.intersection(*lists) for key, lists in alike.items()}
     return {
-        o: tuple(sorted({requirement for requirement, kind in o.covers if (requirement, kind) not in clear}))
-        for o in found
-        if o.state is State.OFF
+        o: tuple(sorted(alone if len(alone := explains.get(kind(o), set())) == 1 else names)) for o, names in suspects.items()
     }
 
 
+def kind(o: Observation) -> tuple[str, bool]:
+    """What is alike: the same part of a layer, by itself or not."""
+    return ".".join(o.place.split(".")[2:]) or o.place, o.local
+
+
 def undecided(found: Sequence[Observation], vouchers: Sequence[Observation] = ()) -> list[Observation]:
-    """Comparisons that are off for a reason that could be any of several."""
-    return [o for o, suspects in accused(found, cleared([*found, *vouchers])).items() if len(suspects) > 1]
+    """Comparisons of whole prompts that are off for a reason that could be any of several."""
+    blame = accused(found, cleared([*found, *vouchers]))
+    return [o for o, suspects in blame.items() if len(suspects) > 1 and set(o.prompt.split()) <= set(WHOLE_PROMPTS)]
 
 
 def verdicts(found: Sequence[Observation], exact: bool, vouchers: Sequence[Observation] = ()) -> list[Result]:
