@@ -88,6 +88,14 @@ def test_what_is_wrong_at_one_place_of_every_layer_is_told_once() -> None:
     assert (two.place, two.verdict) == ("HEAD-001", Verdict.INCONCLUSIVE)
 
 
+def test_faults_that_only_the_logits_show_are_told_apart_by_their_cases() -> None:
+    at_logits = replace(BAD, place="logits")
+    same = replace(at_logits, requirement="ROPE-003")
+    other = replace(at_logits, requirement="MLP-001", case="Phi3ForCausalLM")
+    found = Findings("tiny", run(at_logits, same, other), KNOWN).wrong
+    assert [(wrong.place, wrong.ids) for wrong in found] == [("logits", ["ROPE-001", "ROPE-003"]), ("logits", ["MLP-001"])]
+
+
 def test_variations_of_a_family_share_its_column() -> None:
     assert {family(case) for case in (LLAMA, "llama: yarn", "llama: yarn, other eps", f"{LLAMA}, other eps")} == {"Llama"}
     assert family("completions") == "completions" and family("gpt2: unscaled") == "GPT2"

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from conformance.report.chart import first_beyond, growth_chart, in_words, power_of_ten
 from conformance.report.tally import Group, Outcome, by_requirement, cases_of, counts_of, grouped, outcome, sentence
 from conformance.requirements import Requirement
-from conformance.results import Detectable, Point, Result, Run, Verdict, worst
+from conformance.results import Detectable, Point, Result, Run, Verdict
 
 Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
 
@@ -33,20 +33,20 @@ class Growth:
 
 @dataclass(frozen=True)
 class Wrong:
-    """Everything that is wrong at one place, or of one requirement where the place isn't known."""
+    """One fault, as far as results can tell faults from each other."""
 
     place: str
     results: list[Result]
 
     @property
-    def verdict(self) -> Verdict:
-        """The gravest."""
-        return worst(self.results)
+    def first(self) -> Result:
+        """An example; all of them have its verdict."""
+        return self.results[0]
 
     @property
-    def first(self) -> Result:
-        """The first of the gravest, as an example."""
-        return next(result for result in self.results if result.verdict is self.verdict)
+    def verdict(self) -> Verdict:
+        """How bad it is."""
+        return self.first.verdict
 
     @property
     def ids(self) -> list[str]:
@@ -100,14 +100,13 @@ class Findings:
 
     @cached_property
     def wrong(self) -> list[Wrong]:
-        """What is wrong or undecided, by place without the layer's number; what is only undecided comes last."""
-        places: dict[str, list[Result]] = {}
-        for result in self.run.results:
-            if not result.verdict.good:
-                key = re.sub(r"^layers\.\d+\.", "", result.place) or result.requirement
-                places.setdefault(key, []).append(result)
-        found = [Wrong(place, results) for place, results in places.items()]
-        return sorted(found, key=lambda wrong: wrong.verdict is Verdict.INCONCLUSIVE)
+        """What is wrong or undecided, by verdict and place; what is only undecided comes last."""
+        found: dict[tuple[object, ...], list[Result]] = {}
+        for id, results in by_requirement((r for r in self.run.results if not r.verdict.good), self.known).items():
+            for group in grouped(results):
+                found.setdefault(what_is_wrong(id, group), []).extend(group.results)
+        wrong = [Wrong(module_of(results[0].place) or results[0].requirement, results) for results in found.values()]
+        return sorted(wrong, key=lambda each: each.verdict is Verdict.INCONCLUSIVE)
 
     @cached_property
     def not_judged(self) -> list[Told]:
@@ -150,6 +149,18 @@ class Findings:
         by_place = {(found.field, found.case): found for found in self.run.detectable}
         fields = dict.fromkeys(found.field for found in self.run.detectable)
         return cases, {field: [by_place.get((field, case)) for case in cases] for field in fields}
+
+
+def what_is_wrong(id: str, group: Group) -> tuple[object, ...]:
+    """What tells one fault from another: verdict and place, or the requirement where the place isn't known. In the logits every
+    fault shows that was not seen before them: there, faults are the same where they are seen in the same cases."""
+    place = module_of(group.first.place)
+    return (group.first.verdict, place or id, *(group.cases if place == "logits" else ()))
+
+
+def module_of(place: str) -> str:
+    """A place without the layer's number."""
+    return re.sub(r"^layers\.\d+\.", "", place)
 
 
 def smallest(found: Detectable) -> str:
