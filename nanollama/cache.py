@@ -89,7 +89,7 @@ class View:
         size, held = cache.size(self.window), cache.positions[self.window]
         slots = slots_of(self.positions, size)
         before = held[:, :size].clone()
-        held.scatter_(1, slots, torch.where(slots < size, self.positions, -1))
+        held.scatter_(1, slots, self.positions)
         longest = max(*cache.lengths, int(self.positions.max()) + 1)
         self.extent = min(size, -(-longest // BUCKET) * BUCKET)
         if not self.reads_new_keys:
