@@ -63,7 +63,7 @@ kata rmsnorm: testing {file}
 FAILED test_eps_sits_inside_the_root
   eps 12 beside a mean square of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root, eps 12 would give 2 /
   (2 + 12).
-  RMSNorm.forward: first difference at [0]: got 0.142857, want 0.5 (tolerance 4.8e-07); 2 of 2 numbers differ
+  RMSNorm.forward: first difference at [0]: got 0.142857, want 0.5 (tolerance 4.8e-07); 2 of 2 differ
   inputs: x = [2, -2]
   and printed
     hello
@@ -217,21 +217,22 @@ def breaches(law, **changes):
     found = laws.Findings(replace(kata, **changes))
     law(found)
     return found.breaches
+laws.variants = lambda kata: {"wrong": {"RMSNorm.forward": "        return x\\n"}}
 print(json.dumps([
     breaches(laws.red, targets=("LayerNorm.forward",)),
-    breaches(laws.power, mistakes=("rmsnorm-sums-the-squares", "layernorm-bias-dropped", "no-such-bug")),
+    breaches(laws.power, mistakes=("layernorm-bias-dropped", "no-such-bug")),
     breaches(laws.kills, elsewhere={"rmsnorm-sums-the-squares": "x", "gone": "x"}),
     breaches(laws.kills, name="rope"),
     breaches(laws.manners, hints=("wide = x.to(at_least_float32(x.dtype))", "b", "c"), items=("Norms",), after=("none",)),
-    breaches(laws.fairness, name="top_p", module="nanollama.sampling", targets=("min_p",)),
+    breaches(laws.fairness),
 ]))
 """
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
     red, power, kills, idle, manners, fairness = json.loads(done.stdout)
     assert len(red) == 1 and "do not say that it is unwritten: test_a_vector" in red[0]
-    assert power[:3] == [
-        "3 mistakes, want at least 4",
+    assert power == [
+        "2 mistakes, want at least 4",
         "mistake layernorm-bias-dropped is not in the zoo, or edits more than the targets",
         "mistake no-such-bug is not in the zoo, or edits more than the targets",
     ]
@@ -240,9 +241,8 @@ print(json.dumps([
     assert any(breach.startswith("mutant-layers-RMSNorm.forward-1 survives") for breach in idle)
     assert any(breach.startswith("no mistake, bug or mutant fails test_") for breach in idle)
     assert len(manners) == 3
-    assert [breach.partition(" fails ")[0] for breach in fairness] == [
-        f"alternative {how}" for how in ("inverse_permutation", "token_by_token", "counted")
-    ]
+    assert fairness[0] == "1 alternatives, want at least 2"
+    assert fairness[1].startswith("alternative wrong fails test_a_vector")
 
 
 def test_a_change_of_the_runtime_needs_no_second_edit(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,7 +62,7 @@ def wrong_numbers(got: Tensor, want: Tensor, within: float | None) -> str | None
     if nan:
         return f"NaN{at}, want {wanted}; {len(nan)} of {have.numel()} numbers are NaN"
     told = f"got {came}, want {wanted} (tolerance {limit:.2g})"
-    return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} numbers differ"
+    return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} differ"
 
 
 def place(index: int, shape: list[int]) -> list[int]:
