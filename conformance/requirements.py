@@ -1,6 +1,7 @@
 """The numbered requirements (requirements.toml): read, checked, and laid beside the checks that judge them.
 
-`python -m conformance.requirements` prints how many there are per area, tier and level, and every one that no check judges.
+`python -m conformance.requirements` prints how many there are per area, tier and level, and every gap: what nothing judges, and
+what is judged by checks that have never been seen to kill a bug (as the last published score stored it, zoo/telling.json).
 
 A requirement's tier says how binding it is: *specified* by a specification, a paper, a checkpoint's format or a reference
 implementation; *implied* by what this project's interface promises; *unspecified*: engines differ legitimately, so it is
@@ -13,14 +14,18 @@ import re
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from conformance.checks import Check, all_checks
+from conformance.score.telling import stored
 
-FILE = Path(__file__).with_name("requirements.toml")
+HERE = Path(__file__).parent
+FILE = HERE / "requirements.toml"
+ENGINE_CODE = ("wire", "judging", "engines")
+NAMED = re.compile(r'"([A-Z]{4}-[0-9]{3})"')
 PREFIXES = """
     NORM ROPE ATTN MASK WIND CACHE BATCH MLP MOE EMBD HEAD RESI CONF WGHT SAFE GGUF QUNT TOKN DETO STRM STOP SAMP DRAW PENA
     LOGP TMPL CHAT GENR EOSX LIMT ERRS NUMR VRFY CLIX WIRE
@@ -121,6 +126,18 @@ def unjudged(checks: Iterable[Check], requirements: dict[str, Requirement]) -> l
     return [requirement for id, requirement in requirements.items() if id not in named and requirement.is_judged]
 
 
+def judged_on_engines(folder: Path = HERE) -> frozenset[str]:
+    """The requirements that are judged on engines from outside, over a wire or by their taps: those that its code names."""
+    files = (path for part in ENGINE_CODE for path in (folder / part).rglob("*.py"))
+    return frozenset(id for path in files for id in NAMED.findall(path.read_text(encoding="utf-8")))
+
+
+def toothless(checks: Iterable[Check], requirements: dict[str, Requirement], caught: Collection[str]) -> list[Requirement]:
+    """The requirements whose checks were never seen to kill a bug of the zoo; `caught` are those that have one."""
+    named = {id for check in checks for id in check.requirements}
+    return [requirement for id, requirement in requirements.items() if id in named and id not in caught]
+
+
 def table(requirements: Sequence[Requirement], checks: Sequence[Check]) -> str:
     """Counts per area: requirements by tier and by level, and checks."""
     per_area: dict[str, Counter[str]] = {area: Counter() for area in AREAS}
@@ -136,14 +153,25 @@ def table(requirements: Sequence[Requirement], checks: Sequence[Check]) -> str:
     return "\n".join(lines)
 
 
+def listed(title: str, requirements: Sequence[Requirement]) -> None:
+    """Print some requirements."""
+    print(f"\n{title}: {len(requirements) or 'none'}")
+    for requirement in requirements:
+        print(f"  {requirement.id} ({requirement.level}, {requirement.tier}): {requirement.text}")
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Print the table, the gaps and the problems; the exit status is 1 if there are problems."""
     argparse.ArgumentParser(prog="python -m conformance.requirements", description=__doc__).parse_args(arguments)
     requirements, checks = load_requirements(), all_checks()
     print(table(list(requirements.values()), checks))
-    gaps, problems = unjudged(checks, requirements), dangling(checks, requirements)
-    print(f"\n{len(gaps)} of {len(requirements)} requirements have no check:")
-    print("\n".join(f"  {gap.id} ({gap.level}, {gap.tier}): {gap.text}" for gap in gaps) or "  none")
+    outside, problems = judged_on_engines(), dangling(checks, requirements)
+    gaps = [gap for gap in unjudged(checks, requirements) if gap.id not in outside]
+    print(
+        f"\n{len(outside)} requirements are judged on engines from outside (conformance/{', conformance/'.join(ENGINE_CODE)})"
+    )
+    listed(f"of {len(requirements)} requirements nothing judges", gaps)
+    listed("no bug of the zoo was killed by the checks of", toothless(checks, requirements, stored()["caught"]))
     if problems:
         print("\n".join(problems), file=sys.stderr)
     return 1 if problems else 0

@@ -12,9 +12,11 @@ from conformance.requirements import (
     RequirementsBroken,
     dangling,
     is_one_sentence,
+    judged_on_engines,
     load_requirements,
     main,
     read_entry,
+    toothless,
     unjudged,
 )
 
@@ -114,5 +116,18 @@ def test_the_report_counts_and_lists_the_gaps(capsys: pytest.CaptureFixture[str]
     assert main([]) == 0
     printed = capsys.readouterr().out
     assert "total" in printed
-    gaps = [line for line in printed.splitlines() if line.startswith("  ")]
-    assert f"{len(gaps)} of {len(load_requirements())} requirements have no check" in printed
+    assert "requirements nothing judges" in printed and "no bug of the zoo was killed by the checks of" in printed
+
+
+def test_a_requirement_whose_checks_never_killed_a_bug_is_a_gap(tmp_path: Path) -> None:
+    known = load_requirements(write(tmp_path / "r.toml", GOOD, {**GOOD, "id": "ROPE-004"}, {**GOOD, "id": "ROPE-005"}))
+    checks = [Check("a", ("ROPE-003", "ROPE-004"), "rope", lambda: None)]
+    assert [requirement.id for requirement in toothless(checks, known, {"ROPE-003": "a-bug"})] == ["ROPE-004"]
+    assert [requirement.id for requirement in unjudged(checks, known)] == ["ROPE-005"]
+
+
+def test_what_the_code_for_engines_names_is_judged_there(tmp_path: Path) -> None:
+    (tmp_path / "wire").mkdir()
+    (tmp_path / "wire" / "probe.py").write_text('judge("WIRE-003", x)\n# WIRE-004 is a comment\n')
+    assert judged_on_engines(tmp_path) == {"WIRE-003"}
+    assert judged_on_engines() <= load_requirements().keys()

@@ -15,6 +15,7 @@ from conformance.score.report import needs_a_look, on_models
 from conformance.zoo.seeding import Bug, Edit
 from nanollama.layers import RMSNorm, softcap
 
+LLAMA, GEMMA = "LlamaForCausalLM", "Gemma2ForCausalLM"
 FORWARD = "nanollama.layers:RMSNorm.forward"
 EPS = Bug("no-eps", "semantic", "layernorm", "own", "No epsilon.", "normalisation", (Edit(FORWARD, "+ self.eps", ""),))
 
@@ -96,10 +97,15 @@ def test_a_table_is_seen_by_every_check() -> None:
 
 
 def test_after_the_first_kill_the_other_cases_of_that_check_tell_where_else_it_shows() -> None:
-    checks = [named(norm_of_zeros, "llama"), named(cap_of_zero, "gemma"), named(norm_of_zeros, "qwen")]
+    checks = [
+        named(norm_of_zeros, LLAMA),
+        named(cap_of_zero, GEMMA),
+        named(norm_of_zeros, GEMMA),
+        named(norm_of_zeros, "another"),
+    ]
     result = scored(EPS, *checks)
-    assert result.killed_by == "norm_of_zeros[llama]"
-    assert result.cases == {"llama": "layers.0.input_layernorm", "qwen": "layers.0.input_layernorm"}
+    assert result.killed_by == f"norm_of_zeros[{LLAMA}]"
+    assert result.cases == {LLAMA: "layers.0.input_layernorm", GEMMA: "layers.0.input_layernorm"}
     assert on_models([result]).startswith("bug x model fixture: 2 of 2 killed")
     assert scored(EPS, *checks, cases=False).cases == {}
 
@@ -119,8 +125,8 @@ def test_what_was_said_before_the_process_died_counts() -> None:
             __import__("os")._exit(3)
 
     deadly.__name__ = "norm_of_zeros"
-    result = scored(EPS, named(norm_of_zeros, "a"), named(deadly, "b"))
-    assert result.killed_by == "norm_of_zeros[a]" and result.cases == {}
+    result = scored(EPS, named(norm_of_zeros, LLAMA), named(deadly, GEMMA))
+    assert result.killed_by == f"norm_of_zeros[{LLAMA}]" and result.cases == {}
 
 
 def test_a_bug_that_hangs_is_killed_where_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,13 +192,13 @@ def test_controls_are_engines_judged_by_every_family() -> None:
     from conformance.checks.cases import case
 
     right = float(case("LlamaForCausalLM").load()(torch.arange(1, 6)[None]).sum())
-    families = [Check(f"{WHOLE}[{name}]", ("HEAD-001",), "head", seeing, name) for name in ("a", "b")]
+    families = [Check(f"{WHOLE}[{name}]", ("HEAD-001",), "head", seeing, name) for name in (LLAMA, GEMMA)]
     found = run_controls(families, {check.name: frozenset() for check in families}, 1)
     assert found == {
         **dict.fromkeys(("null_engine", "constant_engine", "noisy_engine"), "flagged on 2 of 2 families"),
         "check_without_comparisons": "failed",
     }
-    blind = [families[0], Check(f"{WHOLE}[b]", ("HEAD-001",), "head", lambda: None, "b")]
+    blind = [families[0], Check(f"{WHOLE}[{GEMMA}]", ("HEAD-001",), "head", lambda: None, GEMMA)]
     with pytest.raises(Void, match="1 of 2 families only"):
         run_controls(blind, {check.name: frozenset() for check in blind}, 1)
     with pytest.raises(Void, match="none of the 0 checks"):

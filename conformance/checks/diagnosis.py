@@ -28,30 +28,48 @@ PROMPTS = ("near", "far")
 
 def diagnose(name: str) -> list[Failed]:
     """Every fault of a case (a family, or one of `cases.VARIATIONS`) that is not the consequence of another."""
+    found: dict[str, Failed] = {}
+    for fault in faults(name):
+        found.setdefault(fault.place, fault)
+    return list(found.values())
+
+
+def faults(name: str) -> Iterator[Failed]:
+    """The same as they are found, some places more than once: whoever needs the first only waits for no other."""
     this, found = case(name), list[Failed]()
     try:
         model = loaded(this, this.load)
         if not any(step.faults() for prompt in PROMPTS for step in judged_steps(model, this, prompt)):
-            return []
+            return
         found = config_faults(this.raw, model.config, this.spec) or weight_faults(model, this)
         config = model.config
     except Failed as fault:
         found, config = [fault], read_config(this.raw)
+    yield from found
     if found:
         try:
             model = sound_model(config, this)
         except Exception:  # its modules can't hold the weights: nothing else can be run
-            return found
-    for prompt in PROMPTS:
-        found += all_faults(outer_steps(model, this, *this.prompt(prompt), truth_of(name, prompt)))
-    for prompt in PROMPTS if not found else ():
-        found += all_faults(whole(model, this, prompt))
-    return list({fault.place: fault for fault in reversed(found)}.values())[::-1]
+            return
+    clean = not found
+    for part in (outer_of, whole):
+        for prompt in PROMPTS:
+            for step in part(model, this, prompt):
+                for fault in step.faults():
+                    clean = False
+                    yield fault
+        if not clean:  # the whole is wrong then, too
+            return
+
+
+def outer_of(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
+    """Every part on the values that it should have on one of the prompts."""
+    return outer_steps(model, this, *this.prompt(prompt), truth_of(this.name, prompt))
 
 
 def judged_steps(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
     """All that is judged."""
-    yield from outer_steps(model, this, *this.prompt(prompt), truth_of(this.name, prompt))
+    yield from outer_of(model, this, prompt)
     yield from whole(model, this, prompt)
 
 

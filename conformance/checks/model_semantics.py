@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from conformance.checks import check
 from conformance.checks.cases import CASES, case
-from conformance.checks.diagnosis import diagnose
+from conformance.checks.diagnosis import faults
 from conformance.checks.judging import expect
 from conformance.checks.loading import loaded
 from conformance.checks.replay import BAR, row_error
@@ -59,7 +59,7 @@ EXERCISED = {  # which cases can show what not all can
     also=EXERCISED,
 )
 def every_module_is_right_on_true_inputs(name: str) -> None:
-    for fault in diagnose(name):
+    for fault in faults(name):
         raise fault
 
 

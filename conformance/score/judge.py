@@ -12,6 +12,7 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from conformance.checks import Check, Failed
+from conformance.fixtures import FIXTURES
 from conformance.impact import reached
 from conformance.zoo.seeding import Bug, ZooBroken, seeded
 
@@ -21,8 +22,8 @@ GRACE = 2  # seconds for what runs when the time is up
 
 @dataclass(frozen=True)
 class Result:
-    """What the checks said of one entry of the zoo. `cases`: where the check that killed it runs on several models, the place
-    that it names on each that can show the bug, "" where it passes."""
+    """What the checks said of one entry of the zoo. `cases`: where the check that killed it runs on the families'
+    fixtures, the place that it names on each that runs the changed code, "" where it passes."""
 
     name: str
     kind: str
@@ -58,7 +59,7 @@ def judge(bug: Bug, checks: Sequence[Check]) -> Iterator[Result]:
                 told = (check.name, failure.place, failure.detail[:300], localised)
                 result = Result(bug.name, bug.kind, bug.area, *told, ran, time.perf_counter() - started)
                 yield result
-                if siblings := [other for other in checks if other.case and other.function == check.function]:
+                if siblings := [other for other in checks if other.case in FIXTURES and other.function == check.function]:
                     yield replace(result, cases={other.case: place_in(other) for other in siblings})
                 return
         yield Result(bug.name, bug.kind, bug.area, checks=len(checks), seconds=time.perf_counter() - started)
