@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from functools import lru_cache
 
 import pytest
 import torch
@@ -12,13 +11,15 @@ from torch import Tensor
 from conformance.checks.cases import CASES, case
 from conformance.checks.reference import Reference
 from conformance.engines import Prompt, Taps
-from conformance.signatures import Named, Observation, causes, name_causes
+from conformance.judging.subject import subject
+from conformance.signatures import Named, Observation, by_floor, causes, exact, name_causes
 from conformance.signatures.confusion import Trial, held_out, matrix, rates, subjects
 from conformance.signatures.hypotheses import LABELS, model_of
 from conformance.signatures.library import library
 from conformance.signatures.observed import of_trace
 from conformance.signatures.runtime import runtime_runs
 from conformance.zoo.seeding import load_zoo, seeded
+from nanollama.lm import load_model
 
 LLAMA, GEMMA, MOE, GPT2 = "LlamaForCausalLM", "Gemma2ForCausalLM", "MixtralForCausalLM", "GPT2LMHeadModel"
 TAPS = ("input_layernorm", "self_attn.weights", "self_attn.context", "self_attn", "post_attention_layernorm", "mlp", "")
@@ -152,15 +153,23 @@ def test_features_tell_what_no_hypothesis_reproduces() -> None:
 
 def test_a_coarser_bar_is_for_coarser_engines() -> None:
     taps = {name: tap.float() for name, tap in shown(LLAMA, case(LLAMA).truth).items()}
-    assert name_causes(LLAMA, [Observation(told(LLAMA), taps)], bar=1e-4) == []
+    assert name_causes(LLAMA, [Observation(told(LLAMA), taps)], exact(1e-4)) == []
     taps = {name: tap.float() for name, tap in shown(LLAMA, engine(LLAMA, eps=1e-6)).items()}
-    (cause, *_) = name_causes(LLAMA, [Observation(told(LLAMA), taps)], bar=1e-4)
+    (cause, *_) = name_causes(LLAMA, [Observation(told(LLAMA), taps)], exact(1e-4))
     assert "1e-06" in cause.sentence
 
 
-@lru_cache
-def sentences(name: str) -> list[str]:
-    return [h.sentence for h in library(case(name))]
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_in_lower_precision_the_measured_floor_judges(dtype: str) -> None:
+    def found(*seeds: str) -> list[Named]:
+        with bugs(*seeds):
+            run = next(runtime_runs(load_model(rounded.folder, dtype, "cpu"), truth))
+        return name_causes(truth, [run], by_floor(dtype), pairs=False)
+
+    rounded = subject(GEMMA, dtype)
+    truth = replace(case(GEMMA), spec=rounded.spec, truth=rounded.reference)
+    assert found() == []
+    assert found("attn-softcap-dropped")[0].sentence == "The cap 2 of attention scores is not applied"
 
 
 @pytest.mark.parametrize("name", [LLAMA, GEMMA, MOE, GPT2])

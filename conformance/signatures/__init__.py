@@ -12,30 +12,33 @@ import json
 from collections.abc import Sequence
 from functools import lru_cache
 
+from conformance.checks.cases import Case
 from conformance.checks.cases import case as case_of
-from conformance.checks.replay import BAR
 from conformance.golden import GOLDEN
 from conformance.results import Cause
 from conformance.signatures.features import described
+from conformance.signatures.judges import Judge, by_floor, exact
 from conformance.signatures.naming import Named, Naming, Tap
 from conformance.signatures.observed import Observation
 
-__all__ = ["Named", "Observation", "causes", "name_causes"]
+__all__ = ["Judge", "Named", "Observation", "by_floor", "causes", "exact", "name_causes"]
 STORED = GOLDEN / "diagnosis.json"
 
 
-def causes(case: str, runs: Sequence[Observation], bar: float = BAR, pairs: bool = True) -> list[Cause]:
+def causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Cause]:
     """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
 
-    `bar`: the largest error of a row that is rounding in this engine's dtype. `pairs`: try two hypotheses at once where none
-    alone explains a value, which takes seconds.
+    `case`: a name of `conformance.checks.cases.CASES`, or a Case whose truth has other weights (rounded ones).
+    `judge`: how far values may be off; `exact()` where the engine computes in float64, `by_floor("bfloat16")` elsewhere.
+    `pairs`: try two hypotheses at once where none alone explains a value, which takes seconds.
     """
-    return [Cause(case, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, bar, pairs)]
+    name = case if isinstance(case, str) else case.name
+    return [Cause(name, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, judge, pairs)]
 
 
-def name_causes(case: str, runs: Sequence[Observation], bar: float = BAR, pairs: bool = True) -> list[Named]:
+def name_causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Named]:
     """The same with their classes."""
-    naming = Naming(case_of(case), runs, bar)
+    naming = Naming(case_of(case) if isinstance(case, str) else case, runs, judge or exact())
     found = [*naming.named(pairs)]
     order = {tap: n for n, tap in enumerate(naming.wrong)}
     return sorted([*found, *described(naming)], key=lambda each: (min(order[tap] for tap in each.explains), each.rank))

@@ -49,7 +49,7 @@ def kind_of(naming: Naming, tap: Tap) -> str:
 def ranked(naming: Naming, kind: str, taps: Sequence[Tap]) -> Iterator[Named]:
     """The classes that the features of these taps speak for, then the ordinary ones of their kind."""
     scene = naming.scenes[taps[0].run]
-    facts = [*phases(naming, kind, taps), *values(scene, kind, taps[0].name, naming.bar)]
+    facts = [*phases(naming, kind, taps), *values(scene, kind, taps[0].name)]
     where = places(naming, taps)
     labels = dict.fromkeys(label for labels, _ in facts for label in labels) | dict.fromkeys(ORDINARY.get(kind, ("matrices",)))
     said = "; ".join(fact for _, fact in facts)
@@ -77,7 +77,7 @@ def phases(naming: Naming, kind: str, taps: Sequence[Tap]) -> Iterator[tuple[tup
     yield labels, f"wrong only {' and '.join(sorted(wrong))}"
 
 
-def values(scene: Scene, kind: str, name: str, bar: float) -> Iterator[tuple[tuple[str, ...], str]]:
+def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
     """What the wrong value is like."""
     got, want = scene.seen.shown[name], of_trace(scene.trace, name)
     if got.shape != want.shape:
@@ -87,28 +87,23 @@ def values(scene: Scene, kind: str, name: str, bar: float) -> Iterator[tuple[tup
         rows = (~got.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         yield ("mask",), f"not a number for tokens {rows}"
         return
-    bad = row_errors(got, want) > bar
+    bad = torch.tensor([not scene.judge(name, got[t : t + 1], want[t : t + 1]) <= 1 for t in range(len(got))])
     yield from tokens(scene, kind, bad)
     gain = float((got * want).sum() / want.square().sum())
-    if row_errors(got, gain * want).max() <= bar:
+    offset = (got - want)[:1]
+    if scene.judge(name, got, gain * want) <= 1:
         yield gains(kind), f"it is {gain:.6g} times what it should be"
-    elif got.ndim == 2 and (got - want - (got - want)[:1]).abs().max() <= bar * want.abs().max():
+    elif got.ndim == 2 and scene.judge(name, got, want + offset) <= 1:
         yield (
             ("matrices", "embedding"),
             "the same vector is added for every token, as a bias that is lost or taken twice would be",
         )
     elif kind == "context":
-        yield from heads(scene, got, want, bar)
+        yield from heads(scene, name, got, want)
     elif kind == "weights":
         yield from seen_keys(got, want)
     elif kind == "norm":
         yield from inputs(scene, name, got)
-
-
-def row_errors(got: Tensor, want: Tensor) -> Tensor:
-    """Of each token, relative, [T]."""
-    size = want.flatten(1).abs().amax(1).clamp(min=1e-12)
-    return (got - want).flatten(1).abs().amax(1) / size
 
 
 def gains(kind: str) -> tuple[str, ...]:
@@ -135,14 +130,14 @@ def tokens(scene: Scene, kind: str, bad: Tensor) -> Iterator[tuple[tuple[str, ..
         yield ("mask",) if attention else (), f"tokens {wrong}"
 
 
-def heads(scene: Scene, got: Tensor, want: Tensor, bar: float) -> Iterator[tuple[tuple[str, ...], str]]:
+def heads(scene: Scene, name: str, got: Tensor, want: Tensor) -> Iterator[tuple[tuple[str, ...], str]]:
     """Which heads are wrong, and whether they are other heads' values."""
     count = scene.case.spec.heads
     mine, theirs = got.unflatten(1, (count, -1)), want.unflatten(1, (count, -1))
-    wrong = [h for h in range(count) if row_errors(mine[:, h], theirs[:, h]).max() > bar]
+    wrong = [h for h in range(count) if not scene.judge(name, mine[:, h], theirs[:, h]) <= 1]
     if len(wrong) < count:
         yield ("grouping", "heads"), f"heads {wrong} of {count}"
-    swapped = {h: o for h in wrong for o in range(count) if row_errors(mine[:, h], theirs[:, o]).max() <= bar}
+    swapped = {h: o for h in wrong for o in range(count) if scene.judge(name, mine[:, h], theirs[:, o]) <= 1}
     if swapped:
         yield ("heads", "grouping"), f"heads have the values of others: {swapped}"
 

@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 from conformance.checks.cases import Case
 from conformance.checks.reference import Reference, Trace
-from conformance.checks.replay import BAR, row_error
 from conformance.signatures.hypotheses import Hypothesis, model_of
+from conformance.signatures.judges import Judge
 from conformance.signatures.library import library
 from conformance.signatures.observed import Observation, of_trace
 
@@ -43,11 +43,11 @@ class Named:
 class Scene:
     """One observation beside the truth: the error of every tap under any hypotheses."""
 
-    def __init__(self, case: Case, seen: Observation) -> None:
-        self.case, self.seen = case, seen
+    def __init__(self, case: Case, seen: Observation, judge: Judge) -> None:
+        self.case, self.seen, self.judge = case, seen, judge
         self.given = seen.given(case.truth.run(seen.ids, seen.positions))
         self.trace = self.model().run(seen.ids, seen.positions)
-        self.truth = seen.errors(self.trace)
+        self.truth = seen.errors(self.trace, judge)
 
     def model(self, *several: Hypothesis) -> Reference:
         """The reference with these wrong, behind the engine's own values."""
@@ -56,7 +56,7 @@ class Scene:
     def errors(self, *several: Hypothesis) -> dict[str, float]:
         """Of every tap; infinite everywhere where such a model can't run."""
         try:
-            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions))
+            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions), self.judge)
         except (RuntimeError, IndexError, ValueError):  # sizes that don't go together
             return dict.fromkeys(self.truth, float("inf"))
 
@@ -68,7 +68,7 @@ class Scene:
         trace, x = Trace(), self.trace[f"layers.{layer}.in"]
         try:
             self.model(*several).block(int(layer), x, seen.positions, int(seen.positions.max()) + 1, trace)
-            return row_error(seen.shown[name], of_trace(trace, name))
+            return self.judge(name, seen.shown[name], of_trace(trace, name))
         except (RuntimeError, IndexError, ValueError, KeyError):
             return float("inf")
 
@@ -76,10 +76,10 @@ class Scene:
 class Naming:
     """The search for the causes of one engine's errors on one model."""
 
-    def __init__(self, case: Case, runs: Sequence[Observation], bar: float = BAR) -> None:
-        self.case, self.bar = case, bar
-        self.scenes = [Scene(case, run) for run in runs]
-        self.wrong = [Tap(i, name) for i, s in enumerate(self.scenes) for name, error in s.truth.items() if not error <= bar]
+    def __init__(self, case: Case, runs: Sequence[Observation], judge: Judge) -> None:
+        self.case, self.judge = case, judge
+        self.scenes = [Scene(case, run, judge) for run in runs]
+        self.wrong = [Tap(i, name) for i, s in enumerate(self.scenes) for name, error in s.truth.items() if not error <= 1]
 
     def named(self, pairs: bool = True) -> Iterator[Named]:
         """The reproduced causes, in the order of how much they explain; then `left` is what none explains."""
@@ -95,9 +95,9 @@ class Naming:
         """The first two that together explain the first tap, of those that make it another one."""
         run, name = self.left[0]
         scene = self.scenes[run]
-        own = [h for (h,) in singles if not abs(scene.error(name, h) - scene.truth[name]) <= self.bar]
+        own = [h for (h,) in singles if not abs(scene.error(name, h) - scene.truth[name]) <= 1]
         several = itertools.islice(itertools.combinations(own, 2), PAIRS)
-        return itertools.islice((two for two in several if scene.error(name, *two) <= self.bar), 1)
+        return itertools.islice((two for two in several if scene.error(name, *two) <= 1), 1)
 
     def best(self, candidates: Sequence[tuple[Hypothesis, ...]]) -> list[Named]:
         """Those that explain most of what is left, if anything, the likeliest first."""
@@ -106,7 +106,7 @@ class Naming:
         able = []
         for several in candidates:
             errors = self.scenes[start].errors(*several)
-            if any(errors[name] <= self.bar for name in names):
+            if any(errors[name] <= 1 for name in names):
                 able.append(several)
         ranked = [found for several in able if (found := self.explained(several))]
         ranked.sort(key=lambda pair: (-len(pair[1].explains), *pair[0]))
@@ -116,14 +116,14 @@ class Naming:
 
     def explained(self, several: tuple[Hypothesis, ...]) -> tuple[tuple[int, float], Named] | None:
         """What these explain of what is left; in how many places they are not at work, and how far they are off at most."""
-        explains, against, off = [], [], self.bar / 100
+        explains, against, off = [], [], 0.01
         for i, scene in enumerate(self.scenes):
             for name, error in scene.errors(*several).items():
                 tap = Tap(i, name)
-                if error <= self.bar and tap in self.left:
+                if error <= 1 and tap in self.left:
                     explains.append(tap)
                     off = max(off, error)
-                elif not error <= self.bar and scene.truth[name] <= self.bar:
+                elif not error <= 1 and scene.truth[name] <= 1:
                     against.append(tap)
         scope = self.scope(explains, against)
         if not explains or scope is None:

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from conformance.checks.reference import Trace
-from conformance.checks.replay import row_error
 from conformance.engines import Prompt, Taps
+from conformance.signatures.judges import Judge
 
 
 @dataclass
@@ -55,9 +55,9 @@ class Observation:
         values |= {f"{name}.in": value.detach().cpu().double() for name, value in self.inputs.items()}
         return {k: v for k, v in values.items() if k in truth and v.shape == truth[k].shape and v.isfinite().all()}
 
-    def errors(self, trace: Trace) -> dict[str, float]:
-        """How far each tap is from a trace, relative to its row."""
-        return {name: row_error(tap, of_trace(trace, name)) for name, tap in self.shown.items()}
+    def errors(self, trace: Trace, judge: Judge) -> dict[str, float]:
+        """How far each tap is from a trace, as a multiple of what is allowed."""
+        return {name: judge(name, tap, of_trace(trace, name)) for name, tap in self.shown.items()}
 
 
 def comparable(name: str, tap: Tensor) -> Tensor:
