@@ -154,10 +154,10 @@ def diff_command(desk: Desk, name: str | None) -> int:
     """The learner's functions beside the runtime's."""
     kata = desk.kata(name)
     file = desk.begun(kata)
-    texts = own_lines(file.read_text(encoding="utf-8")), kata.source
+    texts = own_lines(file.read_text(encoding="utf-8", errors="replace")), kata.source
     try:
         yours, theirs = ("".join(function_text(text, target) for target in kata.targets) for text in texts)
-    except (SyntaxError, KeyError) as error:
+    except (SyntaxError, ValueError, KeyError) as error:
         raise NanollamaError(f"{near(file)} can't be compared before it is whole ({error}): check it first") from None
     lines = difflib.unified_diff(yours.splitlines(True), theirs.splitlines(True), near(file), kata.module)
     write("".join(lines) or "the same, to the letter\n")
@@ -205,6 +205,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:
         return 141
+    except OSError as error:
+        print(f"error: {error.strerror}: {error.filename}", file=sys.stderr)
+        return 2
 
 
 if __name__ == "__main__":

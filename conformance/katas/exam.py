@@ -1,7 +1,7 @@
 """One kata's tests, run against one file, in the process that this runs in: which file was tested, and what happened.
 
-Exactly one module of the runtime is exchanged: it is made from the learner's file under its real name before anything imports
-it, so that every other module that uses it gets the learner's. All other modules are the real ones.
+Exactly one module of the runtime is exchanged: it is imported from the learner's file under its real name, so that every other
+module that uses it gets the learner's. All other modules are the real ones.
 """
 
 import builtins
@@ -11,9 +11,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib.util import module_from_spec, spec_from_file_location
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import ModuleType
+from types import CodeType
 from typing import Any
 
 import torch
@@ -76,18 +78,37 @@ def fresh() -> Iterator[None]:
         sys.modules.update(before)
 
 
-def put_in_front(kata: Kata, file: Path) -> ModuleType:
-    """Make the kata's module from this file. Its bytes are compiled here: no stale bytecode can stand in for them."""
-    package, _, name = kata.module.rpartition(".")
-    parent = importlib.import_module(package)
-    spec = spec_from_file_location(kata.module, file)
-    if spec is None or kata.module in sys.modules:
+class Fresh(SourceFileLoader):
+    """Compiles the file as it is now: no bytecode that lies beside it can stand in for it."""
+
+    def get_code(self, fullname: str) -> CodeType:
+        """The code of the module."""
+        code: CodeType = self.source_to_code(self.get_data(self.path), self.path)
+        return code
+
+
+class InFront(MetaPathFinder):
+    """Finds one module, and no other, in the learner's file."""
+
+    def __init__(self, module: str, file: Path) -> None:
+        self.module, self.file = module, str(file)
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        """Asked for every import; None sends it on to where it is found usually."""
+        loader = Fresh(fullname, self.file)
+        return spec_from_file_location(fullname, self.file, loader=loader) if fullname == self.module else None
+
+
+def put_in_front(kata: Kata, file: Path) -> None:
+    """Import the kata's module from this file, whoever asks for it first: its own package may."""
+    if kata.module in sys.modules:
         raise NotTheirs(f"{kata.module} was imported before {file}")
-    module = module_from_spec(spec)
-    sys.modules[kata.module] = module
-    exec(compile(file.read_bytes(), str(file), "exec", dont_inherit=True), vars(module))
-    setattr(parent, name, module)
-    return module
+    finder = InFront(kata.module, file)
+    sys.meta_path.insert(0, finder)
+    try:
+        importlib.import_module(kata.module)
+    finally:
+        sys.meta_path.remove(finder)
 
 
 def prove(kata: Kata, file: Path) -> None:

@@ -23,7 +23,7 @@ class Progress:
         self.file = folder / "progress.txt"
         self.entries: dict[str, Entry] = {}
         if self.file.exists():
-            for line in self.file.read_text(encoding="utf-8").splitlines():
+            for line in self.file.read_text(encoding="utf-8", errors="replace").splitlines():
                 if line.strip() and not line.startswith("#"):
                     name, entry = self.read(line)
                     self.entries[name] = entry
