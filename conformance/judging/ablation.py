@@ -31,7 +31,7 @@ def switches(subject: Subject) -> dict[str, Changes]:
         "shared keys": {"num_key_value_heads": spec.heads} if spec.kv_heads < spec.heads else None,
         "head width": {"hidden_size": spec.heads * spec.head_dim} if "head_dim" in raw else None,
         "query scale": {"query_pre_attn_scalar": spec.head_dim} if "query_pre_attn_scalar" in raw else None,
-        "partial rotation": {"partial_rotary_factor": 1.0} if "partial_rotary_factor" in raw else None,
+        "partial rotation": {"partial_rotary_factor": 1.0} if raw.get("partial_rotary_factor", 1) < 1 else None,
         "layers without rotation": {"no_rope_layers": [1] * spec.layers} if "no_rope_layers" in raw else None,
         "scale by layer": {"scale_attn_by_inverse_layer_idx": False} if "scale_attn_by_inverse_layer_idx" in raw else None,
         "raw router weights": {"norm_topk_prob": True} if raw.get("norm_topk_prob") is False else None,

@@ -28,7 +28,7 @@ def cleared(found: Iterable[Observation]) -> dict[Pair, str]:
 
 def accused(found: Sequence[Observation], clear: dict[Pair, str]) -> dict[Observation, tuple[str, ...]]:
     """For every comparison that is off, the requirements that may be to blame."""
-    suspects = {o: {pair[0] for pair in o.covers if pair not in clear} for o in found if o.state is State.OFF}
+    suspects = {o: suspected(o, clear) for o in found if o.state is State.OFF}
     alike: dict[tuple[str, bool], list[set[str]]] = defaultdict(list)
     for o, names in suspects.items():
         if names:
@@ -37,6 +37,14 @@ def accused(found: Sequence[Observation], clear: dict[Pair, str]) -> dict[Observ
     return {
         o: tuple(sorted(alone if len(alone := explains.get(kind(o), set())) == 1 else names)) for o, names in suspects.items()
     }
+
+
+def suspected(o: Observation, clear: dict[Pair, str]) -> set[str]:
+    """What is not cleared. Requirements on the whole (every key is read, every tensor is in its place) are broken by whatever
+    else is: they are suspected only where nothing else is."""
+    left = {pair for pair in o.covers if pair not in clear}
+    parts = {requirement for requirement, shows in left if not shows.startswith("whole")}
+    return parts or {requirement for requirement, _ in left}
 
 
 def kind(o: Observation) -> tuple[str, bool]:
@@ -88,7 +96,7 @@ def on_requirement(
         vouching = sorted({clear[pair] for o in made for pair in o.covers if pair[0] == requirement and pair in clear})
         if vouching:
             return result(requirement, case, Verdict.PASS, made[0], made, f"vouched for by {vouching[0]}; here another is off")
-        return result(requirement, case, Verdict.INCONCLUSIVE, made[0], made, "only seen behind another fault")
+        return result(requirement, case, Verdict.INCONCLUSIVE, made[0], made, "only seen together with another fault")
     return result(requirement, case, Verdict.UNSUPPORTED, found[0], made, found[0].detail)
 
 
