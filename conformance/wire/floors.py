@@ -6,7 +6,7 @@ do, from the finest class to the coarsest that is usual for such a file:
 * float32
 * attention in float16 (llama.cpp's default cache) and the rest in float32
 * everything in the 16 bits in which the file is stored (vLLM, transformers)
-* quantized files: activations rounded to 8 bits, too (ggml multiplies such weights so: 32 or 256 values share a scale)
+* quantized files: activations rounded to 8 bits, too (ggml multiplies such weights so)
 
 A class's floor is the largest error of its ensemble. How much more another honest engine may need is measured by
 leave-one-out: each variant on each answer is judged by the others on the other answers, and the largest excess is the factor
@@ -14,45 +14,21 @@ by which the floor is multiplied.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from conformance.numerics import ways
-from conformance.numerics.variants import AS_IS, applicable
+from conformance.numerics.variants import AS_IS, Variant, applicable, fixed_positions
+from conformance.wire.roundings import ATTENTION, EIGHT_BITS, Rounding, rounded
 from conformance.wire.truth import Served, Truth
+from nanollama.config import ModelConfig
 from nanollama.lm import load
 from nanollama.model import Transformer
 from nanollama.quant.linear import QuantLinear
 
-QUERIES, KEYS_VALUES, CONTEXT = frozenset({"q_proj"}), frozenset({"k_proj", "v_proj"}), frozenset({"o_proj"})
-
-
-@dataclass(frozen=True)
-class Rounding:
-    """Where a server rounds: what these projections make (o_proj: take) to float16, what quantized matrices take to 8 bits."""
-
-    to_float16: frozenset[str] = frozenset()
-    eight_bits: "EightBits | None" = None
-
-
-@dataclass(frozen=True)
-class EightBits:
-    """How activations become 8 bits: how many values share a scale (None: a row), and the scale's own dtype."""
-
-    block: int | None
-    scale: torch.dtype
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """[..., columns] rounded, with the scale max/127; columns that fill no block share one scale."""
-        blocks = x.unflatten(-1, (-1, self.block if self.block and x.shape[-1] % self.block == 0 else x.shape[-1]))
-        scale = (blocks.abs().amax(-1, keepdim=True) / 127).to(self.scale).to(x.dtype)
-        return torch.where(scale > 0, (blocks / scale).round().clamp(-127, 127) * scale, 0.0).flatten(-2)
-
-
-EIGHT_BITS = [EightBits(block, scale) for block in (32, 256, None) for scale in (torch.float16, torch.float32)]
+SHIFTS = (1, 7, 100, 1000)  # of all positions: the same function, with other keys to round
 
 
 @dataclass(frozen=True)
@@ -76,40 +52,48 @@ def measure_floors(truth: Truth, answers: Sequence[Served]) -> list[Floor]:
     """The floors of all classes that are usual for this checkpoint, each at least as wide as the one before."""
     found: list[Floor] = []
     for name, dtype, roundings in classes(truth):
-        errors = torch.tensor([[s.error(rows) for s, rows in each] for each in runs(truth, dtype, roundings, answers)])
+        model = load(truth.source, dtype=dtype, device="cpu").model
+        errors = torch.tensor([[s.error(rows) for s, rows in each] for each in runs(model, roundings, answers)])
         floor = Floor(name, float(errors.max()), leave_one_out(errors))
         found.append(floor if not found or floor.bar > found[-1].bar else replace(found[-1], name=name))
     return found
 
 
-def classes(truth: Truth) -> Iterator[tuple[str, str, Sequence[Rounding]]]:
-    """Name, dtype and honest roundings of each class: which of these places a server rounds at is its own affair."""
+def classes(truth: Truth) -> Iterator[tuple[str, str, list[Rounding]]]:
+    """Name, dtype and honest roundings of each class: at which of these places a server rounds is its own affair."""
     quantized = any(isinstance(module, QuantLinear) for module in truth.lm.model.modules())
     stored = str(load(truth.source, device="cpu").model.dtype).removeprefix("torch.")
     yield "float32", "float32", [Rounding()]
-    places = [KEYS_VALUES | QUERIES | CONTEXT, KEYS_VALUES, KEYS_VALUES | QUERIES, KEYS_VALUES | CONTEXT]
-    yield "attention in float16", "float32", [Rounding(each) for each in places]
+    yield "attention in float16", "float32", [Rounding(places) for places in ATTENTION]
     if stored in ("float16", "bfloat16"):
         yield stored, stored, [Rounding()]
     if quantized:
-        places.append(frozenset())
-        yield "activations in 8 bits", "float32", [Rounding(each, eight_bits) for eight_bits in EIGHT_BITS for each in places]
+        places = (*ATTENTION, frozenset[str]())
+        yield "activations in 8 bits", "float32", [Rounding(each, how) for how in EIGHT_BITS for each in places]
 
 
-def runs(
-    truth: Truth, dtype: str, roundings: Sequence[Rounding], answers: Sequence[Served]
-) -> Iterator[list[tuple[Served, Tensor]]]:
-    """Every honest order of computation with the first rounding, and the others: log-probabilities [T, V] of every answer."""
-    model = load(truth.source, dtype=dtype, device="cpu").model
-    orders = [v for v in applicable(model.config) if v.way is ways.whole and not v.policy and not v.held_out]
-    for rounding, variant in [(roundings[0], each) for each in orders] + [(each, AS_IS) for each in roundings[1:]]:
-        with torch.inference_mode(), rounded(model, rounding), variant.patch(model) as changed:
-            yield [(served, log_probs(changed, served)) for served in answers]
+def runs(model: Transformer, roundings: list[Rounding], answers: Sequence[Served]) -> Iterator[list[tuple[Served, Tensor]]]:
+    """Every honest way to compute: its log-probabilities [T, V] of every answer."""
+    for rounding, variant, shift in honest(model.config, roundings):
+        with torch.inference_mode(), variant.patch(model) as changed, rounded(changed, rounding):
+            yield [(served, log_probs(changed, served, shift)) for served in answers]
 
 
-def log_probs(model: Transformer, served: Served) -> Tensor:
+def honest(config: ModelConfig, roundings: list[Rounding]) -> Iterator[tuple[Rounding, Variant, int]]:
+    """Every order of computation with the first rounding, every other rounding, and each of them at shifted positions."""
+    for variant in applicable(config):
+        if variant.way is ways.whole and not variant.policy and not variant.held_out:
+            yield roundings[0], variant, 0
+    for rounding in roundings:
+        for shift in (0, *SHIFTS) if fixed_positions(config) is None else (0,):
+            if shift or rounding is not roundings[0]:
+                yield rounding, AS_IS, shift
+
+
+def log_probs(model: Transformer, served: Served, shift: int) -> Tensor:
     """Of every step of an answer, in one call: float64 [T, V]."""
-    logits = model(torch.tensor([[*served.prompt, *served.ids[:-1]]]))[0, len(served.prompt) - 1 :]
+    ids = torch.tensor([[*served.prompt, *served.ids[:-1]]])
+    logits = model(ids, positions=torch.arange(ids.shape[1])[None] + shift)[0, len(served.prompt) - 1 :]
     return logits.double().log_softmax(-1)
 
 
@@ -122,27 +106,3 @@ def leave_one_out(errors: Tensor) -> float:
         if others.numel() and float(others.max()) > 0:
             worst = max(worst, float(errors[v, a] / others.max()))
     return worst
-
-
-@contextmanager
-def rounded(model: Transformer, rounding: Rounding) -> Iterator[None]:
-    """A model that rounds at these places while inside."""
-    handles = []
-    for name, module in model.named_modules():
-        last = name.rpartition(".")[2]
-        if last in rounding.to_float16 - CONTEXT:
-            handles.append(module.register_forward_hook(lambda _, __, out: to_float16(out)))
-        if last in rounding.to_float16 & CONTEXT:
-            handles.append(module.register_forward_pre_hook(lambda _, args: (to_float16(args[0]),)))
-        if rounding.eight_bits and isinstance(module, QuantLinear):
-            handles.append(module.register_forward_pre_hook(lambda _, args: (rounding.eight_bits(args[0]),)))
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def to_float16(x: Tensor) -> Tensor:
-    """Rounded to float16, in the dtype that it has."""
-    return x.half().to(x.dtype)

@@ -1,5 +1,6 @@
 """Running the probes against a server: what each of them finds becomes one result, whatever the server does."""
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from conformance.engines import Unsupported
@@ -30,8 +31,11 @@ def all_probes() -> list[Probe]:
     return probes_of([part.__name__ for part in PARTS])
 
 
-def judge_server(engine: OpenAIServer, truth: Truth | None = None) -> list[Result]:
-    """Ask a server everything, and file a result per requirement and endpoint; NanollamaError if nobody answers at all."""
+def judge_server(engine: OpenAIServer, truth: Truth | None = None, only: Collection[str] = ()) -> list[Result]:
+    """Ask a server everything, and file a result per requirement and endpoint; NanollamaError if nobody answers at all.
+
+    `truth` is the checkpoint that it serves; without it nothing is said about the model. `only`: these requirements.
+    """
     reach(engine)
     requirements = load_requirements()
     ends = [Endpoint(engine, case, truth) for case in (COMPLETIONS, CHAT)]
@@ -39,6 +43,8 @@ def judge_server(engine: OpenAIServer, truth: Truth | None = None) -> list[Resul
     offered = [end for end in ends if reasons[end.name] is None]
     results = []
     for probe in all_probes():
+        if only and probe.requirement not in only:
+            continue
         requirement = requirements[probe.requirement]
         reason = reasons[probe.case] if probe.case != SERVER else None if offered else "it offers no text at all"
         if reason is not None:

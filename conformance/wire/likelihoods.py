@@ -16,6 +16,7 @@ from conformance.engines import Unsupported
 from conformance.wire.choosing import PROMPTS
 from conformance.wire.probe import CHAT, COMPLETIONS, PROMPT, Endpoint, Undecided, probe
 
+Step = tuple[str, float, dict[str, float]]
 STEP = torch.finfo(torch.bfloat16).eps
 
 
@@ -25,27 +26,21 @@ def agree(a: float, b: float) -> bool:
 
 
 def told(end: Endpoint, prompt: str = PROMPT, count: int = 5, **fields: Any) -> dict[str, Any]:
-    """The first choice of a completion, with log-probabilities."""
-    choice: dict[str, Any] = end.ask(prompt, logprobs=count, **fields)["choices"][0]
+    """The first choice of an answer, with log-probabilities and so many likely tokens."""
+    asked = {"logprobs": True, "top_logprobs": count} if end.name == CHAT else {"logprobs": count}
+    choice: dict[str, Any] = end.ask(prompt, **asked, **fields)["choices"][0]
     if not choice.get("logprobs"):
         raise Unsupported("it gives no log-probabilities")
     return choice
 
 
-def told_in_chat(end: Endpoint, **fields: Any) -> tuple[str, list[dict[str, Any]]]:
-    """The text and the tokens of a chat answer, with log-probabilities."""
-    choice = end.ask(logprobs=True, top_logprobs=5, **fields)["choices"][0]
-    if not choice.get("logprobs"):
-        raise Unsupported("it gives no log-probabilities in chats")
-    return choice["message"]["content"], choice["logprobs"]["content"]
-
-
-def tops_of(end: Endpoint, **fields: Any) -> list[tuple[str, float, dict[str, float]]]:
+def steps_of(choice: Mapping[str, Any]) -> list[Step]:
     """Every token of an answer, its log-probability, and the likeliest, at either endpoint."""
-    if end.name == CHAT:
-        tokens = told_in_chat(end, **fields)[1]
-        return [(t["token"], t["logprob"], {top["token"]: top["logprob"] for top in t["top_logprobs"]}) for t in tokens]
-    found = told(end, **fields)["logprobs"]
+    found = choice["logprobs"]
+    if "content" in found:
+        return [
+            (t["token"], t["logprob"], {top["token"]: top["logprob"] for top in t["top_logprobs"]}) for t in found["content"]
+        ]
     return list(zip(found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True))
 
 
@@ -59,13 +54,13 @@ def is_a_distribution(end: Endpoint, top: Mapping[str, float]) -> None:
 
 @probe("LOGP-001", optional=True)
 def probabilities_add_up_to_1_at_most(end: Endpoint) -> None:
-    for token, value, top in tops_of(end):
+    for token, value, top in steps_of(told(end)):
         is_a_distribution(end, {token: value, **top})
 
 
 @probe("SAMP-012", optional=True)
 def at_temperature_0_the_likeliest_token_is_taken(end: Endpoint) -> None:
-    for place, (token, value, top) in enumerate(tops_of(end)):
+    for place, (token, value, top) in enumerate(steps_of(told(end))):
         end.hold(value >= max(top.values()), f"token {place} is {token!r} ({value}), where {top} are likelier")
 
 
@@ -74,6 +69,8 @@ def the_lists_of_log_probabilities_are_as_long_as_the_text_has_tokens(end: Endpo
     for tokens in (1, 9):
         answer = told(end, max_tokens=tokens)
         found = answer["logprobs"]
+        if answer["finish_reason"] != "length":
+            raise Undecided(f"the answer ended before its {tokens} tokens")
         for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
             end.same(len(found[name]), tokens, f"the length of {name} of an answer of {tokens} tokens")
 
@@ -121,7 +118,7 @@ def the_chosen_token_is_among_those_shown(end: Endpoint) -> None:
 
 @probe("WIRE-025", CHAT, optional=True)
 def chat_tokens_have_their_fields(end: Endpoint) -> None:
-    for entry in told_in_chat(end)[1]:
+    for entry in told(end)["logprobs"]["content"]:
         for part in (entry, *entry["top_logprobs"]):
             end.hold(isinstance(part["token"], str) and isinstance(part["logprob"], float | int), f"a token is {part!r}")
             end.hold("bytes" in part, f"a token has no bytes, not even null: {part!r}")
@@ -132,7 +129,8 @@ def chat_tokens_have_their_fields(end: Endpoint) -> None:
 
 @probe("WIRE-026", CHAT, optional=True)
 def the_bytes_of_chat_tokens_are_the_text(end: Endpoint) -> None:
-    text, tokens = told_in_chat(end)
+    choice = told(end)
+    text, tokens = choice["message"]["content"], choice["logprobs"]["content"]
     if any(token["bytes"] is None for token in tokens):
         raise Unsupported("its tokens have no bytes")
     spelled = bytes(itertools.chain.from_iterable(token["bytes"] for token in tokens))

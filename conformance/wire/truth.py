@@ -79,7 +79,7 @@ class Truth:
                 logits = self.lm.model(torch.tensor([ids[-1:]]), cache=cache)[0, -1]
         return ids, torch.stack(rows)
 
-    def follow(self, prompt: Sequence[int], steps: Sequence[tuple[str, float, Mapping[str, float]]]) -> Served:
+    def follow(self, prompt: Sequence[int], steps: Sequence[tuple[str, float, dict[str, float]]]) -> Served:
         """The truth along a served answer; `steps` are its tokens, their log-probabilities and the likeliest ones shown."""
         ids, rows = self.rows(prompt, len(steps), lambda step, row: self.id_of(steps[step][0], row))
         said = []

@@ -14,11 +14,12 @@ from torch import Tensor
 from conformance.engines import Unsupported
 from conformance.wire.choosing import BIASED, PROMPTS
 from conformance.wire.floors import Floor, measure_floors
-from conformance.wire.likelihoods import told, tops_of
-from conformance.wire.probe import COMPLETIONS, Endpoint, Wrong, probe, shown
+from conformance.wire.likelihoods import steps_of, told
+from conformance.wire.probe import COMPLETIONS, Endpoint, Undecided, Wrong, probe, shown
 from conformance.wire.shape import usage_of
 from conformance.wire.truth import Served, Truth
 
+TOKENS = 24
 Adjust = Callable[[Tensor, Sequence[int]], Tensor]  # log-probabilities [V] and the ids of the answer so far → [V]
 
 
@@ -42,11 +43,18 @@ def ids_of(end: Endpoint, prompt: str) -> list[int]:
 def answers_of(end: Endpoint, **fields: Any) -> list[Served]:
     """The greedy answers to all prompts, with the truth along them."""
 
-    def make() -> list[Served]:
-        return [truth_of(end).follow(ids_of(end, prompt), tops_of(end, prompt=prompt, **fields)) for prompt in PROMPTS]
-
     truth_of(end)
-    return end.once(f"served {sorted(fields.items())}", make)
+    name = f"served {sorted(fields.items())}"
+    return end.once(name, lambda: [answer_of(end, prompt, **fields) for prompt in PROMPTS])
+
+
+def answer_of(end: Endpoint, prompt: str, **fields: Any) -> Served:
+    """One of them; Undecided if some of its tokens are not shown."""
+    choice = told(end, prompt, max_tokens=TOKENS, **fields)
+    steps = steps_of(choice)
+    if choice["finish_reason"] == "length" and len(steps) != TOKENS:
+        raise Undecided(f"of the {TOKENS} tokens after {prompt!r} {len(steps)} are shown: {[token for token, _, _ in steps]}")
+    return truth_of(end).follow(ids_of(end, prompt), steps)
 
 
 def floors_of(end: Endpoint) -> list[Floor]:

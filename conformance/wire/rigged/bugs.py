@@ -4,6 +4,7 @@ import itertools
 import json
 import math
 import random
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -24,6 +25,7 @@ def bug(requirement: str, method: str) -> Callable[[Callable[..., Any]], Callabl
     return register
 
 
+MEETING = threading.Condition()
 right = RiggedServer  # what a wrong method falls back on
 
 
@@ -325,10 +327,13 @@ def a_client_that_leaves_breaks_the_server(self: RiggedServer) -> None:
 
 @bug("WIRE-051", "prompts")
 def the_newest_prompt_answers_all(self: RiggedServer, request: Json) -> list[list[int]]:
-    mine = right.prompts(self, request)
-    shared = self.__dict__.setdefault("shared", [[]])
-    shared[0][:] = mine[0]
-    return [shared[0], *mine[1:]]
+    with MEETING:
+        latest: list[list[list[int]]] = self.__dict__.setdefault("latest", [])
+        latest.append(right.prompts(self, request))
+        mine = len(latest)
+        MEETING.notify_all()
+        MEETING.wait_for(lambda: len(latest) > mine, timeout=0.1)  # for somebody else's to come in
+        return latest[-1]
 
 
 @bug("WIRE-061", "read")

@@ -1,0 +1,126 @@
+"""The wire probes' own score: a server that is right passes them all, and every seeded bug is caught by its requirement."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from conformance.engines.openai_http import OpenAIServer
+from conformance.requirements import load_requirements
+from conformance.results import Result, Verdict
+from conformance.wire import judge_server
+from conformance.wire.judging import all_probes
+from conformance.wire.probe import CHAT, COMPLETIONS, SERVER
+from conformance.wire.rigged.bugs import BUGS
+from conformance.wire.rigged.model import END, HashedModel
+from conformance.wire.rigged.server import RiggedServer, serving
+from nanollama.errors import NanollamaError
+
+NOT_OFFERED = {"WIRE-036"}  # suffix, which the rigged server refuses by name
+
+
+def judged(server: RiggedServer, *only: str) -> list[Result]:
+    with serving(server) as url:
+        return judge_server(OpenAIServer(url), only=only)
+
+
+def test_a_server_that_is_right_passes_everything_that_needs_no_checkpoint() -> None:
+    results = judged(RiggedServer(HashedModel()))
+    assert [result for result in results if not result.verdict.good or result.verdict is Verdict.NOTE] == []
+    refused = {r.requirement for r in results if r.verdict is Verdict.UNSUPPORTED and "no checkpoint" not in r.detail}
+    assert refused == NOT_OFFERED
+    assert len([result for result in results if result.verdict is Verdict.PASS]) >= 120
+    assert all(result.compared > 0 for result in results if result.verdict is Verdict.PASS)
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_seeded_bug_is_caught_by_its_requirement(name: str) -> None:
+    server, requirement = BUGS[name]
+    verdicts = {result.verdict for result in judged(server(HashedModel()), requirement)}
+    assert verdicts & {Verdict.FAIL, Verdict.ERROR}
+
+
+def test_sixty_bugs_of_servers_are_seeded_and_most_requirements_have_one() -> None:
+    assert len(BUGS) >= 60
+    assert len({requirement for _, requirement in BUGS.values()}) >= 45
+
+
+def test_every_probe_names_a_requirement_and_says_whom_it_asks() -> None:
+    requirements = load_requirements()
+    for probe in all_probes():
+        assert probe.requirement in requirements, probe.name
+        assert probe.case in (COMPLETIONS, CHAT, SERVER)
+
+
+def test_every_requirement_of_the_wire_has_a_probe() -> None:
+    judged_ones = {probe.requirement for probe in all_probes()}
+    assert [id for id in load_requirements() if id.startswith("WIRE-") and id not in judged_ones] == []
+
+
+def test_an_endpoint_that_is_not_there_is_unsupported_and_the_other_is_judged() -> None:
+    class OnlyChat(RiggedServer):
+        def respond(self, method: str, path: str, body: bytes) -> tuple[int, str, Iterator[bytes]]:
+            return super().respond(method, "/gone" if path == "/v1/completions" else path, body)
+
+    results = judged(OnlyChat(HashedModel()), "STOP-001", "WIRE-001")
+    assert {(r.case, r.requirement): r.verdict for r in results} == {
+        (SERVER, "WIRE-001"): Verdict.PASS,
+        (COMPLETIONS, "STOP-001"): Verdict.UNSUPPORTED,
+        (CHAT, "STOP-001"): Verdict.PASS,
+    }
+    assert "404" in next(r.detail for r in results if r.case == COMPLETIONS)
+
+
+def test_a_server_that_offers_no_text_at_all_passes_nothing() -> None:
+    class Silent(RiggedServer):
+        def respond(self, method: str, path: str, body: bytes) -> tuple[int, str, Iterator[bytes]]:
+            return super().respond(method, "/gone", body)
+
+    assert {result.verdict for result in judged(Silent(HashedModel()))} == {Verdict.UNSUPPORTED}
+
+
+def test_a_feature_that_is_refused_is_unsupported_with_the_servers_words() -> None:
+    class NoSeeds(RiggedServer):
+        def check(self, request: object, chat: bool) -> None:
+            super().check({name: v for name, v in request.items() if name != "nope"}, chat)  # type: ignore[attr-defined]
+
+        def read(self, body: bytes, chat: bool) -> dict[str, object]:
+            return super().read(body.replace(b'"n"', b'"no n here"'), chat)
+
+    [result, _] = judged(NoSeeds(HashedModel()), "WIRE-032")
+    assert result.verdict is Verdict.UNSUPPORTED
+    assert result.detail == "it refuses: HTTP 400: there is no field 'no n here'"
+
+
+def test_a_server_that_breaks_is_an_error_with_what_it_said() -> None:
+    class Breaks(RiggedServer):
+        def answer(self, request: dict[str, object]) -> dict[str, object]:
+            raise ZeroDivisionError
+
+    results = judged(Breaks(HashedModel()), "STOP-001")
+    assert {result.verdict for result in results} == {Verdict.ERROR}
+    assert "the connection broke" in results[0].detail
+
+
+def test_what_is_unspecified_is_noted_and_never_failed() -> None:
+    class Lenient(RiggedServer):
+        def check(self, request: object, chat: bool) -> None:
+            assert isinstance(request, dict)
+            super().check({name: value for name, value in request.items() if name != "temprature"}, chat)
+
+    results = judged(Lenient(HashedModel()), "WIRE-037")
+    assert {result.verdict for result in results} == {Verdict.NOTE}
+    assert "temprature" in results[0].detail
+
+
+def test_a_server_that_is_not_there_is_an_error_in_words() -> None:
+    with serving(RiggedServer(HashedModel())) as url:
+        pass
+    with pytest.raises(NanollamaError, match="does not answer"):
+        judge_server(OpenAIServer(url))
+
+
+def test_the_models_characters_of_several_bytes_come_byte_by_byte() -> None:
+    model = HashedModel()
+    assert [model.piece(id) for id in model.encode("Once upon é")] == [b"Once", b" upon", b" ", b"\xc3", b"\xa9"]
+    assert max(range(300), key=lambda id: model.scores([5, 1 + 0xC3])[id]) == 1 + 0xA9
+    assert model.piece(END) == b""
