@@ -87,8 +87,11 @@ def every_row_that_runs_chooses_by_its_own_logits() -> None:
     same(place, loop.choose(logits, rows), [4, 4, 6, 0], "the choices")
     rows[0].generated += [1, 2]
     logits[0] = math.nan
-    for part in ("request 0", "token 3", "NaN"):
+    for part in ("request 0", "token 3", f"{SIZE} NaN"):
         refused(place, lambda: loop.choose(logits, rows), part, "logits of NaN")
+    logits[0], logits[1] = 0.0, -math.inf
+    for part in ("request 1", "token 2", f"0 NaN, 0 +inf and {SIZE} -inf"):
+        refused(place, lambda: loop.choose(logits, rows), part, "a second row that allows no choice")
 
 
 @check("EOSX-001", "EOSX-002", "EOSX-003", "STOP-005", area="eos")

@@ -2,10 +2,11 @@
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from conformance.checks import check
-from conformance.checks.cases import CASES, case
+from conformance.checks.cases import CASES, case, truth_of
 from conformance.checks.diagnosis import faults
 from conformance.checks.judging import expect
 from conformance.checks.loading import loaded
@@ -101,3 +102,20 @@ def without_layer(name: str) -> str:
     if parts[0] != "layers":
         return name
     return ".".join(parts[2:]) or "layers.Block.forward"
+
+
+@check("BATCH-002", "MOE-005", area="moe", each=tuple(FIXTURES))
+def every_module_treats_the_rows_of_a_batch_alike(family: str) -> None:
+    """The near prompt's true values, forwards and backwards, as two rows: each row's results are those it has alone."""
+    this = case(family)
+    model, trace = loaded(this, this.load), truth_of(family, "near")
+    for name, module in model.named_modules():
+        part = name.rpartition(".")[2]
+        if f"{name}.in" not in trace or not (part == "mlp" or part.endswith("norm")):
+            continue
+        x = trace[f"{name}.in"]
+        rows = torch.stack([x, x.flip(0)])
+        got = module(rows)
+        for row, one in zip(got, rows, strict=True):
+            error = row_error(row, module(one[None])[0])
+            expect(without_layer(name), error <= BAR, f"{name}: a row of a batch is off by {error:.1e} from the row alone")

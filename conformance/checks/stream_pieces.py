@@ -203,10 +203,12 @@ def byte_tokens_come_out_as_the_decoder_shows_the_whole_run() -> None:
 def a_long_text_costs_the_same_for_each_token() -> None:
     tokenizer = Pieces(CHARACTERS)
     subject = stream.Detokenizer(tokenizer)
-    for token in [1, 0] * 300:
-        subject.push(token)
-    worst = max(tokenizer.decoded)
-    expect("text.stream.Detokenizer", worst <= 32, f"a push decoded {worst} tokens again")
+    for text in ("a text", "the text after a flush"):
+        for token in [1, 0] * 300:
+            subject.push(token)
+        worst = max(tokenizer.decoded)
+        expect("text.stream.Detokenizer", worst <= 32, f"{text}: a push decoded {worst} tokens again")
+        subject.flush()
 
 
 @check("STRM-005", area="streaming")
@@ -215,6 +217,12 @@ def after_a_flush_a_new_text_begins() -> None:
     subject = stream.Detokenizer(tokenizer)
     got = [subject.push(2), subject.push(4), subject.flush(), subject.push(2), subject.push(2), subject.flush()]
     same("text.stream.Detokenizer", got, ["b", "", "\ufffd", "b", " b", ""], "two texts, one after the other")
+    silent = stream.Detokenizer(Pieces([b"", b" one"], strips=True))
+    for text in ("first", "second"):
+        got = [silent.push(token) for token in (0, 0, *[1] * 9)]
+        wanted = ["", "", "one", *[" one"] * 8]
+        same("text.stream.Detokenizer", got, wanted, f"the {text} text, which begins with tokens that have none")
+        silent.flush()
     words = stream.Detokenizer(Pieces([b"one", b" two"], strips=True))
     got = [words.push(0), words.flush(), words.push(1), words.push(0), words.flush()]
     same("text.stream.Detokenizer", got, ["one", "", "two", "one", ""], "two texts of words")

@@ -121,6 +121,9 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
     pieces = [(p, s, t) for p, s, t in zip(model.pieces[:count], model.scores, model.types, strict=False)]
     same(place, pieces, PIECES, "pieces, scores and types")
     raw = proto("unigram")
+    others = b"\xa1\x06" + bytes(8) + b"\xa5\x06" + bytes(4) + b"\xa2\x06\x03abc" + b"\xa0\x06\x05"  # of field 100
+    read = sentencepiece_file.read_sentencepiece(others + raw + others)
+    same("text.sentencepiece_file.fields", read, sentencepiece_file.read_sentencepiece(raw), "with fields that nobody knows")
     same(place, sentencepiece_file.read_sentencepiece(raw).kind, "unigram", "the kind")
     for cut in (1, 2, 5, len(raw) // 2, len(raw) - 1):
         refused(place, lambda cut=cut: sentencepiece_file.read_sentencepiece(raw[:cut]), "", f"a file cut after {cut} bytes")
