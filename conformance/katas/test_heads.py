@@ -25,7 +25,12 @@ THIRD = [[0.0, 0.0, 1.0], [0.0, 0.0, 0.0]]  # from three numbers to the last
 def config(hidden: int, heads: int, size: int, **changes: Any) -> ModelConfig:
     """A model without biases and scales."""
     plain = replace(read_config(fixture_config("LlamaForCausalLM")), qkv_bias=False, o_bias=False, attention_scales=(1.0,))
-    shape = {"hidden_size": hidden, "num_attention_heads": heads, "num_key_value_heads": heads, "head_dim": size}
+    shape: dict[str, Any] = {
+        "hidden_size": hidden,
+        "num_attention_heads": heads,
+        "num_key_value_heads": heads,
+        "head_dim": size,
+    }
     return replace(plain, norm_eps=0.0, windows=(None,), **shape, **changes)
 
 
