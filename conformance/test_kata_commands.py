@@ -12,6 +12,7 @@ from conformance.katas import stub
 from conformance.katas.check import Outcome
 from conformance.katas.course import course
 from conformance.katas.progress import Progress
+from nanollama.cli import main as nanollama_main
 
 RMSNORM = course()["rmsnorm"]
 UNWRITTEN = '        raise NotImplementedError("RMSNorm.forward is yours to write")'
@@ -151,3 +152,15 @@ def test_progress_is_a_line_for_each_kata_with_the_latest_at_the_end(tmp_path: P
     again = Progress(tmp_path)
     assert again.latest == "rope"
     assert (tmp_path / "progress.txt").read_text().splitlines()[1:] == ["rmsnorm started 1", "rope passed 1"]
+
+
+def test_the_program_passes_everything_on_and_the_status_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)  # it works from any folder
+    assert nanollama_main(["kata", "start", "rmsnorm", "--folder", "mine"]) == 0
+    assert f"write RMSNorm.forward at {Path('mine', 'rmsnorm', 'layers.py')}:" in capfd.readouterr().out
+    assert nanollama_main(["kata", "start", "rmsnorm", "--folder", "mine"]) == 2
+    assert "exists: go on with it" in capfd.readouterr().err
+    assert nanollama_main(["kata", "begin"]) == 2
+    assert "invalid choice: 'begin'" in capfd.readouterr().err

@@ -24,8 +24,11 @@ from conformance.katas.exam import NotTheirs, Sat, forget, load_tests, prove, pu
 Record = dict[str, Any]
 
 
-def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id) -> Record:
-    """Test this file as the kata's module: {"file", "trouble", "tests", "looks_like"}; `begins` hears each test before."""
+def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id, *, diagnosed: bool = True) -> Record:
+    """Test this file as the kata's module: {"file", "trouble", "tests", "looks_like"}; `begins` hears each test before.
+
+    The last is what known mistake it looks like, if that is asked for.
+    """
     forget()
     before = watched()
     record: Record = {"file": str(file), "trouble": None, "tests": [], "looks_like": None}
@@ -39,7 +42,7 @@ def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id) -> Rec
         raise
     except BaseException as error:  # a learner's file may raise whatever it likes
         return record | {"trouble": {"problem": said(error), "where": frames(error, file)}}
-    found = look_alikes(kata, sats)
+    found = look_alikes(kata, sats) if diagnosed else []
     return record | {
         "tests": [described(sat, file) for sat in sats],
         "looks_like": known_bugs()[found[0]].what if len(found) == 1 else None,

@@ -86,7 +86,7 @@ def power(found: Findings) -> None:
 def mistake(found: Findings, bug: Bug) -> None:
     """A learner who makes this mistake fails, and reads its sentence."""
     source = forked(lambda: as_learner(found.kata, bug))
-    record = tried(found.kata, source) if source else None
+    record = tried(found.kata, source, diagnosed=True) if source else None
     found.counts["mistakes"] += 1
     killed = record is not None and bool(failing(record))
     found.counts["killed"] += killed

@@ -47,14 +47,14 @@ def forked(work: Callable[[], T]) -> T | None:
         os.waitpid(child, 0)
 
 
-def tried(kata: Kata, source: str) -> Record | None:
+def tried(kata: Kata, source: str, *, diagnosed: bool = False) -> Record | None:
     """The record of a learner's file with this text."""
 
     def work() -> Record:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, kata.reference.name)
             file.write_bytes(source.encode())
-            return examine(kata, file)
+            return examine(kata, file, diagnosed=diagnosed)
 
     return forked(work)
 
