@@ -17,8 +17,9 @@ def exact(bar: float = BAR) -> Judge:
     return lambda name, got, want: row_error(got, want) / bar
 
 
-def by_floor(dtype: str, device: str = "cpu") -> Judge:
-    """What honest engines need in this dtype, as `golden/floor.json` has it."""
+def by_floor(dtype: str, device: str = "cpu", view: str = "local") -> Judge:
+    """What honest engines need in this dtype, as `golden/floor.json` has it: of a module by itself ("local"), or of a whole
+    model ("accumulated"), where nothing but logits is seen."""
     floors = load_floors(dtype, device)
 
     def excess(name: str, got: Tensor, want: Tensor) -> float:
@@ -27,6 +28,6 @@ def by_floor(dtype: str, device: str = "cpu") -> Judge:
         if name.endswith(".weights"):  # the floor is one of logarithms
             got, want = got.log(), want.log()
         kind = kind_of(name, {})
-        return floors.excess(measure(got[..., None], want[..., None]), "local", "all", kind)[1]
+        return floors.excess(measure(got[..., None], want[..., None]), view, "all", kind)[1]
 
     return excess
