@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.report import badge
-from conformance.report.chart import BOTTOM, TOP, first_beyond, growth_chart, height, in_words, power_of_ten, range_of
+from conformance.report.chart import BOTTOM, TOP, growth_chart, height, power_of_ten, range_of
+from conformance.report.growth import first_beyond, in_words
 from conformance.report.sections import smallest
 from conformance.results import About, Detectable, Point, Result, Run, Verdict
 
@@ -48,6 +49,14 @@ def test_where_every_tap_is_within_its_floor_the_closest_is_named() -> None:
     assert in_words([BELOW, closer]) == "Every tap is within its floor; the closest is logits, at 50\xa0% of its floor."
 
 
+def test_a_tap_where_nothing_could_be_compared_is_not_drawn_as_exact() -> None:
+    tie = Point("layers.1.mlp", "mlp", 0.0, 0.0)
+    chart = growth_chart("Mixtral", [BELOW, tie])
+    assert [part.tag for part in parts(chart)].count("circle") == 1
+    assert in_words([BELOW, tie]).endswith("Not judged, since every token is a tie: 1 of 2 taps.")
+    assert growth_chart("Mixtral", [tie]) == "" and in_words([tie]).startswith("Not judged")
+
+
 def test_heights_are_those_of_a_logarithmic_scale() -> None:
     assert height(1e-4, (-4, 0)) == BOTTOM and height(1.0, (-4, 0)) == TOP
     assert height(1e-2, (-4, 0)) == pytest.approx((BOTTOM + TOP) / 2)
@@ -62,6 +71,10 @@ def test_the_decades_hold_every_error_and_floor() -> None:
 
 @given(st.lists(st.builds(Point, tap=taps, kind=st.just("mlp"), error=values, floor=values), min_size=1, max_size=60))
 def test_whatever_was_measured_is_drawn_within_the_frame(points: list[Point]) -> None:
+    judged = [point for point in points if not point.error == point.floor == 0]
+    if not judged:
+        assert growth_chart(HOSTILE, points) == ""
+        return
     svg, *inner = parts(growth_chart(HOSTILE, points))
     left, top, width, depth = map(float, svg.attrib["viewBox"].split())
     xs, ys = [], []
@@ -72,7 +85,7 @@ def test_whatever_was_measured_is_drawn_within_the_frame(points: list[Point]) ->
             xs.append(float(x))
             ys.append(float(y))
     assert left <= min(xs) and max(xs) <= left + width and top <= min(ys) and max(ys) <= top + depth
-    assert sum(part.tag in ("circle", "rect") for part in inner) == len(points)
+    assert sum(part.tag in ("circle", "rect") for part in inner) == len(judged)
     assert not any("script" in part.tag for part in inner)
 
 
@@ -116,6 +129,7 @@ def test_numbers_are_written_for_people() -> None:
     assert power_of_ten(-12) == "10⁻¹²" and power_of_ten(0) == "10⁰"
     field = Detectable("a", "eps", 1e-5, 0.012)
     assert smallest(field) == "1.2\xa0%"
+    assert smallest(Detectable("a", "length", 512, 6.6)) == "660\xa0%"
     assert smallest(Detectable("a", "eps", 1e-5, 3e-9)) == "3·10⁻⁹"
     assert smallest(Detectable("a", "offset", 0.0, 0.25)) == "0.25"
     assert smallest(Detectable("a", "window", 7, None)) == "none"

@@ -97,7 +97,7 @@ def test_every_part_of_a_run_is_on_its_page() -> None:
     page = Page(render([full()], run(PASSES)))
     told = (
         "Does not conform", "1.0", "made by hand", "null engine", "turned twice", "layers.1.rotary", "HTTP 500", "FAKE-001",
-        "2 ties of 9 comparisons", "wrong before it", "it takes no inputs", "The angle is doubled.", "right in 90 %",
+        "2 ties of 9 comparisons", "wrong before it", "it takes no inputs", "The angle is doubled.", "right for 90 %",
         "was not measured", "2\xa0%", "a longer prompt", "First beyond its floor", "New failure", "PASS", "completions",
     )  # fmt: skip
     assert [text for text in told if text not in page.text] == []

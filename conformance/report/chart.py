@@ -10,6 +10,7 @@ from itertools import groupby
 
 from markupsafe import Markup, escape
 
+from conformance.report.growth import first_beyond, in_words, is_judged
 from conformance.report.terminal import printable
 from conformance.results import Point
 
@@ -19,38 +20,23 @@ LEAST, MOST = -18, 6  # decades that are drawn; what is beyond, and no error at 
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def first_beyond(points: Sequence[Point]) -> Point | None:
-    """The first tap whose error is more than its floor, or no number."""
-    return next((point for point in points if not point.error <= point.floor), None)
-
-
 def growth_chart(case: str, points: Sequence[Point]) -> Markup:
-    """One family's chart as SVG; empty where there are no points."""
-    if not points:
+    """One family's chart as SVG; empty where nothing was judged."""
+    judged = [(i, point) for i, point in enumerate(points) if is_judged(point)]
+    if not judged:
         return Markup("")
-    decades, first = range_of(points), first_beyond(points)
-    xs = [LEFT + (RIGHT - LEFT) * (i + 0.5) / len(points) for i in range(len(points))]
-    errors, floors = (
-        [height(value, decades) for value in values] for values in zip(*((p.error, p.floor) for p in points), strict=True)
-    )
+    shown = [point for _, point in judged]
+    decades, first = range_of(shown), first_beyond(shown)
+    xs = [LEFT + (RIGHT - LEFT) * (i + 0.5) / len(points) for i, _ in judged]
+    errors, floors = [height(p.error, decades) for p in shown], [height(p.floor, decades) for p in shown]
     parts = [*axis(decades), *layers(points), band(xs, floors), line("error", xs, errors)]
     if first is not None:
-        x = xs[points.index(first)]
+        x = xs[shown.index(first)]
         parts.append(f'<line class="first" x1="{x:.1f}" y1="{TOP}" x2="{x:.1f}" y2="{BOTTOM}"/>')
-    parts += [mark(x, y, point) for x, y, point in zip(xs, errors, points, strict=True)]
+    parts += [mark(x, y, point) for x, y, point in zip(xs, errors, shown, strict=True)]
     label = escape(printable(f"{case}: error by tap, against the noise floor. {in_words(points)}"))
     body = "".join(parts)
     return Markup(f'<svg class="growth" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{label}">{body}</svg>')
-
-
-def in_words(points: Sequence[Point]) -> str:
-    """What the chart shows, as one sentence."""
-    first = first_beyond(points)
-    if first is not None:
-        return f"First beyond its floor: {first.tap}, {first.error:.2g} for {first.floor:.2g}."
-    near = max(points, key=lambda point: point.error / point.floor if point.floor else 0.0)
-    share = f"{100 * near.error / near.floor:.0f}\N{NO-BREAK SPACE}% of its floor" if near.floor else "no error"
-    return f"Every tap is within its floor; the closest is {near.tap}, at {share}."
 
 
 def range_of(points: Sequence[Point]) -> tuple[int, int]:
@@ -104,8 +90,8 @@ def layer_of(point: Point) -> int | None:
 
 def band(xs: Sequence[float], ys: Sequence[float]) -> str:
     """Everything below the floor."""
-    corners = [f"{LEFT},{ys[0]:.1f}", *(f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)), f"{RIGHT},{ys[-1]:.1f}"]
-    return f'<polygon class="floor" points="{" ".join(corners)} {RIGHT},{BOTTOM} {LEFT},{BOTTOM}"/>'
+    corners = [f"{x:.1f},{y:.1f}" for x, y in zip(xs, ys, strict=True)]
+    return f'<polygon class="floor" points="{xs[0]:.1f},{BOTTOM} {" ".join(corners)} {xs[-1]:.1f},{BOTTOM}"/>'
 
 
 def line(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:

@@ -1,10 +1,10 @@
 """Open gaps: requirements without a test, without a test that is known to kill a bug, or of which a run says nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.checks import Check
-from conformance.requirements import Requirement, unjudged
+from conformance.requirements import Requirement, judged_on_engines, toothless, unjudged
 from conformance.results import Run
 
 
@@ -12,19 +12,18 @@ from conformance.results import Run
 class Gaps:
     """Requirements that may be judged and are not, or not by a test that is known to see anything."""
 
-    untested: list[Requirement]  # no check, and no result in any of the runs
-    unproven: list[Requirement] | None  # none of its checks is among those that killed a bug; None: that is not known
-    absent: list[Requirement]  # has checks, and no result in any of the runs
+    untested: list[Requirement]  # no check, nothing that judges engines from outside, and no result in any of the runs
+    unproven: list[Requirement] | None  # none of its checks has killed a bug of the zoo; None: that is not known
+    absent: list[Requirement]  # can be judged, and has no result in any of the runs
 
 
-def open_gaps(runs: Sequence[Run], known: Mapping[str, Requirement], checks: Sequence[Check], killers: set[str]) -> Gaps:
-    """The gaps that runs leave; `killers`: the checks that were the first to kill a bug of the zoo."""
+def open_gaps(runs: Sequence[Run], known: Mapping[str, Requirement], checks: Sequence[Check], caught: Collection[str]) -> Gaps:
+    """The gaps that runs leave; `caught`: requirements whose checks have killed a bug."""
     spoken_of = {result.requirement for run in runs for result in run.results}
-    unchecked = {requirement.id for requirement in unjudged(checks, dict(known))}
-    proven = {id for check in checks if check.name in killers for id in check.requirements}
-    judged = [requirement for requirement in known.values() if requirement.is_judged]
+    unchecked = {requirement.id for requirement in unjudged(checks, dict(known))} - judged_on_engines()
+    silent = [each for each in known.values() if each.is_judged and each.id not in spoken_of]
     return Gaps(
-        untested=[each for each in judged if each.id in unchecked - spoken_of],
-        unproven=[each for each in judged if each.id not in unchecked | proven] if killers else None,
-        absent=[each for each in judged if each.id not in unchecked | spoken_of],
+        untested=[each for each in silent if each.id in unchecked],
+        unproven=toothless(checks, dict(known), caught) if caught else None,
+        absent=[each for each in silent if each.id not in unchecked],
     )

@@ -2,16 +2,17 @@
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from markupsafe import Markup
 
-from conformance.report.chart import first_beyond, growth_chart, in_words, power_of_ten
+from conformance.report.chart import growth_chart, power_of_ten
+from conformance.report.growth import first_beyond, in_words
 from conformance.report.tally import Group, Outcome, by_requirement, cases_of, counts_of, grouped, outcome, sentence
 from conformance.requirements import Requirement
-from conformance.results import Detectable, Point, Result, Run, Verdict
+from conformance.results import Cause, Detectable, Point, Result, Run, Verdict
 
 Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
 
@@ -51,7 +52,7 @@ class Wrong:
     @property
     def ids(self) -> list[str]:
         """The requirements that are not fulfilled."""
-        return list(dict.fromkeys(result.requirement for result in self.results))
+        return once(result.requirement for result in self.results)
 
     @property
     def cases(self) -> list[str]:
@@ -61,7 +62,7 @@ class Wrong:
     @property
     def places(self) -> list[str]:
         """The place in every layer in which it is the first that is wrong."""
-        return list(dict.fromkeys(result.place for result in self.results if result.place))
+        return once(result.place for result in self.results if result.place)
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,14 @@ class Findings:
         wrong = [Wrong(module_of(results[0].place) or results[0].requirement, results) for results in found.values()]
         return sorted(wrong, key=lambda each: each.verdict is Verdict.INCONCLUSIVE)
 
+    @property
+    def causes(self) -> list[tuple[Cause, list[str], list[str]]]:
+        """Every likely cause once, with the cases that it was read off and its places there."""
+        found: dict[str, list[Cause]] = {}
+        for cause in self.run.causes:
+            found.setdefault(cause.sentence, []).append(cause)
+        return [(each[0], once(c.case for c in each), once(c.place for c in each)) for each in found.values()]
+
     @cached_property
     def not_judged(self) -> list[Told]:
         """What was excused, and what is only noted."""
@@ -145,9 +154,9 @@ class Findings:
     @property
     def detectability(self) -> tuple[list[str], dict[str, list[Detectable | None]]]:
         """The cases, and for each field what is known of it in each of them."""
-        cases = list(dict.fromkeys(found.case for found in self.run.detectable))
+        cases = once(found.case for found in self.run.detectable)
         by_place = {(found.field, found.case): found for found in self.run.detectable}
-        fields = dict.fromkeys(found.field for found in self.run.detectable)
+        fields = once(found.field for found in self.run.detectable)
         return cases, {field: [by_place.get((field, case)) for case in cases] for field in fields}
 
 
@@ -163,6 +172,11 @@ def module_of(place: str) -> str:
     return re.sub(r"^layers\.\d+\.", "", place)
 
 
+def once(texts: Iterable[str]) -> list[str]:
+    """Each of them once, in order."""
+    return list(dict.fromkeys(texts))
+
+
 def smallest(found: Detectable) -> str:
     """The smallest change that is seen: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
     if found.smallest is None:
@@ -170,7 +184,8 @@ def smallest(found: Detectable) -> str:
     if not found.value:
         return f"{found.smallest:.2g}"
     if found.smallest >= 1e-5:
-        return f"{100 * found.smallest:.2g}\N{NO-BREAK SPACE}%"
+        share = 100 * found.smallest
+        return f"{share:.0f}\N{NO-BREAK SPACE}%" if share >= 100 else f"{share:.2g}\N{NO-BREAK SPACE}%"
     mantissa, _, power = f"{found.smallest:.0e}".partition("e")
     return f"{mantissa}·{power_of_ten(int(power))}"
 
