@@ -64,7 +64,7 @@ def test_every_exercise_happens_somewhere() -> None:
     for case in judging.cases_of(()):
         for dtype in ("float64", "bfloat16") if case == "LlamaForCausalLM" else ("float64",):
             found = Look(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
-            found.engine.load(found.subject.folder)
+            found.engine.load(found.subject.case.folder)
             seen |= {requirement for o in found.everything() for requirement, _ in o.covers}
     assert seen == {exercise.requirement for exercise in EXERCISES}
 

@@ -18,12 +18,13 @@ from conformance.fixtures import FIXTURES
 from conformance.judging.ablation import ladder
 from conformance.judging.bars import Bars
 from conformance.judging.controls import controls
+from conformance.judging.diagnosis import detectable, likely
 from conformance.judging.look import Look
 from conformance.judging.observations import Observation, State
 from conformance.judging.subject import subject
 from conformance.judging.verdicts import undecided, verdicts
 from conformance.judging.whitebox import open_ends, white_box
-from conformance.results import About, Point, Run
+from conformance.results import About, Run
 from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES
 
@@ -45,15 +46,13 @@ def judge(engine: Engine, families: Sequence[str] = (), tell: Tell = lambda line
         raise NanollamaError(f"{about.name} computes in {about.dtype!r}; engines are judged in {', '.join(DTYPES)}")
     bars = Bars(about.dtype, about.device)
     run = Run(about, started.isoformat(timespec="seconds"), versions=versions())
-    found = [o for case in cases for o in looked(engine, case, bars, run.growth, tell)]
+    looks = [looked(engine, case, bars, tell) for case in cases]
     run.engine = engine.about()
-    vouchers: list[Observation] = []
-    for case in dict.fromkeys(o.case for o in found):
-        if any(o.case == case for o in undecided(found, vouchers)):
-            tell(f"{case}: switching features off, one by one")
-            vouchers += ladder(engine, subject(case, about.dtype), bars)
-    run.results = verdicts(found, about.dtype == "float64", vouchers)
+    run.growth = {look.subject.name: points for look in looks if (points := list(look.growth()))}
+    run.results = verdicts(*evidence(engine, looks, bars, tell), about.dtype == "float64")
     run.controls = {name: flagged(made, cases[0], bars) for name, made in controls(about.dtype, bars).items()}
+    tell("what is likely wrong, and what could not have been seen")
+    run.causes, run.detectable = list(likely(looks)), list(detectable(looks))
     inside = about.name == "nanollama" and not families
     if inside:
         tell("checks of the runtime's own functions")
@@ -63,28 +62,33 @@ def judge(engine: Engine, families: Sequence[str] = (), tell: Tell = lambda line
     return run
 
 
-def looked(
-    engine: Engine, case: str, bars: Bars, growth: dict[str, list[Point]], tell: Tell = lambda line: None
-) -> list[Observation]:
+def evidence(engine: Engine, looks: Sequence[Look], bars: Bars, tell: Tell) -> tuple[list[Observation], list[Observation]]:
+    """All comparisons; and where they leave several requirements to blame, what fits with features switched off."""
+    found, vouchers = [o for look in looks for o in look.found], list[Observation]()
+    for look in looks:
+        if any(o.case == look.subject.name for o in undecided(found, vouchers)):
+            tell(f"{look.subject.name}: switching features off, one by one")
+            vouchers += ladder(engine, look.subject, bars)
+    return found, vouchers
+
+
+def looked(engine: Engine, case: str, bars: Bars, tell: Tell = lambda line: None) -> Look:
     """One case; an engine that can't load it says why, and one that breaks down has broken down in this case only."""
-    this = subject(case, bars.dtype)
-    look = Look(engine, this, bars)
-    if bars.floors is not None and this.spec.layers > DEEPEST:
-        look.lost(
-            "near", State.UNSUPPORTED, f"noise floors are of models of up to {DEEPEST} layers, this has {this.spec.layers}"
-        )
-        return look.found
+    look = Look(engine, subject(case, bars.dtype), bars)
+    if bars.floors is not None and look.subject.spec.layers > DEEPEST:
+        reason = f"noise floors are of models of up to {DEEPEST} layers; this has {look.subject.spec.layers}"
+        look.lost("near", State.UNSUPPORTED, reason)
+        return look
     try:
-        engine.load(this.folder)
+        engine.load(look.subject.case.folder)
     except Unsupported as reason:
         look.lost("near", State.UNSUPPORTED, str(reason))
     except Exception as error:
         look.lost("near", State.BROKEN, f"{type(error).__name__}: {str(error)[:300]}")
     else:
         look.everything()
-        growth[case] = list(look.growth())
     tell(f"{case}: {outcome(look)}")
-    return look.found
+    return look
 
 
 def outcome(look: Look) -> str:
@@ -98,8 +102,8 @@ def outcome(look: Look) -> str:
 
 def flagged(engine: Engine, case: str, bars: Bars) -> bool:
     """Whether an engine that is wrong on purpose is found out."""
-    found = looked(engine, case, bars, {})
-    return not Run(About("control", "", ()), results=verdicts(found, bars.floors is None)).passed
+    found = looked(engine, case, bars).found
+    return not Run(About("control", "", ()), results=verdicts(found, [], bars.floors is None)).passed
 
 
 def versions() -> dict[str, str]:

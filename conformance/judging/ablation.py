@@ -70,7 +70,7 @@ def rung(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], b
     for how a config.json or a checkpoint is read."""
     try:
         subject = changed(base, name, {key: value for changes in off.values() for key, value in changes.items()})
-        engine.load(subject.folder)
+        engine.load(subject.case.folder)
         found = Look(engine, subject, bars).logits_only()
     except Exception:  # such a model need not be possible: the ladder goes on without it
         return []

@@ -42,7 +42,7 @@ class Bars:
     """The bars of one dtype on one device. `chosen`: how many experts take each token."""
 
     def __init__(self, dtype: str, device: str) -> None:
-        self.dtype = dtype
+        self.dtype, self.device = dtype, device
         self.floors: Floors | None = None
         if dtype != "float64":
             try:

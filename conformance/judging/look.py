@@ -32,7 +32,7 @@ class Look:
         self.found: list[Observation] = []
         self.whole: dict[str, Taps] = {}  # what each prompt gave, log-probabilities as "logits"
         self.local: dict[str, Taps] = {}
-        self.raw: dict[str, Tensor] = {}  # logits as they came
+        self.pieces: dict[Prompt, Tensor] = {}  # what prompts in pieces gave
         self.truths = {name: subject.truth(subject.prompt(name)) for name in (*WHOLE_PROMPTS, "shifted")}
 
     def everything(self) -> list[Observation]:
@@ -86,7 +86,7 @@ class Look:
         log = log_probabilities(answer.logits, prompt)
         if "L4" in levels:
             self.local[name] = dict(self.engine.inject(prompt, self.truths[name].inputs))
-        self.raw[name], self.whole[name] = answer.logits, {**answer.taps, "logits": log}
+        self.whole[name] = {**answer.taps, "logits": log}
 
     def judge_whole(self, prompts: tuple[str, ...]) -> None:
         """Modules by themselves, then the whole, then its choices of tokens. In a low precision all prompts at once: means
@@ -161,13 +161,14 @@ class Look:
         """A prompt in several calls on one cache."""
         base, sizes = PIECES[name]
         whole = self.subject.prompt(base)
-        self.against_itself(name, base, self.engine.run(Prompt(whole.ids, whole.positions, sizes)).logits)
+        prompt = Prompt(whole.ids, whole.positions, sizes)
+        self.pieces[prompt] = log_probabilities(self.engine.run(prompt).logits, prompt)
+        self.against_itself(name, base, self.pieces[prompt])
 
-    def against_itself(self, name: str, base: str, logits: Tensor, but: frozenset[str] = frozenset()) -> None:
-        """The engine's own logits of a prompt, got in another way: both may be off by the bar."""
+    def against_itself(self, name: str, base: str, log: Tensor, but: frozenset[str] = frozenset()) -> None:
+        """The engine's own log-probabilities of a prompt, got in another way: both may be off by the bar."""
         if base not in self.whole:
             raise Unsupported(f"the prompt {base!r} as it is gave nothing to compare with")
-        log = log_probabilities(logits, self.subject.prompt(base))
         want = {**self.truths[base].taps, "logits": self.whole[base]["logits"]}
         reading = self.bars.read("logits", [log], [want], False, self.subject.spec.chosen, slack=2)
         covers = self.speaks(name)
@@ -189,7 +190,7 @@ class Look:
         detail = "" if same else f"two calls differ by up to {float((one - two).abs().max()):.2g}"
         state, bits = State.FITS if same else State.OFF, frozenset([("NUMR-003", "whole")])
         self.found.append(Observation(self.subject.name, name, "logits", bits, state, detail))
-        self.against_itself(name, "near", two, frozenset(["NUMR-003"]))
+        self.against_itself(name, "near", log_probabilities(two, prompt), frozenset(["NUMR-003"]))
 
     def growth(self) -> Iterator[Point]:
         """How errors grow along the data path of the near prompt, each beside what it may be."""

@@ -160,7 +160,7 @@ def loadable(engine: Engine, dtype: str) -> Subject:
     for family in FIXTURES:
         this = subject(family, dtype)
         try:
-            engine.load(this.folder)
+            engine.load(this.case.folder)
         except Unsupported as reason:
             reasons.append(f"{family}: {reason}")
         except Exception as error:

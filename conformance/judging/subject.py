@@ -10,14 +10,13 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.checks.cases import case, make_case, scratch
+from conformance.checks.cases import Case, case, make_case, scratch
 from conformance.checks.reference import Reference, Trace, cap
 from conformance.checks.spec import Spec
 from conformance.checks.stored import module_tensors
@@ -48,12 +47,28 @@ class Truth:
 class Subject:
     """A checkpoint folder stored in `dtype`, and all that is true of it."""
 
-    name: str
-    raw: Mapping[str, Any]
-    spec: Spec
-    reference: Reference
-    folder: Path
+    case: Case
     dtype: str
+
+    @property
+    def name(self) -> str:
+        """The family or the variation."""
+        return self.case.name
+
+    @property
+    def raw(self) -> Mapping[str, Any]:
+        """Its config.json."""
+        return self.case.raw
+
+    @property
+    def spec(self) -> Spec:
+        """What that means."""
+        return self.case.spec
+
+    @property
+    def reference(self) -> Reference:
+        """The model that is right."""
+        return self.case.truth
 
     @property
     def length_dependent(self) -> bool:
@@ -92,7 +107,7 @@ def rounded(name: str, raw: Mapping[str, Any], dtype: str) -> Subject:
     """A subject of any sound config.json."""
     whole = make_case(name, dict(raw))
     if dtype == "float64":
-        return Subject(name, whole.raw, whole.spec, whole.truth, whole.folder, dtype)
+        return Subject(whole, dtype)
     raw, narrow = {**raw, "dtype": dtype}, DTYPES[dtype]
     stored = {key: value.to(narrow) for key, value in whole.stored.items()}
     folder = scratch() / dtype / whole.folder.name
@@ -101,7 +116,8 @@ def rounded(name: str, raw: Mapping[str, Any], dtype: str) -> Subject:
     save_file({key: value.contiguous() for key, value in stored.items()}, folder / "model.safetensors", {"format": "pt"})
     scale = float(torch.tensor(whole.spec.embedding_scale, dtype=narrow))  # Gemma's definition rounds it
     spec = replace(whole.spec, embedding_scale=scale)
-    return Subject(name, raw, spec, Reference(spec, module_tensors(spec, stored)), folder, dtype)
+    truth = Reference(spec, module_tensors(spec, stored))
+    return Subject(replace(whole, raw=raw, stored=stored, spec=spec, truth=truth, folder=folder), dtype)
 
 
 def log_weights(scores: Tensor) -> Tensor:

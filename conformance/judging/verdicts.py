@@ -58,7 +58,7 @@ def undecided(found: Sequence[Observation], vouchers: Sequence[Observation] = ()
     return [o for o, suspects in blame.items() if len(suspects) > 1 and set(o.prompt.split()) <= set(WHOLE_PROMPTS)]
 
 
-def verdicts(found: Sequence[Observation], exact: bool, vouchers: Sequence[Observation] = ()) -> list[Result]:
+def verdicts(found: Sequence[Observation], vouchers: Sequence[Observation], exact: bool) -> list[Result]:
     """One result per requirement and case, and one per case for the whole. `vouchers` are further comparisons that clear."""
     clear = cleared([*found, *vouchers])
     blame = accused(found, clear)

@@ -1,0 +1,52 @@
+"""What is likely wrong with an engine, and what a run of it could not have seen: `conformance.signatures` and `detect` asked
+about the values that the run has anyway."""
+
+from collections.abc import Iterable, Iterator
+
+from conformance.detect import detectability, prompts
+from conformance.fixtures import FIXTURES
+from conformance.judging.exercises import PIECES, WHOLE_PROMPTS
+from conformance.judging.look import Look
+from conformance.judging.observations import State
+from conformance.results import Cause, Detectable
+from conformance.signatures import Observation, by_floor, causes, exact
+from conformance.signatures.judges import Judge
+
+
+def judge_of(look: Look) -> Judge:
+    """How far values may be off, in the form that both take it."""
+    return exact() if look.bars.floors is None else by_floor(look.bars.dtype, look.bars.device)
+
+
+def likely(looks: Iterable[Look]) -> Iterator[Cause]:
+    """The causes of what is off, each once: in every family's fixture, and in its variations where that is right. Pairs of
+    causes, which take seconds, are tried in the first such case only."""
+    told: dict[str, list[Cause]] = {}
+    for look in looks:
+        family = look.subject.spec.architecture
+        if family not in told and any(o.state is State.OFF for o in look.found):
+            found = causes(look.subject.case, [*shown(look)], judge_of(look), pairs=not told)
+            told[family] = list(dict.fromkeys(found))
+            yield from told[family]
+
+
+def shown(look: Look) -> Iterator[Observation]:
+    """Every run that was made: modules on true inputs where the engine takes them, else the whole; prompts in pieces only
+    where those are right."""
+    for name in WHOLE_PROMPTS:
+        if name in look.local:
+            yield Observation(look.subject.prompt(name), look.local[name], look.truths[name].inputs)
+        elif name in look.whole:
+            yield Observation(look.subject.prompt(name), look.whole[name])
+    if not any(o.state is State.OFF and o.prompt not in PIECES for o in look.found):
+        for prompt, log in look.pieces.items():
+            yield Observation(prompt, {"logits": log})
+
+
+def detectable(looks: Iterable[Look]) -> Iterator[Detectable]:
+    """What this run would have caught of each family, by its prompts and the taps that the engine showed."""
+    for look in looks:
+        if look.subject.name in FIXTURES and look.whole:
+            taps = {tap for shown in look.whole.values() for tap in shown}
+            probes = [probe for probe in prompts(look.subject.case) if probe.name in look.whole]
+            yield from detectability(look.subject.case, probes, judge_of(look), taps.__contains__)
