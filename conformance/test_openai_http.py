@@ -65,7 +65,8 @@ def test_events_are_read_by_the_specification(body: bytes, want: list[str]) -> N
 def test_an_error_says_what_the_server_said() -> None:
     assert Reply(400, {}, b'{"error": {"message": "no"}}').message() == "no"
     assert Reply(400, {}, b'{"detail": "no"}').message() == '{"detail": "no"}'
-    assert Reply(500, {}, b"Internal \xff").message() == "Internal \ufffd"
+    assert Reply(500, {}, b"Internal\n  \xff\n").message() == "Internal \ufffd"
+    assert len(Reply(500, {}, b"a" * 5000).message()) == 150
 
 
 @pytest.mark.parametrize("wrong", ["127.0.0.1:8000", "ftp://a/v1", "http://", "http://a:b/v1", ""])

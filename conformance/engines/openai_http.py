@@ -45,11 +45,12 @@ class Reply:
         return json.loads(self.body.decode("utf-8"))
 
     def message(self) -> str:
-        """What an error says: OpenAI's error.message, else the body's beginning."""
+        """What an error says, in one line: OpenAI's error.message, else the body; not more than its beginning."""
         try:
-            return str(self.json()["error"]["message"])[:300]
+            text = str(self.json()["error"]["message"])
         except (ValueError, KeyError, TypeError):
-            return self.body[:300].decode("utf-8", "replace")
+            text = self.body[:2000].decode("utf-8", "replace")
+        return " ".join(text.split())[:150]
 
 
 def events(body: bytes) -> list[str]:
