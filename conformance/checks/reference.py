@@ -59,9 +59,9 @@ class Reference:
         self.given = given or {}
 
     def put(self, trace: Trace, name: str, value: Tensor) -> Tensor:
-        """File a value under its name; what to go on with."""
-        trace[name] = value
-        return self.given.get(name, value)
+        """File a value under its name; what to go on with: the engine's, where it has one of this shape."""
+        trace[name], given = value, self.given.get(name, value)
+        return given if given.shape == value.shape else value
 
     def linear(self, name: str, x: Tensor) -> Tensor:
         """x · weight transposed + bias."""

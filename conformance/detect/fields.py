@@ -100,4 +100,6 @@ def numbers_of(rope: Rope, head_dim: int) -> Iterator[Field]:
         yield Field(name, own[0], listed, f"prompts of up to {rope.original} tokens" if name[0] == "s" else long)
     if rope.dim != head_dim:
         part = rope.dim / head_dim
-        yield Field("partial_rotary_factor", part, lambda r: {"dim": rope.dim - 2}, "more than one token", 2 / head_dim)
+        lists = {name: rope.scaling[name][:-1] for name in ("short_factor", "long_factor") if name in rope.scaling}
+        fewer = {"dim": rope.dim - 2, "scaling": {**rope.scaling, **lists}}
+        yield Field("partial_rotary_factor", part, lambda r: fewer, "more than one token", 2 / head_dim)

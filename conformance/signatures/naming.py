@@ -45,7 +45,7 @@ class Scene:
 
     def __init__(self, case: Case, seen: Observation, judge: Judge) -> None:
         self.case, self.seen, self.judge = case, seen, judge
-        self.given = seen.given(case.truth.run(seen.ids, seen.positions))
+        self.given = seen.given()
         self.trace = self.model().run(seen.ids, seen.positions)
         self.truth = seen.errors(self.trace, judge)
 

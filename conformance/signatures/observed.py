@@ -44,8 +44,8 @@ class Observation:
         sizes = torch.tensor(self.prompt.chunks or (len(self.ids),))
         return torch.arange(len(sizes)).repeat_interleave(sizes)
 
-    def given(self, truth: Trace) -> Taps:
-        """The engine's own values to go on with, by the names of the trace; none that the model can't go on with."""
+    def given(self) -> Taps:
+        """The engine's own values to go on with, by the names of the trace; none that nothing can go on with."""
         values = {
             name: tap for name, tap in self.shown.items() if not name.endswith((".gate", ".weights")) and name != "logits"
         }
@@ -53,7 +53,7 @@ class Observation:
             if name.endswith(".weights"):
                 values[name.removesuffix("weights") + "attend"] = tap.transpose(0, 1)
         values |= {f"{name}.in": value.detach().cpu().double() for name, value in self.inputs.items()}
-        return {k: v for k, v in values.items() if k in truth and v.shape == truth[k].shape and v.isfinite().all()}
+        return {name: value for name, value in values.items() if value.isfinite().all()}
 
     def errors(self, trace: Trace, judge: Judge) -> dict[str, float]:
         """How far each tap is from a trace, as a multiple of what is allowed."""
