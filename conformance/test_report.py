@@ -1,5 +1,7 @@
 """What a run comes to is counted as one would by hand, and said on the terminal in the same words."""
 
+from dataclasses import replace
+
 from conformance.report import terminal
 from conformance.report.tally import by_area, cases_in_words, grouped, outcome, passed_and_judged, sentence, spread
 from conformance.requirements import load_requirements
@@ -58,6 +60,8 @@ def test_results_that_say_the_same_of_several_cases_are_one_group() -> None:
     other = Result("ROPE-001", QWEN, "local replay", Verdict.PASS, error=3e-15, bar=1e-10, compared=3)
     (group,) = grouped([PASSES, other])
     assert group.cases == [LLAMA, QWEN] and group.measured == "error 3e-15 to 2e-14, bar 1e-10"
+    assert len(grouped([PASSES, replace(other, place="layers.1.mlp")])) == 1  # where nothing is wrong, no place is
+    assert len(grouped([FAILS, replace(FAILS, place="layers.1.mlp")])) == 2
     assert [g.first.verdict for g in grouped([PASSES, FAILS])] == [Verdict.FAIL, Verdict.PASS]
 
 

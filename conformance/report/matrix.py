@@ -135,5 +135,5 @@ def cell_of(column: str, results: Sequence[Result]) -> Cell:
     group = grouped(results)[0]
     result, among = group.first, len(cases_of(results))
     cases = f" in {len(group.cases)} of {among} cases" if among > 1 else f" in {result.case}"
-    said = [group.measured, f"at {result.place}" if result.place else "", result.detail[:120]]
+    said = [group.measured, f"at {group.place}" if group.place else "", result.detail[:120]]
     return Cell(result.verdict, f"{column}: {result.verdict}{cases}" + "".join(f"; {part}" for part in said if part))

@@ -163,7 +163,7 @@ class Findings:
 def what_is_wrong(id: str, group: Group) -> tuple[object, ...]:
     """What tells one fault from another: verdict and place, or the requirement where the place isn't known. In the logits every
     fault shows that was not seen before them: there, faults are the same where they are seen in the same cases."""
-    place = module_of(group.first.place)
+    place = module_of(group.place)
     return (group.first.verdict, place or id, *(group.cases if place == "logits" else ()))
 
 

@@ -24,7 +24,7 @@ PHRASES = {
 
 @dataclass(frozen=True)
 class Group:
-    """Results of one verdict that one test has found at one place, each in another case."""
+    """Results of one verdict by one test, and at one place where something is wrong; most often each in another case."""
 
     results: tuple[Result, ...]
 
@@ -37,6 +37,11 @@ class Group:
     def cases(self) -> list[str]:
         """Where it holds."""
         return cases_of(self.results)
+
+    @property
+    def place(self) -> str:
+        """Where it is wrong."""
+        return where_wrong(self.first)
 
     @property
     def details(self) -> dict[str, list[str]]:
@@ -96,12 +101,17 @@ def area_of(id: str, known: Mapping[str, Requirement]) -> str:
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:
-    """Results of one requirement, the gravest first, those of one test at one place together."""
+    """Results of one requirement, the gravest first; those of one test together, at one place where they are wrong."""
 
     def key(result: Result) -> tuple[int, str, str]:
-        return GRAVEST_FIRST.index(result.verdict), test_of(result), result.place
+        return GRAVEST_FIRST.index(result.verdict), test_of(result), where_wrong(result)
 
     return [Group(tuple(group)) for _, group in groupby(sorted(results, key=key), key=key)]
+
+
+def where_wrong(result: Result) -> str:
+    """The place of what is wrong; of what is right it says nothing."""
+    return "" if result.verdict.good else result.place
 
 
 def test_of(result: Result) -> str:

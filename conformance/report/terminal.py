@@ -37,7 +37,7 @@ def bad_lines(results: list[Result]) -> Iterator[str]:
         found = [result for result in results if result.verdict is verdict]
         if found:
             group, cases = grouped(found)[0], cases_of(found)
-            said = [f"at {group.first.place}" if group.first.place else "", group.measured, group.first.detail]
+            said = [f"at {group.place}" if group.place else "", group.measured, group.first.detail]
             line = f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, said))}"
             yield line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
