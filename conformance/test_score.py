@@ -1,5 +1,6 @@
 """The score scores: a bug that a check sees is killed and placed, one that none sees survives, and decoys must pass."""
 
+import dataclasses
 import time
 from collections.abc import Callable
 from typing import Any
@@ -89,6 +90,19 @@ def test_only_checks_that_run_the_function_are_run() -> None:
     assert FORWARD in impact["norm_of_zeros"] and FORWARD not in impact["cap_of_zero"]
     assert [check.name for check in reached(EPS, CHECKS, impact)] == ["norm_of_zeros"]
     assert scored(EPS).checks == 1
+
+
+def test_the_check_that_killed_a_bug_the_last_time_is_asked_first() -> None:
+    both = [named(norm_of_zeros), named(norm_of_zeros, GEMMA)]
+    assert scored(EPS, *both).killed_by == "norm_of_zeros"
+    assert scored(EPS, *both, expected={"no-eps": f"norm_of_zeros[{GEMMA}]"}).killed_by == f"norm_of_zeros[{GEMMA}]"
+    assert scored(EPS, *both, expected={"no-eps": "gone"}).killed_by == "norm_of_zeros"
+
+
+def test_what_tells_precision_policies_from_ours_is_asked_about_nothing_else() -> None:
+    strict = dataclasses.replace(named(norm_of_zeros), policies=True)
+    policy = a_bug("policy", "layernorm", *EPS.edits, kind="precision")
+    assert scored(policy, strict).killed and not scored(EPS, strict).killed
 
 
 def test_a_table_is_seen_by_every_check() -> None:

@@ -49,14 +49,14 @@ def test_groups_are_never_mixed() -> None:
 def test_the_summary_counts_by_hand() -> None:
     finding = Finding("norm", "local", "all", "row", 1.2)
     alarms = Alarms(runs=3, policy_runs=1, flagged=[("v", "llama", "float16", 11, finding)])
-    got = summary(EVERY, alarms, {"null_engine": "flagged"}, 7, 12.6)
+    got = summary(EVERY, alarms, {"null_engine": "flagged"}, 7, (12.6, 20.2))
     assert (got["semantic"]["bugs"], got["semantic"]["killed"], got["semantic"]["localised"]) == (3, 2, 1)
     assert (got["semantic"]["survive"], got["semantic"]["elsewhere"]) == (["c"], ["b"])
     assert (got["mutants"]["bugs"], got["precision"]["bugs"]) == (1, 0)
     assert got["decoys"] == {"runs": 2, "flagged": ["d"]}
     assert got["variants"]["runs"] == 3 and got["variants"]["flagged"] == [["v", "llama", "float16", 11]]
     assert got["fixtures"] == {"pairs": 2, "killed": 1}
-    assert (got["checks"], got["seconds"]) == (7, 13)
+    assert (got["checks"], got["seconds"], got["cpu_seconds"]) == (7, 13, 20)
     assert 0 < got["golden_bytes"] < 5_000_000
 
 
@@ -71,7 +71,7 @@ def test_alarms_of_several_processes_are_added() -> None:
 
 def some_score(*results: Result, alarms: Alarms | None = None) -> dict[str, Any]:
     """The figures of these results."""
-    return summary(results, alarms or Alarms(), {}, 3, 9.0)
+    return summary(results, alarms or Alarms(), {}, 3, (9.0, 9.0))
 
 
 def test_a_score_without_faults_is_good_enough() -> None:

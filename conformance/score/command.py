@@ -5,6 +5,7 @@ import json
 import math
 import os
 import random
+import resource
 import sys
 import time
 from collections.abc import Sequence
@@ -59,6 +60,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--name", action="append", help="only this bug (may be repeated)")
     parser.add_argument("--mutants", type=int, default=300, metavar="N", help="about so many mechanical mutants (300)")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="processes (all cores)")
+    parser.add_argument("--in-order", action="store_true", help="ask all checks in order, not the last time's killer first")
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep results there, and take those that are there")
     parser.add_argument(
         "--json", nargs="?", const="-", metavar="FILE", help="all results as JSON (to stdout instead of tables)"
@@ -89,13 +91,13 @@ def run(options: argparse.Namespace) -> int:
         stale(reasons, [bug.name for bug in everything])
     plan = smoke(options, everything) if options.budget else full(options, everything)
     impact = {name: each.functions for name, each in plan.surveys.items()}
+    known = read_results(options.resume)
     controls = run_controls(plan.checks, impact, options.workers)
-    results = judge_all(options, plan, impact)
+    results = judge_all(options, plan, impact, known)
     if not results:
         raise Void("no bug was judged; choose others, or give more time")
     alarms = Alarms() if options.selected else honest_runs(plan.units, options.workers, plan.variants_until)
-    seconds = time.perf_counter() - conformance.score.STARTED
-    now = summary(results, alarms, controls, len(plan.checks), seconds)
+    now = summary(results, alarms, controls, len(plan.checks), spent(known))
     if options.json != "-":
         show(results, alarms, now, plan, reasons)
     if options.json:
@@ -155,12 +157,22 @@ def on_clean(checks: Sequence[Check], until: float = math.inf) -> dict[str, Surv
         raise Void(f"a check fails on the runtime as it is: {failure}") from failure
 
 
-def judge_all(options: argparse.Namespace, plan: Plan, impact: dict[str, frozenset[str]]) -> list[Result]:
+def spent(known: dict[str, Result]) -> tuple[float, float]:
+    """Seconds on the clock, and of CPU: this process's, its children's, and those of results that were there already."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = time.process_time() + children.ru_utime + children.ru_stime
+    return time.perf_counter() - conformance.score.STARTED, cpu + sum(result.seconds for result in known.values())
+
+
+def judge_all(
+    options: argparse.Namespace, plan: Plan, impact: dict[str, frozenset[str]], known: dict[str, Result]
+) -> list[Result]:
     """Results for all bugs, those of an earlier run included."""
-    known = read_results(options.resume)
+    telling = {} if options.in_order else read_telling()
+    expected = {bug: check for check, entry in telling.items() for bug in entry["kills"]}
     results = [known[bug.name] for bug in plan.bugs if bug.name in known]
     left = [bug for bug in plan.bugs if bug.name not in known]
-    for result in score(left, plan.checks, impact, options.workers, plan.until, cases=not options.budget):
+    for result in score(left, plan.checks, impact, options.workers, plan.until, not options.budget, expected):
         results.append(result)
         if options.resume:
             with options.resume.open("a") as file:
@@ -186,7 +198,8 @@ def show(results: Sequence[Result], alarms: Alarms, now: dict[str, Any], plan: P
     if now["fixtures"]["pairs"]:
         print(on_models(results))
     print("controls: " + "; ".join(f"{name} {what}" for name, what in now["controls"].items()))
-    print(f"{len(results)} entries run, {now['golden_bytes'] / 1e6:.2f} MB of goldens, {now['seconds']} s\n")
+    time_spent = f"{now['seconds']} s, {now['cpu_seconds']} s of CPU"
+    print(f"{len(results)} entries run, {now['golden_bytes'] / 1e6:.2f} MB of goldens, {time_spent}\n")
     print("\n".join(needs_a_look(results, reasons)))
 
 

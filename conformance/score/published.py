@@ -24,9 +24,9 @@ ALARM_RATE = 0.01  # of honest runs that may be flagged
 
 
 def summary(
-    results: Sequence[Result], alarms: Alarms, controls: Mapping[str, str], checks: int, seconds: float
+    results: Sequence[Result], alarms: Alarms, controls: Mapping[str, str], checks: int, seconds: tuple[float, float]
 ) -> dict[str, Any]:
-    """All figures of one run."""
+    """All figures of one run; `seconds` on the clock and of CPU."""
     decoys = [result for result in results if result.group == "decoy"]
     pairs = [place for result in results if result.group != "decoy" for place in result.cases.values()]
     return {
@@ -38,7 +38,7 @@ def summary(
         },
         "controls": dict(controls),
         "fixtures": {"pairs": len(pairs), "killed": sum(map(bool, pairs))},
-        **{"checks": checks, "seconds": round(seconds), "golden_bytes": golden_bytes()},
+        **{"checks": checks, "seconds": round(seconds[0]), "cpu_seconds": round(seconds[1]), "golden_bytes": golden_bytes()},
     }
 
 
@@ -128,7 +128,7 @@ def markdown(score: Mapping[str, Any]) -> Iterator[str]:
     seen = score["provenance"]
     yield ""
     yield (
-        f"{score['checks']} checks, {score['seconds']} s, {score['golden_bytes'] / 1e6:.1f} MB of goldens, "
+        f"{score['checks']} checks, {score['cpu_seconds']} s of CPU, {score['golden_bytes'] / 1e6:.1f} MB of goldens, "
         f"torch {seen['torch']}, {seen['date']}."
     )
 
