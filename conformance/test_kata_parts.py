@@ -116,7 +116,7 @@ ROW = torch.tensor([1.0, 2.0])
         (torch.tensor([1.0, math.nan]), ROW, "NaN at [1], want 2; 1 of 2 numbers are NaN"),
         (ROW + 1, ROW, "first difference at [0]: got 2, want 1 (tolerance 1.9e-06); 2 of 2 differ"),
         (ROW + 1e-6, ROW, None),  # eight units in the last place of 2
-        (ROW + 4e-6, ROW, "first difference at [0]: got 1, want 1 (tolerance 1.9e-06); 2 of 2 differ"),
+        (ROW + 4e-6, ROW, "first difference at [0]: got 1.00000405, want 1 (tolerance 1.9e-06); 2 of 2 differ"),
         (torch.tensor([[0, 1], [2, 9]]), torch.tensor([[0, 1], [2, 3]]), "first difference at [1, 1]: got 9, want 3"),
         (torch.tensor([-math.inf]), torch.tensor([-math.inf]), None),
         (torch.tensor(True), torch.tensor(False), "first difference: got 1, want 0"),

@@ -58,11 +58,17 @@ def wrong_numbers(got: Tensor, want: Tensor, within: float | None) -> str | None
     nan = [index for index in wrong if bool(have[index].isnan())]
     first = (nan or wrong)[0]
     at = f" at {place(first, list(want.shape))}" if want.dim() else ""
-    came, wanted = (number(value[first].item()) for value in (have, need))
+    came, wanted = apart(have[first].item(), need[first].item())
     if nan:
         return f"NaN{at}, want {wanted}; {len(nan)} of {have.numel()} numbers are NaN"
     told = f"got {came}, want {wanted} (tolerance {limit:.2g})"
     return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} differ"
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with so many digits that one sees how they differ."""
+    told = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in (6, 9, 17)]
+    return next((pair for pair in told if pair[0] != pair[1]), told[-1])
 
 
 def place(index: int, shape: list[int]) -> list[int]:

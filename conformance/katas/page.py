@@ -9,7 +9,7 @@ from conformance.katas.check import Outcome
 from conformance.katas.course import Kata
 
 PRINTED = 20  # lines of the learner's own output
-WIDTH = 100  # characters in a line, where it can be broken
+WIDTH = 110  # characters in a line, where it can be broken
 
 
 def page(kata: Kata, file: Path, outcome: Outcome, follower: str | None) -> str:
