@@ -14,7 +14,7 @@ from unittest import mock
 from conformance.checks import check
 from conformance.checks.generation_whole import WORDS, Typed, loaded
 from conformance.checks.judging import at, expect, refused, same
-from nanollama import batch, conversation, settings
+from nanollama import batch, cli, conversation, settings
 
 MIXED = "\ufeffa\r\nb\x0b\x0c\x1c\x85\u2028c\rd\n\n\ufeffe"
 CHATS: tuple[tuple[str | None, list[tuple[str, str]]], ...] = (
@@ -134,3 +134,24 @@ def conversations_are_saved_and_read() -> None:
         fit = partial(conversation.Conversation(system, []).fit, "x", lambda _: [0] * 9, 9, 1)
         refused("conversation.Conversation.fit", fit, f"{named} make 9", "no room")
     same("conversation.Conversation.fit", len(alone.fit("x", lambda _: [0] * 8, 9, 4)), 8, "less room than was reserved")
+
+
+@check("CLIX-002", "ERRS-001", area="generation")
+def an_error_of_a_command_is_one_line() -> None:
+    missing = "/none/model.gguf"
+    for arguments, part in (
+        (["quantize", missing, "--to", "/none/x.gguf", "--type", "q8_0"], missing),
+        (["quantize", missing, "--to", "/none/x.gguf", "--type", "q9"], "q9"),
+        (["export", missing, "--to", "/none/x.gguf"], missing),
+        (["batch", missing], missing),
+        (["show", missing], missing),
+        (["run", missing, "--prompt", "Hi"], missing),
+        (["run", "--prompt", "Hi", "--top-k", "x"], "--top-k"),
+        (["run", "--no-such-option"], "--no-such-option"),
+        (["no-such-command"], "no-such-command"),
+    ):
+        out, err = io.StringIO(), io.StringIO()
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at("cli.main"):
+            status = cli.main(arguments)
+        said = (status, out.getvalue(), err.getvalue().count("\n"), part in err.getvalue())
+        same("cli.main", said, (2, "", 1, True), f"status, output, lines of error and whether it names {part} of {arguments}")
