@@ -27,16 +27,18 @@ def cleared(found: Iterable[Observation]) -> dict[Pair, str]:
 
 
 def accused(found: Sequence[Observation], clear: dict[Pair, str]) -> dict[Observation, tuple[str, ...]]:
-    """For every comparison that is off, the requirements that may be to blame."""
+    """For every comparison that is off, the requirements that may be to blame: the only one that explains all that is off at
+    this kind of tap, else one that must be to blame elsewhere, else all that are not cleared."""
     suspects = {o: suspected(o, clear) for o in found if o.state is State.OFF}
     alike: dict[tuple[str, bool], list[set[str]]] = defaultdict(list)
     for o, names in suspects.items():
         if names:
             alike[kind(o)].append(names)
-    explains = {key: set.intersection(*lists) for key, lists in alike.items()}
-    return {
-        o: tuple(sorted(alone if len(alone := explains.get(kind(o), set())) == 1 else names)) for o, names in suspects.items()
-    }
+    guilty = {key: set.intersection(*lists) for key, lists in alike.items()}
+    for key, lists in alike.items():
+        if len(guilty[key]) != 1:
+            guilty[key] = {name for names in lists if len(names) == 1 for name in names}
+    return {o: tuple(sorted(names & guilty.get(kind(o), set()) or names)) for o, names in suspects.items()}
 
 
 def suspected(o: Observation, clear: dict[Pair, str]) -> set[str]:
