@@ -3,7 +3,7 @@
 from typing import Any
 
 from conformance.engines import Unsupported
-from conformance.wire.probe import COMPLETIONS, OTHER_PROMPTS, PROMPT, Endpoint, Undecided, probe
+from conformance.wire.probe import COMPLETIONS, OTHER_PROMPTS, PROMPT, Endpoint, probe
 
 WARM: dict[str, Any] = {"temperature": 1.5, "max_tokens": 16}
 BIASED = (40, 41, 42)  # token ids that every vocabulary has
@@ -97,7 +97,7 @@ def influence(end: Endpoint, **settings: Any) -> None:
     """Hold that settings change some greedy answer: repetitive ones, of 64 tokens."""
     plain = [end.text(prompt, max_tokens=64) for prompt in PROMPTS]
     if not any(repeats(text) for text in plain):
-        raise Undecided("no greedy answer repeats itself, so a penalty may change nothing")
+        raise Unsupported("no greedy answer repeats itself, so a penalty may change nothing")
     changed = [end.text(prompt, max_tokens=64, **settings) for prompt in PROMPTS]
     end.hold(changed != plain, f"{settings} is accepted and changes no answer")
 

@@ -7,16 +7,17 @@ they may differ by what rounding to bfloat16 does, which is the coarsest that en
 import itertools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
 
 from conformance.engines import Unsupported
 from conformance.wire.choosing import PROMPTS
-from conformance.wire.probe import CHAT, COMPLETIONS, PROMPT, Endpoint, Undecided, probe
+from conformance.wire.probe import CHAT, COMPLETIONS, PROMPT, Endpoint, probe
 
 Step = tuple[str, float, dict[str, float]]
+DRAWS = 200
 STEP = torch.finfo(torch.bfloat16).eps
 
 
@@ -70,7 +71,7 @@ def the_lists_of_log_probabilities_are_as_long_as_the_text_has_tokens(end: Endpo
         answer = told(end, max_tokens=tokens)
         found = answer["logprobs"]
         if answer["finish_reason"] != "length":
-            raise Undecided(f"the answer ended before its {tokens} tokens")
+            raise Unsupported(f"the answer ended before its {tokens} tokens")
         for name in ("tokens", "token_logprobs", "top_logprobs", "text_offset"):
             end.same(len(found[name]), tokens, f"the length of {name} of an answer of {tokens} tokens")
 
@@ -147,9 +148,46 @@ def a_token_of_the_prompt_is_as_likely_as_the_same_token_of_an_answer(end: Endpo
     tokens, values = first["logprobs"]["tokens"], first["logprobs"]["token_logprobs"]
     begin = len(echoed["tokens"]) - 1 - len(tokens)
     if begin < 1 or echoed["tokens"][begin:-1] != tokens:
-        raise Undecided(f"the text is cut otherwise when it is read again: {echoed['tokens']}, not {tokens}")
+        raise Unsupported(f"the text is cut otherwise when it is read again: {echoed['tokens']}, not {tokens}")
     for token, written, read in zip(tokens, values, echoed["token_logprobs"][begin:], strict=False):
         end.hold(agree(written, read), f"{token!r} has {written} in the answer and {read} in the prompt")
+
+
+@probe("SAMP-001", COMPLETIONS, optional=True)
+def tokens_are_drawn_by_their_log_probabilities_over_the_temperature(end: Endpoint) -> None:
+    prompt, (likely, other), gap = two_to_draw(end)
+    for temperature in (0.5, 2.0):
+        drawn = [end.text(prompt, max_tokens=1, temperature=temperature, top_p=1, seed=seed) for seed in range(DRAWS)]
+        counts = [sum(text.strip() == token.strip() for text in drawn) for token in (likely, other)]
+        chance = 1 / (1 + math.exp(-gap / temperature))
+        said = f"at temperature {temperature} {likely!r} comes {counts[0]} times and {other!r} {counts[1]} times"
+        end.hold(
+            is_likely(counts[0], sum(counts), chance), f"{said}; the first has a share of {chance:.3f} by the log-probabilities"
+        )
+
+
+def two_to_draw(end: Endpoint) -> tuple[str, tuple[str, str], float]:
+    """A prompt, the two tokens that are likeliest after it, and by how many nats: whatever filters a server has, both stay."""
+    for prompt in beginnings(end):
+        _, _, top = steps_of(told(end, prompt, max_tokens=1))[0]
+        (first, high), (second, low) = sorted(top.items(), key=lambda item: -item[1])[:2]
+        if 0.5 <= high - low <= 2.5 and first.strip() != second.strip():
+            return prompt, (first, second), high - low
+    raise Unsupported("after no prompt are the two likeliest tokens between 0.5 and 2.5 nats apart")
+
+
+def beginnings(end: Endpoint) -> Iterator[str]:
+    """The prompts, and each with the first tokens of its greedy answer."""
+    yield from PROMPTS
+    for prompt in PROMPTS:
+        tokens = [token for token, _, _ in steps_of(told(end, prompt))]
+        yield from (prompt + "".join(tokens[:count]) for count in range(1, len(tokens), 3))
+
+
+def is_likely(count: int, total: int, chance: float) -> bool:
+    """Whether so many of the draws have a chance of more than 1 in 10000, on either side."""
+    weights = [math.comb(total, k) * chance**k * (1 - chance) ** (total - k) for k in range(total + 1)]
+    return min(sum(weights[: count + 1]), sum(weights[count:])) > 0.5e-4
 
 
 @probe("LOGP-003", COMPLETIONS, optional=True)
@@ -158,7 +196,7 @@ def log_probabilities_do_not_depend_on_the_temperature(end: Endpoint) -> None:
     cold, hot = (told(end, max_tokens=1, **each)["logprobs"]["top_logprobs"][0] for each in ({}, warm))
     both = sorted(cold.keys() & hot.keys(), key=lambda token: cold[token])
     if len(both) < 2 or cold[both[-1]] - cold[both[0]] < 8 * STEP:
-        raise Undecided(f"too little to compare: {cold} and {hot}")
+        raise Unsupported(f"too little to compare: {cold} and {hot}")
     gaps = [values[both[-1]] - values[both[0]] for values in (cold, hot)]
     as_divided = abs(gaps[1] - gaps[0] / 2) < abs(gaps[1] - gaps[0])
     end.hold(not as_divided, f"between {both[-1]!r} and {both[0]!r} are {gaps[0]} nats at temperature 0, {gaps[1]} at 2")

@@ -2,7 +2,8 @@
 
 A probe is a plain function under `@probe("STOP-001", COMPLETIONS, CHAT)`; it takes the endpoint that it probes, and compares
 through `Endpoint.hold` and `Endpoint.same`, which count. With `optional`, a server may refuse what the probe asks for, by a
-status of 4xx: that is UNSUPPORTED with the server's own words. A requirement that is unspecified is noted and never failed.
+status of 4xx: that is UNSUPPORTED with the server's own words, as is a probe for which the model that is served writes nothing
+that would do. A requirement that is unspecified is noted and never failed.
 """
 
 import json
@@ -10,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from conformance.engines import Unsupported
 from conformance.engines.openai_http import OpenAIServer, Refused, Reply, events
 from conformance.wire.truth import Truth
 
@@ -25,7 +27,7 @@ class Wrong(Exception):
 
 
 class Undecided(Exception):
-    """The server's answers don't show whether the requirement is met; the text says why."""
+    """Something is wrong with the answers, so that they don't show whether the requirement is met; the text says what."""
 
 
 @dataclass
@@ -114,7 +116,7 @@ class Endpoint:
         """The greedy answer to the first prompt: what stop strings and limits cut."""
         text = self.once("baseline", self.text)
         if len(text) < 12:
-            raise Undecided(f"the greedy answer to {PROMPT!r} is {text!r}: too short to cut")
+            raise Unsupported(f"the greedy answer to {PROMPT!r} is {text!r}: too short to cut")
         return text
 
     def hold(self, condition: bool, otherwise: str) -> None:

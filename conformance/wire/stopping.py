@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+from conformance.engines import Unsupported
 from conformance.wire.limits import reason_of
-from conformance.wire.probe import PROMPT, Endpoint, Undecided, probe
+from conformance.wire.probe import PROMPT, Endpoint, probe
 
 LENGTHS = (1, 2, 3, 5, 8)
 NEVER = "\u2603\u2603"  # two snowmen, which no answer has
@@ -60,7 +61,7 @@ def a_stop_string_in_the_prompt_stops_nothing(end: Endpoint) -> None:
     whole = end.baseline()
     stops = [word for word in (*PROMPT.split(), PROMPT[-1] + whole[:1]) if word not in whole]
     if not stops:
-        raise Undecided(f"every word of the prompt occurs in the answer {whole!r}")
+        raise Unsupported(f"every word of the prompt occurs in the answer {whole!r}")
     end.same(end.text(stop=stops[:4]), whole, f"with stop {stops[:4]}, which only the prompt has, the text")
 
 
@@ -72,7 +73,7 @@ def of_stop_strings_that_overlap_the_first_to_begin_counts(end: Endpoint) -> Non
         if whole.find(inner) >= whole.find(outer):
             check_stop(end, stops, end.text(stop=stops), whole, stops)
     if end.tally.compared == 0:
-        raise Undecided(f"the answer {whole!r} has no two stop strings of which one lies within the other")
+        raise Unsupported(f"the answer {whole!r} has no two stop strings of which one lies within the other")
 
 
 @probe("WIRE-015")

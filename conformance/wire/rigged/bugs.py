@@ -152,6 +152,16 @@ def temperature_is_ignored(self: RiggedServer, request: Json) -> float:
     return 0.0
 
 
+@bug("SAMP-001", "temperature")
+def temperature_is_squared(self: RiggedServer, request: Json) -> float:
+    return right.temperature(self, request) ** 2
+
+
+@bug("SAMP-001", "temperature")
+def temperature_is_half_of_what_was_asked(self: RiggedServer, request: Json) -> float:
+    return right.temperature(self, request) / 2
+
+
 @bug("WIRE-030", "temperature")
 def temperature_0_is_not_greedy(self: RiggedServer, request: Json) -> float:
     return right.temperature(self, request) or 0.7
