@@ -58,12 +58,16 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(positions)
         if last_only:
-            last = torch.where(positions >= 0, torch.arange(ids.shape[1]), -1).max(1).values
+            last = ((positions >= 0) * torch.arange(ids.shape[1])).max(1).values
             x = x[torch.arange(len(ids), device=self.device), last.to(self.device)][:, None]
         return softcap(self.lm_head(self.norm(x)), self.config.logit_softcap)
 
     def place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
-        """The position of every token, int64 [B, T] on the CPU, checked against the cache and the position table."""
+        """The position of every token, int64 [B, T] on the CPU; each row continues at its own length where none are given.
+
+        Refused, by an error that names the numbers: ids that aren't integers [B, T] with T > 0, a cache of another batch size,
+        positions beyond the cache, and beyond the table where positions are learned.
+        """
         if ids.ndim != 2 or ids.shape[1] == 0 or ids.is_floating_point():
             raise NanollamaError(f"ids are {ids.dtype} of shape {list(ids.shape)}, expected integers [batch, tokens]")
         if cache is not None and cache.batch != len(ids):
@@ -84,10 +88,13 @@ class Transformer(nn.Module):
         return positions
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The residual stream's first value, [B, T, hidden_size]."""
+        """The residual stream's first value, [B, T, hidden_size]: what the tables of tokens and of learned positions hold.
+
+        Gemma's tokens are multiplied by sqrt(hidden_size), rounded to the model's dtype first: 55.5 for 55.43 in bfloat16.
+        Padding has no position (-1); its vector means nothing.
+        """
         x = self.embed_tokens(ids)
         if self.config.embedding_scale != 1:
-            # Gemma multiplies by sqrt(hidden_size) rounded to the model's dtype: 55.5 for 55.43 in bfloat16
             x = x * torch.tensor(self.config.embedding_scale, dtype=self.dtype, device=self.device)
         if self.config.learned_positions:
             x = x + self.embed_positions(positions.clamp(min=0).to(self.device))
