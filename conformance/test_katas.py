@@ -93,7 +93,11 @@ def test_what_is_wrong_in_one_function_is_named_while_another_is_unwritten(learn
     assert check(rope, learner(stub.stub(rope))).looks_like is None
 
 
+IN_PLACE = with_body(RMSNORM, "x /= (x.pow(2).mean(-1, keepdim=True) + self.eps).sqrt()", "return x * self.weight")
 BY_PROCESS = [
+    ("in place", IN_PLACE, "RMSNorm.forward: edited its input x in place, which its caller still needs"),
+    ("renamed", canaries(RMSNORM)["renamed"], "there is no RMSNorm.forward in this file; the tests call it by that name"),
+    ("patches", canaries(RMSNORM)["patches torch"], "this file changes Tensor.__eq__, which the tests rely on"),
     ("stub", stub.stub(RMSNORM), "RMSNorm.forward is yours to write"),
     ("syntax", canaries(RMSNORM)["not Python"], "this is not Python: "),
     ("says", canaries(RMSNORM)["says that it passed"], "returned nothing: is there a `return`?"),
