@@ -19,9 +19,11 @@ from conformance.checks import check
 from conformance.checks.cases import scratch, workplace
 from conformance.checks.judging import at, expect, refused, same, same_tensor
 from conformance.checks.model_export import folder, tensors_of
+from conformance.checks.text_exported import byte_level
 from conformance.fixtures import fixture_config, write_fixture
 from nanollama.checkpoint.source import open_source
 from nanollama.export import export_folder, export_gguf
+from nanollama.lm import load
 
 
 @check("GGUF-043", "QUNT-061", area="weights")
@@ -107,3 +109,19 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     refused("export.export_folder", lambda: export_folder(open_source(path), target, "q8_0"), "q8_0", "blocks in safetensors")
     left = [path.name for path in target.parent.glob(".*.part")]
     same("export.export_folder", left, [], "unfinished folders")
+
+
+@check("EOSX-010", "TOKN-058", area="eos")
+def every_end_id_comes_along() -> None:
+    """A folder whose config names two ids, as a GGUF file and back as a folder: a loaded model ends at both."""
+    source, middle, back = (workplace() / name for name in ("ends", "ends.gguf", "ends-again"))
+    write_fixture(source, fixture_config("LlamaForCausalLM", vocab_size=99, eos_token_id=[97, 5]))
+    (source / "tokenizer.json").write_text(json.dumps(byte_level()))
+    (source / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
+    middle.unlink(missing_ok=True)
+    shutil.rmtree(back, ignore_errors=True)
+    with at("lm.load"), contextlib.redirect_stderr(io.StringIO()):
+        export_gguf(open_source(source), middle, "f32")
+        export_folder(open_source(middle), back, "f32")
+        for path in (source, middle, back):
+            same("lm.load", sorted(load(path, "float32", "cpu").config.eos_token_ids), [5, 97], f"the end ids of {path.name}")

@@ -41,3 +41,16 @@ def padding_is_finite(family: str) -> None:
                 finite,
                 f"{road}, {'with' if cache else 'without'} a cache: padding gives numbers that are none",
             )
+
+
+@check("WIND-004", area="kv_cache", each=("MistralForCausalLM", "Gemma3ForCausalLM"))
+def a_layer_with_a_window_stores_no_more_than_the_window(family: str) -> None:
+    this = case(family)
+    model = loaded(this, this.load)
+    for longest in (3, 5, 6, 1000):
+        cache = model.new_cache(2, longest)
+        for layer, window in zip(cache.layers, this.spec.windows, strict=True):
+            kept = layer.k.numel() // (2 * this.spec.kv_heads * this.spec.head_dim)
+            slots = min(longest, window or longest)
+            what = f"keys of a layer with the window {window} in a cache of {longest}"
+            expect("cache.KVCache.size", slots <= kept <= slots + 1, f"{kept} {what}; expected {slots}, and one for padding")
