@@ -4,11 +4,12 @@ import os
 import time
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
 from conformance.katas import __main__ as command
-from conformance.katas import stub
+from conformance.katas import picture, stub
 from conformance.katas.check import Outcome
 from conformance.katas.course import course
 from conformance.katas.progress import Progress
@@ -164,3 +165,13 @@ def test_the_program_passes_everything_on_and_the_status_comes_back(
     assert "exists: go on with it" in capfd.readouterr().err
     assert nanollama_main(["kata", "begin"]) == 2
     assert "invalid choice: 'begin'" in capfd.readouterr().err
+
+
+def test_the_picture_in_the_readme_is_what_the_program_says() -> None:
+    assert picture.PICTURE.read_text(encoding="utf-8") == picture.svg(picture.transcript())
+
+
+def test_a_picture_has_a_line_of_text_for_each_line_and_escapes_what_is_markup() -> None:
+    drawn = ElementTree.fromstring(picture.svg("$ a < b\n\n  c\n"))
+    texts = [(each.text or "").replace("\N{NO-BREAK SPACE}", " ") for each in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts == ["$ a < b", "", "  c"]
