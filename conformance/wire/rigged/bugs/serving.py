@@ -1,0 +1,31 @@
+"""Wrong in serving: refusals, and clients that leave."""
+
+from typing import Any
+
+from conformance.wire.rigged.bugs.registry import bug, right
+from conformance.wire.rigged.fields import Bad
+from conformance.wire.rigged.server import RiggedServer
+from conformance.wire.rigged.writer import Json
+
+
+@bug("WIRE-053", "hung_up")
+def a_client_that_leaves_breaks_the_server(self: RiggedServer) -> None:
+    self.model = None  # type: ignore[assignment]
+
+
+@bug("WIRE-061", "read")
+def bad_json_is_an_internal_error(self: RiggedServer, body: bytes, chat: bool) -> Json:
+    try:
+        return right.read(self, body, chat)
+    except Bad as bad:
+        raise Bad(500, bad.message) from bad
+
+
+@bug("WIRE-061", "refusal")
+def errors_are_plain_text(self: RiggedServer, bad: Bad) -> bytes:
+    return bad.message.encode()
+
+
+@bug("WIRE-063", "check")
+def types_are_not_checked(self: RiggedServer, request: Any, chat: bool) -> None:
+    return None
