@@ -11,10 +11,16 @@ import ctranslate2
 import numpy as np
 import torch
 from ctranslate2.converters import TransformersConverter
+from transformers import PreTrainedTokenizerFast
 
 from conformance.engines import Answer, Broken, Engine, Prompt, Unsupported, choose
-from conformance.engines.foreign import has_gap, readable_copy
+from conformance.engines.foreign import has_gap, has_vocabulary, readable_copy
 from conformance.results import About
+
+
+def words(tokenizer_class: Any, folder: str, **options: Any) -> Any:
+    """The vocabulary that `foreign` wrote, as it is: by itself the converter takes the family's tokenizer, which adds tokens."""
+    return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
 class CTranslate2(Engine):
@@ -33,8 +39,11 @@ class CTranslate2(Engine):
         self.close()
         with tempfile.TemporaryDirectory() as scratch:
             copy, target = readable_copy(folder, Path(scratch, "model")), str(Path(scratch, "converted"))
+            converter = TransformersConverter(str(copy))
+            if not has_vocabulary(folder):
+                converter.load_tokenizer = words
             try:
-                TransformersConverter(str(copy)).convert(target)
+                converter.convert(target)
                 self.generator = ctranslate2.Generator(target, compute_type=self.dtype, intra_threads=1)
             except Exception as error:
                 raise Unsupported(f"{type(error).__name__}: {error}") from error

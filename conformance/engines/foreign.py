@@ -24,9 +24,14 @@ def readable_copy(folder: Path, target: Path, dtype: str = "float32") -> Path:
     path = target / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps({**config, "dtype": dtype}, indent=1), encoding="utf-8")
-    if not any((folder / name).exists() for name in VOCABULARY):
+    if not has_vocabulary(folder):
         write_vocabulary(target, config["vocab_size"])
     return target
+
+
+def has_vocabulary(folder: Path) -> bool:
+    """Whether a checkpoint comes with a tokenizer."""
+    return any((folder / name).exists() for name in VOCABULARY)
 
 
 def write_vocabulary(folder: Path, size: int) -> None:

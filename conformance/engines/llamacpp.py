@@ -33,10 +33,12 @@ import json, sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1] + "/gguf-py", sys.argv[1]]
 import convert_hf_to_gguf, conversion
-from conversion.base import TextModel
 name = json.loads(Path(sys.argv[2], "config.json").read_text())["architectures"][0]
-kind = conversion.get_model_class(name)
-kind.set_vocab = TextModel._set_vocab_none
+def set_vocab(self):
+    self._set_vocab_none()
+    self.gguf_writer.add_vocab_size(self.hparams["vocab_size"])
+    self.gguf_writer.add_vocab_size = lambda size: None  # some families write it themselves, others leave it to the vocabulary
+conversion.get_model_class(name).set_vocab = set_vocab
 sys.argv = ["convert", sys.argv[2], "--outfile", sys.argv[3], "--outtype", "f32"]
 convert_hf_to_gguf.main()
 """
