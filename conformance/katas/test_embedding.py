@@ -15,10 +15,10 @@ from nanollama.model import Transformer
 
 
 def model(**changes: Any) -> Transformer:
-    """No layers to speak of. Token i is (i, 10 i); where positions are learned there are 8, and position p is (100 p, 0)."""
+    """No layers. Token i is (i, 10 i); where positions are learned there are 8, and position p is (100 p, 0)."""
     config = replace(
         read_config(fixture_config("LlamaForCausalLM")),
-        **{"vocab_size": 5, "hidden_size": 2, "max_position_embeddings": 8, **changes},
+        **{"vocab_size": 5, "hidden_size": 2, "num_hidden_layers": 0, "max_position_embeddings": 8, **changes},
     )
     made = Transformer(config)
     made.norm.weight.data = torch.ones(2)

@@ -111,8 +111,8 @@ def test_each_token_goes_to_its_own_experts() -> None:
 def test_rows_of_a_batch_keep_their_place() -> None:
     """Two rows of two tokens: [2, 2, 2] goes in and comes out."""
     ours = moe([0.5, 0.125, 0.25, 0.125], [0.125, 0.25, 0.125, 0.5], adds=(3, 60, 6, 30))
-    x = torch.cat((tokens(0, 1, hidden=2), tokens(1, 1, hidden=2)))
-    want = torch.tensor([[[5.0, 4.0], [40.0, 41.0]], [[40.0, 41.0], [40.0, 41.0]]])
+    x = torch.cat((tokens(0, 0, hidden=2), tokens(1, 1, hidden=2)))
+    want = torch.tensor([[[5.0, 4.0], [5.0, 4.0]], [[40.0, 41.0], [40.0, 41.0]]])
     answers(ours.forward, x, want=want)
 
 

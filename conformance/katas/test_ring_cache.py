@@ -135,10 +135,12 @@ def test_slots_are_read_in_buckets_of_64() -> None:
 
 
 def test_the_longest_row_decides_how_many_are_read() -> None:
-    """Row 0 holds 70 tokens and has nothing new, row 1 gets its second."""
-    held = cache(200, rows=2)
-    call(held, list(range(70)), [0] + [-1] * 69)
-    agree("View.extent", call(held, [-1], [1]).extent, 128)
+    """One row holds 70 tokens and has nothing new, the other gets its second: 128 slots, whichever row is the long one."""
+    many, few = list(range(70)), [0] + [-1] * 69
+    for long_row, rows, new in ((0, (many, few), ([-1], [1])), (1, (few, many), ([1], [-1]))):
+        held = cache(200, rows=2)
+        call(held, *rows)
+        agree(f"View.extent, where row {long_row} is the long one", call(held, *new).extent, 128)
 
 
 def test_any_calls_leave_the_newest_of_every_slot() -> None:
