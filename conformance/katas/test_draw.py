@@ -50,7 +50,7 @@ def test_banned_tokens_between_are_jumped() -> None:
 
 
 def test_a_sum_that_rounds_below_one_still_ends_in_the_last_possible_token() -> None:
-    """So many equal tokens in float32 that their sum misses 1 by rounding, and a banned one behind: u = 1 is the last of them."""
+    """Equal tokens in float32, so many that their sum misses 1 by rounding, then a banned one: u = 1 is the last of them."""
     for count in (54_321, 100_001):
         row = torch.zeros(1, count + 1)
         row[0, -1] = -INF
