@@ -12,8 +12,6 @@ from conformance.results import Result, Run, Verdict, worst
 ELSEWHERE = "not in the list"  # the area of a requirement that requirements.toml does not have
 GRAVEST_FIRST = tuple(reversed(Verdict))
 PHRASES = {
-    Verdict.PASS: ("passes", "pass"),
-    Verdict.EXCUSED: ("passes but for ties within the noise floor", "pass but for ties within the noise floor"),
     Verdict.NOTE: ("differs where engines may", "differ where engines may"),
     Verdict.UNSUPPORTED: ("is not judged", "are not judged"),
     Verdict.INCONCLUSIVE: ("can't be decided", "can't be decided"),
