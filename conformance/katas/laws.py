@@ -131,6 +131,7 @@ def kills(found: Findings) -> None:
         spared(found, name, killed[name], listed)
         found.counts["mutants"] += 1
         found.counts["mutants killed"] += bool(killed[name])
+        found.counts["mutants spared"] += not killed[name] and name in listed
     found.counts["bugs"] = len(bugs)
     stale = [*(kata.elsewhere.keys() - bugs.keys()), *(kata.equivalent.keys() - made.keys())]
     found.need(not stale, f"listed as spared, and not there: {', '.join(stale)}")
@@ -208,7 +209,7 @@ def summary(all_found: list[Findings], breaches: list[str]) -> str:
         counts += [
             f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} uniquely named; {c['bugs']} zoo bugs in the targets",
             f"{c['alternatives']} alternatives pass, {c['canaries']} canaries fail",
-            f"{c['mutants']} mutants: {c['mutants killed']} killed, {c['mutants'] - c['mutants killed']} spared with a reason",
+            f"{c['mutants']} mutants: {c['mutants killed']} killed, {c['mutants spared']} spared with a reason",
         ]
     counts += [f"{list(without_kata().values()).count(TO_COME)} items of ROADMAP.md have their kata to come"]
     counts += [f"{len(breaches)} breaches" if breaches else "all laws hold"]
