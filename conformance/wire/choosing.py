@@ -3,11 +3,11 @@
 from typing import Any
 
 from conformance.engines import Unsupported
-from conformance.wire.probe import COMPLETIONS, OTHER_PROMPTS, PROMPT, Endpoint, probe
+from conformance.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
+from conformance.wire.ties import hold_same
 
 WARM: dict[str, Any] = {"temperature": 1.5, "max_tokens": 16}
 BIASED = (40, 41, 42)  # token ids that every vocabulary has
-PROMPTS = (PROMPT, *OTHER_PROMPTS)
 
 
 @probe("WIRE-030")
@@ -15,7 +15,7 @@ def a_greedy_answer_is_always_the_same(end: Endpoint) -> None:
     first = end.text()
     for seed in (None, 1, 2):
         end.text("Something else in between", max_tokens=3)
-        end.same(end.text(seed=seed), first, "the same greedy request, asked again, the answer")
+        hold_same(end, PROMPT, end.text(seed=seed), first, "the same greedy request, asked again, the answer")
 
 
 @probe("DRAW-004", optional=True)

@@ -1,7 +1,7 @@
 """Log-probabilities: are they probabilities, of the tokens that are shown, and the same however they are asked for?
 
 Two measurements of one number may differ by rounding. Where no checkpoint is given, so that no noise floor can be measured,
-they may differ by what rounding to bfloat16 does, which is the coarsest that engines compute logits in.
+they may differ by one step of bfloat16, the coarsest that engines compute logits in, at logits between 16 and 32.
 """
 
 import itertools
@@ -13,8 +13,7 @@ from typing import Any
 import torch
 
 from conformance.engines import Unsupported
-from conformance.wire.choosing import PROMPTS
-from conformance.wire.probe import CHAT, COMPLETIONS, PROMPT, Endpoint, probe
+from conformance.wire.probe import CHAT, COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 Step = tuple[str, float, dict[str, float]]
 DRAWS = 200
@@ -23,7 +22,7 @@ STEP = torch.finfo(torch.bfloat16).eps
 
 def agree(a: float, b: float) -> bool:
     """Whether two log-probabilities may be one, by bfloat16."""
-    return abs(a - b) <= STEP * max(1.0, abs(a), abs(b))
+    return abs(a - b) <= 16 * STEP
 
 
 def told(end: Endpoint, prompt: str = PROMPT, count: int = 5, **fields: Any) -> dict[str, Any]:
@@ -114,7 +113,10 @@ def the_chosen_token_is_among_those_shown(end: Endpoint) -> None:
         found = told(end, **settings)["logprobs"]
         for token, value, top in zip(found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True):
             end.hold(token in top, f"{token!r} was chosen, but shown are {sorted(top)}")
-            end.hold(top[token] >= value, f"{token!r} has {value} where it was chosen and {top[token]} where it is shown")
+            fewer = len(top) < 5  # then two have the same text, and one of them is not seen
+            end.hold(
+                fewer or top[token] >= value, f"{token!r} has {value} where it was chosen and {top[token]} where it is shown"
+            )
 
 
 @probe("WIRE-025", CHAT, optional=True)

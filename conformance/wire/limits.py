@@ -3,7 +3,7 @@
 from typing import Any
 
 from conformance.engines import Unsupported
-from conformance.wire.probe import COMPLETIONS, OTHER_PROMPTS, PROMPT, Endpoint, probe
+from conformance.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 END_TOKENS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<eos>", "<end_of_turn>")
 
@@ -48,7 +48,7 @@ def reason_of(answer: dict[str, Any]) -> object:
 
 def own_end(end: Endpoint) -> dict[str, Any]:
     """An answer that the model ended itself."""
-    for prompt in (PROMPT, *OTHER_PROMPTS):
+    for prompt in PROMPTS:
         for settings in ({}, {"temperature": 1.0, "seed": 1}):
             answer = end.ask(prompt, max_tokens=200, **settings)
             if reason_of(answer) == "stop":

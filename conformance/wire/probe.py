@@ -18,7 +18,7 @@ from conformance.wire.truth import Truth
 COMPLETIONS, CHAT, SERVER = "completions", "chat", "server"
 PATHS = {COMPLETIONS: "/completions", CHAT: "/chat/completions"}
 PROMPT = "Once upon a time"
-OTHER_PROMPTS = ("The sky was", "One day, a girl", "I like")
+PROMPTS = (PROMPT, "The sky was", "One day, a girl", "I like")
 T = TypeVar("T")
 
 

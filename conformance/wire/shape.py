@@ -117,7 +117,7 @@ def a_message_in_parts_is_the_same_message(end: Endpoint) -> None:
     end.same(end.texts(end.ask(messages=parts)), [end.text("Once upon a time")], "the answer to the same text in parts")
 
 
-@probe("WIRE-009", CHAT)
+@probe("WIRE-009", CHAT, optional=True)
 def every_message_of_a_conversation_counts(end: Endpoint) -> None:
     user, system = {"role": "user", "content": "Hello there"}, {"role": "system", "content": "You are a pirate who sings"}
     answer, again = {"role": "assistant", "content": "Ahoy, my dear friend"}, {"role": "user", "content": "And now?"}

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from conformance.engines.openai_http import events
-from conformance.wire.choosing import PROMPTS
-from conformance.wire.probe import Endpoint, Wrong, probe
+from conformance.wire.probe import PROMPT, PROMPTS, Endpoint, Wrong, probe
+from conformance.wire.ties import hold_same
 
 CLIENTS = 8
 T = TypeVar("T")
@@ -18,7 +18,8 @@ def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
     alone = [end.text(prompt) for prompt in prompts]
     at_once = together(end.text, prompts)
-    end.same(at_once, alone, "the greedy answers to eight clients at once")
+    for prompt, got, want in zip(prompts, at_once, alone, strict=True):
+        hold_same(end, prompt, got, want, f"the greedy answer to {prompt!r} beside other clients")
 
 
 @probe("WIRE-052")
@@ -26,7 +27,8 @@ def streams_at_once_do_not_mix(end: Endpoint) -> None:
     prompts = [PROMPTS[i % len(PROMPTS)] for i in range(CLIENTS)]
     alone = [end.text(prompt) for prompt in prompts]
     at_once = [stream.text() for stream in together(end.stream, prompts)]
-    end.same(at_once, alone, "the greedy streams to eight clients at once")
+    for prompt, got, want in zip(prompts, at_once, alone, strict=True):
+        hold_same(end, prompt, got, want, f"the greedy stream to {prompt!r} beside other clients")
 
 
 def together(ask: Callable[[str], T], prompts: Sequence[str]) -> list[T]:
@@ -43,8 +45,8 @@ def a_client_that_hangs_up_disturbs_nobody(end: Endpoint) -> None:
     before = end.text()
     for seen in (1, 60):
         leave_early(end, seen)
-        end.same(end.text(), before, f"after a client left after {seen} bytes, the answer to the next")
-        end.same(end.stream().text(), before, f"after a client left after {seen} bytes, the stream to the next")
+        for text, kind in ((end.text(), "answer"), (end.stream().text(), "stream")):
+            hold_same(end, PROMPT, text, before, f"after a client left after {seen} bytes, the next {kind}")
 
 
 def leave_early(end: Endpoint, seen: int) -> None:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor
 
 from conformance.engines import Unsupported
-from conformance.wire.choosing import BIASED, PROMPTS
+from conformance.wire.choosing import BIASED
 from conformance.wire.floors import Floor, measure_floors
 from conformance.wire.likelihoods import steps_of, told
-from conformance.wire.probe import COMPLETIONS, Endpoint, Undecided, Wrong, probe, shown
+from conformance.wire.probe import COMPLETIONS, PROMPTS, Endpoint, Undecided, Wrong, probe, shown
 from conformance.wire.shape import usage_of
 from conformance.wire.truth import Served, Truth
 

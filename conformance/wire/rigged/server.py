@@ -4,7 +4,7 @@ import codecs
 import json
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -112,9 +112,6 @@ class RiggedServer(Answers):
         except Bad as bad:
             return bad.status, "application/json", iter([self.refusal(bad)])
 
-    def hung_up(self) -> None:
-        """A client left in the middle."""
-
 
 class Handler(BaseHTTPRequestHandler):
     """HTTP/1.0: every answer ends with its connection."""
@@ -130,14 +127,12 @@ class Handler(BaseHTTPRequestHandler):
     def send(self, body: bytes) -> None:
         """Answer a request; a client may leave at any time."""
         status, kind, blocks = self.rigged.respond(self.command, self.path, body)
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self.send_response(status)
             self.send_header("Content-Type", kind)
             self.end_headers()
             for block in blocks:
                 self.wfile.write(block)
-        except (BrokenPipeError, ConnectionResetError):
-            self.rigged.hung_up()
 
     def log_message(self, format: str, *args: Any) -> None:
         """Say nothing."""

@@ -1,5 +1,6 @@
 """Wrong in serving: refusals, and clients that leave."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from conformance.wire.rigged.bugs.registry import bug, right
@@ -8,9 +9,17 @@ from conformance.wire.rigged.server import RiggedServer
 from conformance.wire.rigged.writer import Json
 
 
-@bug("WIRE-053", "hung_up")
-def a_client_that_leaves_breaks_the_server(self: RiggedServer) -> None:
-    self.model = None  # type: ignore[assignment]
+@bug("WIRE-053", "frames")
+def a_client_that_leaves_breaks_the_server(self: RiggedServer, request: Json) -> Iterator[bytes]:
+    padding = b":" + b" " * 2_000_000 * (request["max_tokens"] > 100) + b"\n"  # more than fits into the sockets' buffers
+    read_to_its_end = False
+    try:
+        for frame in right.frames(self, request):
+            yield padding + frame
+        read_to_its_end = True
+    finally:
+        if not read_to_its_end:
+            self.model = None  # type: ignore[assignment]
 
 
 @bug("WIRE-061", "read")
