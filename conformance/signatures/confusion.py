@@ -9,7 +9,7 @@ import json
 import tomllib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
@@ -93,7 +93,7 @@ def measure(resume: Path | None = None, count: int = 0) -> list[Trial]:
             kept[entry["bug"]] = Trial(**entry | {"named": tuple(entry["named"])})
     trials = []
     for bug, label in subjects()[: count or None]:
-        trial = kept.get(bug.name) or try_bug(bug, label)
+        trial = replace(kept[bug.name], label=label) if bug.name in kept else try_bug(bug, label)
         trials.append(trial)
         if resume and bug.name not in kept:
             with resume.open("a", encoding="utf-8") as file:

@@ -95,7 +95,7 @@ def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...]
         yield gains(kind), f"it is {gain:.6g} times what it should be"
     elif got.ndim == 2 and scene.judge(name, got, want + offset) <= 1:
         yield (
-            ("matrices", "embedding"),
+            ("norm",) if kind == "norm" else ("matrices", "embedding"),
             "the same vector is added for every token, as a bias that is lost or taken twice would be",
         )
     elif kind == "context":

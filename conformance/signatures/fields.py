@@ -89,11 +89,6 @@ def windows(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
         yield Hypothesis("mask", f"each layer has the window of the layer {sentence} it", {"windows": order})
 
 
-def each_rope(spec: Spec, change: Callable[[Rope], Rope]) -> dict[str, Ropes]:
-    """Every rotation changed."""
-    return {"ropes": tuple(rope and change(rope) for rope in spec.ropes)}
-
-
 def thetas(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     """The base of frequencies."""
     own = sorted({rope.theta for rope in spec.ropes if rope})
@@ -101,43 +96,56 @@ def thetas(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     for theta in (*THETAS, *own):
         changed = {"ropes": tuple(rope and replace(rope, theta=theta) for rope in spec.ropes)}
         yield Hypothesis("frequencies", f"theta is {theta:g}, and the model says {said}", changed)
-    rising = {"ropes": tuple(rope and replace(rope, theta=1 / rope.theta) for rope in spec.ropes)}
-    yield Hypothesis("frequencies", "the exponent of theta has the wrong sign: frequencies rise with the dimension", rising)
+    said = "the exponent of theta has the wrong sign: frequencies rise with the dimension"
+    yield rescaled(spec, said, theta=lambda rope: 1 / rope.theta)
 
 
 def scalings(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
-    """Scaling left out, or with a parameter of its own."""
-
-    def said(sentence: str, change: Callable[[Rope], Rope]) -> Hypothesis:
-        return Hypothesis("frequencies", sentence, each_rope(spec, change))
-
-    def with_scaling(sentence: str, **values: Any) -> Hypothesis:
-        return said(sentence, lambda rope: replace(rope, scaling={**rope.scaling, **values}))
-
+    """Scaling and sharpening left out, or taken twice, or by another length."""
     kinds = " and ".join(sorted({rope.kind for rope in spec.ropes if rope} - {"default"}))
+    yield rescaled(spec, "the attention factor of the rotation is not applied", sharpness=lambda r: 1.0)
+    yield rescaled(spec, "the attention factor of the rotation is applied twice", sharpness=lambda r: r.sharpness**2)
     if kinds:
-        yield said(f"the frequencies are not scaled ({kinds})", lambda r: replace(r, kind="default", sharpness=1.0))
-        yield said(f"the frequencies are not scaled ({kinds}), the sharpening is right", lambda r: replace(r, kind="default"))
-    yield said("the attention factor of the rotation is not applied", lambda r: replace(r, sharpness=1.0))
-    yield said("the attention factor of the rotation is applied twice", lambda r: replace(r, sharpness=r.sharpness**2))
-    formula = lambda r: replace(r, sharpness=0.1 * math.log(float(r.scaling["factor"])) + 1)  # noqa: E731
+        said, length = f"the frequencies are not scaled ({kinds})", spec.max_length
+        yield rescaled(spec, said, kind=lambda r: "default", sharpness=lambda r: 1.0)
+        yield rescaled(spec, f"{said}, the sharpening is right", kind=lambda r: "default")
+        yield rescaled(spec, f"the trained length is {length}, which is the stretched one", original=lambda r: length)
+        yield rescaled(spec, "the trained length is 8192, whatever the model says", original=lambda r: 8192)
     if "yarn" in kinds:
-        yield said("YaRN's attention factor is 0.1 · ln(factor) + 1, whatever the model says", formula)
-        yield with_scaling("YaRN's limits are 32 and 1 turns, whatever the model says", beta_fast=32.0, beta_slow=1.0)
-        yield with_scaling("YaRN's upper limit is 32 turns, whatever the model says", beta_fast=32.0)
-        yield with_scaling("YaRN's lower limit is 1 turn, whatever the model says", beta_slow=1.0)
-        yield with_scaling("the ends of YaRN's ramp are rounded although the model says they are not", truncate=True)
-        yield with_scaling("the ends of YaRN's ramp are not rounded to whole dimensions", truncate=False)
+        yield from of_yarn(spec)
     if "llama3" in kinds:
-        low, high = "low_freq_factor", "high_freq_factor"
-        yield with_scaling("Llama 3's limits are 1 and 4 turns, whatever the model says", **{low: 1.0, high: 4.0})
-        yield with_scaling("Llama 3's lower limit is 1 turn, whatever the model says", **{low: 1.0})
-        yield with_scaling("Llama 3's upper limit is 4 turns, whatever the model says", **{high: 4.0})
-        yield with_scaling("the factor of frequencies is 8, whatever the model says", factor=8.0)
-    if kinds:
-        long = spec.max_length
-        yield said(f"the trained length is {long}, which is the stretched one", lambda r: replace(r, original=long))
-        yield said("the trained length is 8192, whatever the model says", lambda r: replace(r, original=8192))
+        yield from of_llama3(spec)
+
+
+def rescaled(spec: Spec, sentence: str, **change: Callable[[Rope], Any]) -> Hypothesis:
+    """Every rotation with some of its fields changed."""
+    ropes = (rope and replace(rope, **{name: of(rope) for name, of in change.items()}) for rope in spec.ropes)
+    return Hypothesis("frequencies", sentence, {"ropes": tuple(ropes)})
+
+
+def with_scaling(spec: Spec, sentence: str, **values: Any) -> Hypothesis:
+    """Every rotation with some parameters of its scaling changed."""
+    return rescaled(spec, sentence, scaling=lambda rope: {**rope.scaling, **values})
+
+
+def of_yarn(spec: Spec) -> Iterator[Hypothesis]:
+    """YaRN's own parameters by their defaults."""
+    said = "YaRN's attention factor is 0.1 · ln(factor) + 1, whatever the model says"
+    yield rescaled(spec, said, sharpness=lambda r: 0.1 * math.log(float(r.scaling["factor"])) + 1)
+    yield with_scaling(spec, "YaRN's limits are 32 and 1 turns, whatever the model says", beta_fast=32.0, beta_slow=1.0)
+    yield with_scaling(spec, "YaRN's upper limit is 32 turns, whatever the model says", beta_fast=32.0)
+    yield with_scaling(spec, "YaRN's lower limit is 1 turn, whatever the model says", beta_slow=1.0)
+    yield with_scaling(spec, "the ends of YaRN's ramp are rounded although the model says they are not", truncate=True)
+    yield with_scaling(spec, "the ends of YaRN's ramp are not rounded to whole dimensions", truncate=False)
+
+
+def of_llama3(spec: Spec) -> Iterator[Hypothesis]:
+    """Llama 3's own parameters by their defaults."""
+    low, high = "low_freq_factor", "high_freq_factor"
+    yield with_scaling(spec, "Llama 3's limits are 1 and 4 turns, whatever the model says", **{low: 1.0, high: 4.0})
+    yield with_scaling(spec, "Llama 3's lower limit is 1 turn, whatever the model says", **{low: 1.0})
+    yield with_scaling(spec, "Llama 3's upper limit is 4 turns, whatever the model says", **{high: 4.0})
+    yield with_scaling(spec, "the factor of frequencies is 8, whatever the model says", factor=8.0)
 
 
 def rotated_layers(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
@@ -172,9 +180,9 @@ def parts(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     if dims and dims != {spec.head_dim} and not listed:
         share, whole = max(dims) / spec.head_dim, spec.head_dim
         twice = int(max(dims) * share)
-        yield Hypothesis("turning", "whole heads are rotated, not a part", each_rope(spec, lambda r: replace(r, dim=whole)))
+        yield replace(rescaled(spec, "whole heads are rotated, not a part", dim=lambda r: whole), label="turning")
         said = f"{twice} dimensions of each head are rotated, not {max(dims)}: the part {share:g} is taken twice"
-        yield Hypothesis("turning", said, each_rope(spec, lambda r: replace(r, dim=twice)))
+        yield replace(rescaled(spec, said, dim=lambda r: twice), label="turning")
 
 
 def activations(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:

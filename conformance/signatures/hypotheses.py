@@ -18,6 +18,7 @@ LABELS = {  # the classes of causes
     "mask": "which keys a query sees",
     "scale": "what q·k is multiplied by",
     "cap": "limits: of attention scores, of logits",
+    "softmax": "how scores become weights",
     "grouping": "which key/value head a query head uses",
     "heads": "how heads are cut out of a row and put together again",
     "frequencies": "how fast the pairs of a head turn, and how much they are sharpened",

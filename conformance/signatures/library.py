@@ -1,12 +1,12 @@
 """All hypotheses for one model."""
 
 from conformance.checks.cases import Case
-from conformance.signatures import attention, blocks, norms, rotations
+from conformance.signatures import attention, blocks, norms, rotations, wiring
 from conformance.signatures.fields import field_hypotheses
 from conformance.signatures.hypotheses import SLIPS, Hypothesis, slips
 from conformance.signatures.tensors import tensor_hypotheses
 
-PARTS = (norms, rotations, attention, blocks)  # imported for the slips that they register
+PARTS = (norms, rotations, attention, blocks, wiring)  # imported for the slips that they register
 
 
 def library(case: Case) -> list[Hypothesis]:

@@ -18,6 +18,7 @@ from conformance.signatures.hypotheses import Hypothesis, model_of
 from conformance.signatures.judges import Judge
 from conformance.signatures.library import library
 from conformance.signatures.observed import Observation, of_trace
+from nanollama.errors import NanollamaError
 
 PAIRS = 3000  # combinations of two hypotheses that are tried at most
 
@@ -47,6 +48,10 @@ class Scene:
         self.case, self.seen, self.judge = case, seen, judge
         self.given = seen.given()
         self.trace = self.model().run(seen.ids, seen.positions)
+        if unknown := [name for name in seen.shown if name not in self.trace and not name.endswith(".weights")]:
+            raise NanollamaError(
+                f"no value of this model is called {unknown[0]}; taps are named as conformance/taps.py has them"
+            )
         self.truth = seen.errors(self.trace, judge)
 
     def model(self, *several: Hypothesis) -> Reference:
@@ -148,7 +153,7 @@ class Naming:
 
 
 def layer_of(name: str) -> str:
-    """ "layers.2.mlp" → "2"; outside of layers "no layer"."""
+    """ "layers.2.mlp" → "2"; nothing outside of layers."""
     parts = name.split(".")
     return parts[1] if parts[0] == "layers" else ""
 
