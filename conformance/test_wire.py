@@ -1,18 +1,22 @@
 """The wire probes' own score: a server that is right passes them all, and every seeded bug is caught by its requirement."""
 
+import json
 from collections.abc import Iterator
+from typing import ClassVar
 
 import pytest
 
-from conformance.engines.openai_http import OpenAIServer
+from conformance.engines.openai_http import OpenAIServer, Reply
 from conformance.requirements import load_requirements
 from conformance.results import Result, Verdict
 from conformance.wire import judge_server
 from conformance.wire.judging import all_probes
-from conformance.wire.probe import CHAT, COMPLETIONS, SERVER
+from conformance.wire.likelihoods import is_likely
+from conformance.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Undecided, Wrong
 from conformance.wire.rigged.bugs import BUGS
 from conformance.wire.rigged.model import END, HashedModel
 from conformance.wire.rigged.server import RiggedServer, serving
+from conformance.wire.ties import hold_same
 from nanollama.errors import NanollamaError
 
 NOT_OFFERED = {"WIRE-036"}  # suffix, which the rigged server refuses by name
@@ -117,6 +121,47 @@ def test_a_server_that_is_not_there_is_an_error_in_words() -> None:
         pass
     with pytest.raises(NanollamaError, match="does not answer"):
         judge_server(OpenAIServer(url))
+
+
+class Scripted(OpenAIServer):
+    """Always the answer "ab": after "a" the tokens b and c are tied, at the beginning a is much likelier than x."""
+
+    logprobs: ClassVar[object] = {
+        "tokens": ["a", "b"],
+        "token_logprobs": [-0.1, -0.7],
+        "top_logprobs": [{"a": -0.1, "x": -3.0}, {"b": -0.7, "c": -0.71}],
+        "text_offset": [0, 1],
+    }
+
+    def exchange(self, method: str, path: str, body: bytes | None = None) -> Reply:
+        choice = {"index": 0, "text": "ab", "finish_reason": "length", "logprobs": self.logprobs}
+        return Reply(200, {}, json.dumps({"choices": [choice]}).encode())
+
+
+def test_answers_may_part_at_a_tie_and_nowhere_else() -> None:
+    end = Endpoint(Scripted("http://127.0.0.1:1/v1"), COMPLETIONS)
+    hold_same(end, "a prompt", "ab", "ab", "the answer")
+    assert (end.tally.compared, end.tally.excused) == (1, 0)
+    hold_same(end, "a prompt", "ac", "ab", "the answer")
+    assert (end.tally.compared, end.tally.excused) == (2, 1)
+    with pytest.raises(Wrong, match="the answer is 'xb'; expected 'ab'"):
+        hold_same(end, "a prompt", "xb", "ab", "the answer")
+
+
+def test_without_log_probabilities_a_tie_can_not_be_seen() -> None:
+    class Mute(Scripted):
+        logprobs = None
+
+    with pytest.raises(Undecided, match="a tie can't be seen"):
+        hold_same(Endpoint(Mute("http://127.0.0.1:1/v1"), COMPLETIONS), "a prompt", "ac", "ab", "the answer")
+
+
+def test_how_likely_counts_are_by_hand() -> None:
+    assert is_likely(5, 10, 0.5)
+    assert is_likely(0, 13, 0.5)  # 1 in 8192
+    assert not is_likely(0, 15, 0.5)  # 1 in 32768
+    assert not is_likely(20, 20, 0.5)
+    assert is_likely(20, 20, 0.99)
 
 
 def test_the_models_characters_of_several_bytes_come_byte_by_byte() -> None:
