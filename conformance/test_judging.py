@@ -44,6 +44,14 @@ def misreading(**changes: object) -> Callable[[Spec], Spec]:
     return lambda spec: replace(spec, **changes)  # type: ignore[arg-type]
 
 
+@pytest.fixture(autouse=True)
+def without_diagnosis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Causes and detectability take seconds, and are asked for in one test."""
+    if "cause" not in request.node.name:
+        monkeypatch.setattr(judging, "likely", lambda looks: [])
+        monkeypatch.setattr(judging, "detectable", lambda looks: [])
+
+
 def bad(run: Run) -> dict[str, Verdict]:
     """The gravest verdict of every requirement that is not fulfilled."""
     names = {result.requirement for result in run.results if not result.verdict.good}
@@ -83,6 +91,7 @@ def test_logits_alone_speak_of_everything_and_a_layer_of_itself() -> None:
     shown = {"weights", "context", "whole"}
     full, sliding = ({requirement for requirement, _ in covered(gemma, "near", "weights", i, shown)} for i in (1, 0))
     assert sliding - full == {"WIND-001"}
+    assert {requirement for requirement, _ in covered(gemma, "near", "mask", 1, {*shown, "mask"})} == {"MASK-001", "WIND-002"}
 
 
 # Bars
@@ -157,6 +166,23 @@ def test_a_feature_that_is_left_out_is_named(levels: tuple[str, ...]) -> None:
 def test_two_faults_at_once_are_both_named() -> None:
     run = judge(Limited(EVERYTHING, lambda s: replace(s, logit_cap=None, embedding_scale=1.0)), [GEMMA, "GPT2LMHeadModel"])
     assert {name for name, verdict in bad(run).items() if verdict is Verdict.FAIL} == {"EMBD-002", "HEAD-002", "NUMR-001"}
+
+
+def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
+    run = judge(Limited(EVERYTHING, misreading(attention_cap=None)), [GEMMA])
+    assert run.causes[0].case == GEMMA
+    assert "cap" in run.causes[0].sentence
+    assert len(run.causes) == len(set(run.causes))
+    assert {found.case for found in run.detectable} == {GEMMA}
+    assert "rms_norm_eps" in {found.field for found in run.detectable}
+
+
+def test_a_wrong_mask_and_wrong_scores_are_told_apart() -> None:
+    wide = judge(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
+    assert {name for name in bad(wide) if name.startswith(("MASK", "ATTN", "WIND"))} == {"WIND-001", "WIND-002"}
+    loud = judge(Limited(EVERYTHING, lambda s: replace(s, scales=(1.0,) * s.layers)), [GEMMA])
+    assert not {name for name in bad(loud) if name.startswith(("MASK", "WIND"))}
+    assert bad(loud)["ATTN-004"] is Verdict.FAIL
 
 
 def test_what_logits_can_not_tell_apart_is_inconclusive() -> None:

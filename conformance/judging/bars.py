@@ -53,8 +53,8 @@ class Bars:
     def judges(self, kind: str, local: bool) -> bool:
         """Whether there is a bar for this kind of tap. The floor knows no router of a whole model, where rounding upstream
         decides, and knows attention weights only of engines that round nothing on the way to them; their effect is judged
-        one tap later."""
-        return self.floors is None or (kind != "weights" and (local or kind != "gate"))
+        one tap later, and so is that of masks, which small weights that round to nothing look like."""
+        return self.floors is None or (kind not in ("weights", "mask") and (local or kind != "gate"))
 
     def read(
         self, tap: str, got: Sequence[Tensor], want: Sequence[Taps], local: bool, chosen: int = 0, slack: float = 1.0

@@ -4,6 +4,7 @@ about the values that the run has anyway."""
 from collections.abc import Iterable, Iterator
 
 from conformance.detect import detectability, prompts
+from conformance.engines import Taps
 from conformance.fixtures import FIXTURES
 from conformance.judging.exercises import PIECES, WHOLE_PROMPTS
 from conformance.judging.look import Look
@@ -35,12 +36,17 @@ def shown(look: Look) -> Iterator[Observation]:
     where those are right."""
     for name in WHOLE_PROMPTS:
         if name in look.local:
-            yield Observation(look.subject.prompt(name), look.local[name], look.truths[name].inputs)
+            yield Observation(look.subject.prompt(name), without_masks(look.local[name]), look.truths[name].inputs)
         elif name in look.whole:
-            yield Observation(look.subject.prompt(name), look.whole[name])
+            yield Observation(look.subject.prompt(name), without_masks(look.whole[name]))
     if not any(o.state is State.OFF and o.prompt not in PIECES for o in look.found):
         for prompt, log in look.pieces.items():
             yield Observation(prompt, {"logits": log})
+
+
+def without_masks(taps: Taps) -> Taps:
+    """What the engine itself showed."""
+    return {name: value for name, value in taps.items() if not name.endswith(".mask")}
 
 
 def detectable(looks: Iterable[Look]) -> Iterator[Detectable]:

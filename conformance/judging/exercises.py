@@ -1,9 +1,9 @@
 """Which requirement shows where: at which kind of tap, in which models, on which prompts.
 
-Kinds are those of the noise floor (`conformance.numerics.floor.kind_of`), and two more: "stream" is the residual stream as
-the whole model has it, "whole" are its logits. An engine that does not show a tap shows its effect at the next one that it
-does (`FOLD`), at last in the logits. Requirements that are not listed here need more than a model's values: text, files, or
-the code itself.
+Kinds are those of the noise floor (`conformance.numerics.floor.kind_of`), and three more: "mask" is where attention weights
+are none, "stream" is the residual stream as the whole model has it, "whole" are its logits. An engine that does not show a
+tap shows its effect at the next one that it does (`FOLD`), at last in the logits. Requirements that are not listed here need
+more than a model's values: text, files, or the code itself.
 """
 
 from collections.abc import Callable, Collection
@@ -16,6 +16,7 @@ from conformance.judging.subject import Subject
 
 When = Callable[[Subject, int], bool]
 FOLD = {
+    "mask": "weights",
     "weights": "context",
     "context": "self_attn",
     "gate": "experts",
@@ -67,14 +68,9 @@ def rope(kind: str) -> When:
     return layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.kind == kind)
 
 
-def stated(*keys: str) -> Callable[[Spec, int], str]:
-    """What the scaling of a layer states of these keys; the others have defaults of their own."""
-
-    def said(s: Spec, i: int) -> str:
-        scaling = turn.scaling if (turn := s.ropes[i]) is not None else {}
-        return " ".join(f"{key}={scaling[key]}" for key in keys if key in scaling)
-
-    return said
+def scaling(s: Spec, i: int) -> str:
+    """All that a layer's scaling states: what is right with some numbers need not be with others."""
+    return "" if (turn := s.ropes[i]) is None else f"{turn.kind} {turn.original} {sorted(turn.scaling.items())}"
 
 
 def narrow(window: int | None) -> bool:
@@ -119,33 +115,29 @@ EXERCISES = (
     Exercise("NORM-007", ("norm",), always, narrow=True),
     Exercise("ROPE-001", ("weights",), rotated),
     Exercise("ROPE-002", ("whole",), relative, ("shifted",)),
-    Exercise("ROPE-003", ("weights",), rope("linear")),
-    Exercise("ROPE-004", ("weights",), rope("dynamic")),
-    Exercise("ROPE-005", ("weights",), rope("llama3")),
-    Exercise("ROPE-006", ("weights",), rope("yarn"), aspect=stated("beta_fast", "beta_slow", "truncate")),
-    Exercise("ROPE-007", ("weights",), rope("yarn"), aspect=stated("attention_factor", "mscale", "mscale_all_dim")),
-    Exercise("ROPE-008", ("weights",), rope("longrope")),
+    Exercise("ROPE-003", ("weights",), rope("linear"), aspect=scaling),
+    Exercise("ROPE-004", ("weights",), rope("dynamic"), aspect=scaling),
+    Exercise("ROPE-005", ("weights",), rope("llama3"), aspect=scaling),
+    Exercise("ROPE-006", ("weights",), rope("yarn"), aspect=scaling),
+    Exercise("ROPE-007", ("weights",), rope("yarn"), aspect=scaling),
+    Exercise("ROPE-008", ("weights",), rope("longrope"), aspect=scaling),
     Exercise("ROPE-009", ("weights",), layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.dim < s.head_dim)),
     Exercise("ROPE-010", ("whole",), lambda s, i: s.length_dependent, tuple(PIECES)),
     Exercise("ROPE-011", ("weights",), rotated, ("far",)),
     Exercise("ROPE-012", ("weights",), layer(lambda s, i: s.ropes[i] is None and any(s.ropes))),
-    Exercise(
-        "ROPE-020", ("weights",), layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.theta not in DEFAULT_THETA)
-    ),
+    Exercise("ROPE-020", ("weights",), own_theta),
     Exercise("ROPE-022", ("weights",), layer(lambda s, i: len(set(map(repr, s.ropes))) > 1)),
-    Exercise("ATTN-001", ("context",), always),
+    Exercise("ATTN-001", ("weights", "context"), always),
     Exercise("ATTN-002", ("weights", "context"), grouped),
     Exercise("ATTN-003", ("weights",), spec(lambda s: s.heads * s.head_dim != s.hidden and s.scales[0] == s.head_dim**-0.5)),
-    Exercise(
-        "ATTN-004", ("weights",), lambda s, i: s.spec.scales[0] != s.spec.head_dim**-0.5 and "query_pre_attn_scalar" in s.raw
-    ),
+    Exercise("ATTN-004", ("weights",), query_scale),
     Exercise("ATTN-005", ("weights",), spec(lambda s: s.attention_cap is not None)),
     Exercise("ATTN-006", ("weights", "context"), spec(lambda s: s.qkv_bias)),
     Exercise("ATTN-007", ("weights",), spec(lambda s: s.learned_positions), aspect=lambda s, i: str(s.scales)),
     Exercise("ATTN-008", ("weights", "context"), always, narrow=True),
-    Exercise("MASK-001", ("weights",), always),
-    Exercise("WIND-001", ("weights",), windowed),
-    Exercise("WIND-002", ("weights",), layer(lambda s, i: len(set(s.windows)) > 1 and any(map(narrow, s.windows)))),
+    Exercise("MASK-001", ("mask",), always),
+    Exercise("WIND-001", ("mask",), windowed),
+    Exercise("WIND-002", ("mask",), layer(lambda s, i: len(set(s.windows)) > 1 and any(map(narrow, s.windows)))),
     Exercise("WIND-003", ("whole",), has_window, tuple(PIECES)),
     Exercise("CACHE-001", ("whole",), always, tuple(PIECES)),
     Exercise("CACHE-003", ("whole",), always, tuple(PIECES)),

@@ -14,7 +14,7 @@ from conformance.engines import Broken, Engine, Prompt, Taps, Unsupported
 from conformance.judging.bars import Bars, Reading
 from conformance.judging.exercises import PIECES, WHOLE_PROMPTS, covered
 from conformance.judging.observations import Observation, Pair, State, explained
-from conformance.judging.subject import Subject
+from conformance.judging.subject import Subject, with_masks
 from conformance.judging.tokens import choices
 from conformance.numerics.floor import kind_of
 from conformance.results import Point
@@ -85,8 +85,8 @@ class Look:
         answer = self.engine.run(prompt, taps="L3" in levels)
         log = log_probabilities(answer.logits, prompt)
         if "L4" in levels:
-            self.local[name] = dict(self.engine.inject(prompt, self.truths[name].inputs))
-        self.whole[name] = {**answer.taps, "logits": log}
+            self.local[name] = with_masks(self.engine.inject(prompt, self.truths[name].inputs))
+        self.whole[name] = with_masks({**answer.taps, "logits": log})
 
     def judge_whole(self, prompts: tuple[str, ...]) -> None:
         """Modules by themselves, then the whole, then its choices of tokens. In a low precision all prompts at once: means
@@ -196,7 +196,7 @@ class Look:
         """How errors grow along the data path of the near prompt, each beside what it may be."""
         want, got = self.truths["near"].taps, self.whole.get("near", {})
         for tap in want:
-            if tap in got and self.bars.judges(kind_of(tap, want), False):
+            if tap in got and kind_of(tap, want) != "mask" and self.bars.judges(kind_of(tap, want), False):
                 reading = self.bars.read(tap, [got[tap]], [want], False, self.subject.spec.chosen)
                 yield Point(tap, reading.kind, reading.error, reading.bar)
 

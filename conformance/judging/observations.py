@@ -48,24 +48,34 @@ class Observation:
         return self.error / self.bar if self.bar else float("inf") if self.error else 0.0
 
 
-BEHIND = {"self_attn.context": "self_attn.weights", "mlp": "mlp.gate"}  # what one module shows of itself, last and first
+ORDER = {"self_attn.weights": "self_attn.mask", "self_attn.context": "self_attn.weights", "mlp": "mlp.gate"}  # within a module
 
 
 def explained(found: Iterable[Observation]) -> Iterator[Observation]:
     """The same with what only follows from another fault marked so: of one module by itself, what comes behind its first
-    value that is off; in the whole model everything behind a faulty module, or behind the first tap that is off; and with
-    shifted positions everything if it is so without."""
+    value that is off, and a layer's sum behind any of its parts; in the whole model everything behind a faulty module, or
+    behind the first tap that is off; and with shifted positions everything if it is so without."""
     found = list(found)
     faulty = {(o.prompt, o.place) for o in found if o.local and o.state is State.OFF}
     seen_off: set[str] = set()
     for o in found:
         if o.state is State.OFF:
-            layer, _, last = o.place.partition(".")[2].partition(".")
-            before = f"layers.{layer}.{BEHIND.get(last, last)}"
             if o.local:
-                consequence = before != o.place and (o.prompt, before) in faulty
+                consequence = any((o.prompt, place) in faulty for place in before(o.place, faulty))
             else:
                 consequence = bool(faulty) or o.prompt in seen_off or (o.prompt == "shifted" and bool(seen_off))
                 seen_off.add(o.prompt)
             o = replace(o, state=State.BEHIND) if consequence else o
         yield o
+
+
+def before(place: str, faulty: Iterable[tuple[str, str]]) -> list[str]:
+    """What a value of a module by itself is made of: other values of the module, or of the layer."""
+    layer = ".".join(place.split(".")[:2])
+    if place == layer and layer.startswith("layers."):
+        return [other for _, other in faulty if other.startswith(f"{layer}.")]
+    found, last = list[str](), place.removeprefix(f"{layer}.")
+    while last in ORDER:
+        last = ORDER[last]
+        found.append(f"{layer}.{last}")
+    return found

@@ -89,7 +89,8 @@ class Subject:
         trace = self.reference.run(torch.tensor(prompt.ids), positions)
         inputs = {name: value.to(DTYPES[self.dtype]).double() for name, value in inputs_of(trace, self.spec).items()}
         taps = taps_of(trace) | {"logits": trace["logits"].log_softmax(-1)}
-        return Truth(taps, inputs, local_taps(self.reference, trace["embeddings"], inputs, positions))
+        local = local_taps(self.reference, trace["embeddings"], inputs, positions)
+        return Truth(with_masks(taps), inputs, with_masks(local))
 
 
 @functools.cache
@@ -134,6 +135,16 @@ def taps_of(trace: Trace) -> Taps:
             tap = name.replace(".attend.scores", ".weights")
             taps[tap] = log_weights(value) if scores else value.log_softmax(-1) if gate else value
     return taps
+
+
+def with_masks(taps: Taps) -> Taps:
+    """The same with, before all attention weights, where they are none at all: 1 for every key that a query does not see."""
+    out: Taps = {}
+    for name, value in taps.items():
+        if name.endswith(".weights"):
+            out[name.removesuffix("weights") + "mask"] = (value == -torch.inf).double()
+        out[name] = value
+    return out
 
 
 def inputs_of(trace: Trace, spec: Spec) -> Taps:

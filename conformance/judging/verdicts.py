@@ -87,7 +87,7 @@ def on_requirement(
         o = min(guilty, key=lambda o: len(blame[o]))
         others = [suspect for suspect in blame[o] if suspect != requirement]
         if not others:
-            return result(requirement, case, Verdict.FAIL, o, made, o.detail)
+            return result(requirement, case, Verdict.FAIL, o, made, o.detail or "by elimination")
         return result(requirement, case, Verdict.INCONCLUSIVE, o, made, f"this or {', '.join(others)}")
     fits = [o for o in made if o.state is State.FITS]
     if fits:

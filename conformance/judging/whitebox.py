@@ -34,4 +34,4 @@ def why_not(requirement: Requirement, about: About, white_box_ran: bool) -> str:
         return f"needs {requirement.level}; the engine offers {', '.join(about.levels) or 'nothing'}"
     if white_box_ran:
         return "no check judges it"
-    return "only seen from inside: judged by the checks of nanollama's own functions, when all families are judged"
+    return "only seen from inside: judged by the checks of nanollama's own functions, in float64 and with all families"
