@@ -180,7 +180,7 @@ def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
 def test_a_wrong_mask_and_wrong_scores_are_told_apart() -> None:
     wide = judge(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
     assert {name for name in bad(wide) if name.startswith(("MASK", "ATTN", "WIND"))} == {"WIND-001", "WIND-002"}
-    loud = judge(Limited(EVERYTHING, lambda s: replace(s, scales=(1.0,) * s.layers)), [GEMMA])
+    loud = judge(Limited(EVERYTHING, lambda s: replace(s, scales=(s.head_dim**-0.5,) * s.layers)), [GEMMA])
     assert not {name for name in bad(loud) if name.startswith(("MASK", "WIND"))}
     assert bad(loud)["ATTN-004"] is Verdict.FAIL
 
