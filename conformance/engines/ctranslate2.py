@@ -19,7 +19,7 @@ from conformance.results import About
 
 
 def words(tokenizer_class: Any, folder: str, **options: Any) -> Any:
-    """The vocabulary that `foreign` wrote, as it is: by itself the converter takes the family's tokenizer, which adds tokens."""
+    """The vocabulary that `foreign` wrote, as it is: left alone, the converter takes the tokenizer of the family."""
     return PreTrainedTokenizerFast.from_pretrained(folder)
 
 
