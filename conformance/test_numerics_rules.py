@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from conformance.numerics import published, rules
+from conformance.numerics import published, rules, rules_published
 from conformance.numerics.__main__ import main
 from conformance.numerics.published import RULES, Outputs, Reference
 from conformance.numerics.trial import NAMES, OURS, REPLAY, SEMANTICS, Trial, try_subject
@@ -137,6 +137,39 @@ def test_the_table_counts_subjects_not_runs() -> None:
     assert len(lines) == 1 + len(NAMES)
     assert lines[-1].split()[-5:] == ["1/2", "0/0", "0/0", "0/1", "0/0"]
     assert rules.as_json(results, ["x"], [LLAMA], 1.0)["rules"][OURS]["bugs"]["flagged"] == 1
+
+
+def test_what_is_published_has_every_figure_and_no_trial(tmp_path: Path) -> None:
+    results = {
+        ("semantic", "a"): [trial("a", "semantic", OURS)],
+        ("semantic", "b"): [trial("b", "semantic")],
+        ("semantic", "same"): [replace(trial("same", "semantic"), exercised=False)],
+        ("order", "v"): [trial("v", "order", *RULES)],
+    }
+    found = rules.as_json(results, ["x"], [LLAMA], 1.0)
+    readme, stored = tmp_path / "README.md", tmp_path / "rules.json"
+    readme.write_text("before\n<!-- rules -->\nold\n<!-- /rules -->\nafter\n")
+    rules_published.publish(found, stored, readme)
+    kept, text = json.loads(stored.read_text()), readme.read_text()
+    assert "trials" not in kept and kept["same_bits"]["semantic"] == ["same"] and kept["no_fixture_shows"] == ["x"]
+    assert kept["rules"][OURS]["bugs"] == {"flagged": 1, "of": 2, "interval": [0.0945, 0.9055]}  # Wilson's, by hand
+    assert text.startswith("before\n<!-- rules -->\n| acceptance rule |") and text.endswith("<!-- /rules -->\nafter\n")
+    assert f"| {OURS} | 1 of 2 (50%) | 0 of 0 | 0 of 0 | 0 of 1 | 0 of 0 |" in text and "old" not in text
+    with pytest.raises(ValueError, match="<!-- rules -->"):
+        rules_published.with_table("no markers", kept)
+
+
+def test_a_part_of_the_bugs_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["rules", "--bugs", "2", "--write"]) == 2
+    assert "leave out --bugs" in capsys.readouterr().err
+
+
+def test_the_published_figures_are_those_of_this_suite() -> None:
+    kept = json.loads(rules_published.PUBLISHED.read_text())
+    assert [*kept["rules"]] == [*NAMES]
+    assert "\n".join(rules_published.markdown(kept)) in rules_published.README.read_text()
+    ours = kept["rules"][OURS]
+    assert ours["variants"]["flagged"] + ours["policies"]["flagged"] + ours["decoys"]["flagged"] == 0
 
 
 def test_a_bug_runs_where_it_can_show() -> None:

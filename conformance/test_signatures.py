@@ -1,8 +1,10 @@
 """Signatures name causes: those that a hypothesis reproduces for certain, others by features, several bugs all at once."""
 
+import json
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -12,13 +14,15 @@ from conformance.checks.cases import CASES, case
 from conformance.checks.reference import Reference
 from conformance.engines import Prompt, Taps
 from conformance.judging.subject import subject
-from conformance.signatures import Named, Observation, by_floor, causes, exact, name_causes
+from conformance.signatures import STORED, Named, Observation, by_floor, causes, exact, name_causes
+from conformance.signatures.__main__ import main
 from conformance.signatures.confusion import Trial, held_out, matrix, rates, subjects
 from conformance.signatures.hypotheses import LABELS, model_of
 from conformance.signatures.library import library
 from conformance.signatures.observed import of_trace
 from conformance.signatures.runtime import runtime_runs
 from conformance.zoo.seeding import load_zoo, seeded
+from nanollama.errors import NanollamaError
 from nanollama.lm import load_model
 
 LLAMA, GEMMA, MOE, GPT2 = "LlamaForCausalLM", "Gemma2ForCausalLM", "MixtralForCausalLM", "GPT2LMHeadModel"
@@ -151,6 +155,11 @@ def test_features_tell_what_no_hypothesis_reproduces() -> None:
     assert "not a number for tokens [15]" in changed("layers.1.self_attn", without_last)[0].sentence
 
 
+def test_a_tap_that_no_model_has_is_refused_by_name() -> None:
+    with pytest.raises(NanollamaError, match=r"no value of this model is called layers\.0\.attn; taps are named"):
+        name_causes(LLAMA, [Observation(told(LLAMA), {"layers.0.attn": torch.zeros(16, 60)})])
+
+
 def test_a_coarser_bar_is_for_coarser_engines() -> None:
     taps = {name: tap.float() for name, tap in shown(LLAMA, case(LLAMA).truth).items()}
     assert name_causes(LLAMA, [Observation(told(LLAMA), taps)], exact(1e-4)) == []
@@ -198,6 +207,24 @@ def test_every_bug_has_a_known_class_and_about_half_are_held_out() -> None:
     several = subjects()
     assert {label for _, label in several} <= set(LABELS)
     assert 0.3 < sum(held_out(bug.name) for bug, _ in several) / len(several) < 0.7
+
+
+def test_a_measurement_goes_on_where_it_was_interrupted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    kept = tmp_path / "trials.jsonl"
+    assert main(["--bugs", "1", "--resume", str(kept)]) == 0
+    first = capsys.readouterr().out.splitlines()
+    assert first[0].split() == ["mask"] and "all, right class among the first 1: 1 of 1 (100.0%" in "\n".join(first)
+    (line,) = kept.read_text().splitlines()
+    kept.write_text(line.replace('"named": ["mask"', '"named": ["norm"') + "\n")
+    assert main(["--bugs", "1", "--resume", str(kept)]) == 0  # what is kept is not measured again
+    assert "all, right class among the first 1: 0 of 1 (0.0%" in capsys.readouterr().out
+
+
+def test_stored_shares_are_given_with_causes() -> None:
+    stored = json.loads(STORED.read_text())
+    assert stored["rates"]["all"]["first 1"]["right"] <= stored["rates"]["all"]["first 3"]["right"]
+    (cause, *_) = causes(GEMMA, [Observation(told(GEMMA), shown(GEMMA, engine(GEMMA, eps=1e-5)))])
+    assert cause.share == stored["shares"]["reproduced"]
 
 
 def test_rates_and_matrix_count_by_class() -> None:

@@ -116,6 +116,7 @@ def parser() -> argparse.ArgumentParser:
             command.add_argument("--cache", type=Path, help="folder for finished results (~/.cache/nanollama-rules)")
             command.add_argument("--output", type=Path, help="also write the table as JSON to this file")
             command.add_argument("--fresh", action="store_true", help="ignore what the cache holds")
+            command.add_argument("--write", action="store_true", help="publish: golden/rules.json and the table in README.md")
     return top
 
 
@@ -145,7 +146,8 @@ def dispatch(options: argparse.Namespace, device: str, dtypes: list[str], famili
         return 0
     from conformance.numerics.rules import rules_command
 
-    return rules_command(options.family, device, options.bugs, options.cache, options.output, options.fresh)
+    wanted = options.family, device, options.bugs, options.cache, options.output, options.fresh, options.write
+    return rules_command(*wanted)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ interrupted run continues.
 import hashlib
 import json
 import os
+import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,15 +24,17 @@ import torch
 from conformance.fixtures import FIXTURES
 from conformance.numerics.floor import FLOOR
 from conformance.numerics.recording import model_config
+from conformance.numerics.rules_published import publish
 from conformance.numerics.statistics import interval
 from conformance.numerics.trial import NAMES, Trial, try_subject
 from conformance.numerics.variants import VARIANTS, Variant, applicable
 from conformance.zoo.seeding import Bug, load_zoo, seeded
+from nanollama.errors import NanollamaError
 
 AREAS = ("normalisation", "rope", "attention", "mlp", "embedding", "head", "residual", "moe", "kv_cache", "numerics")
 FAMILIES = ("LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM")
 PER_BUG = 2  # families
-ROOT = Path(__file__).parents[2]
+UNUSED = ("nanollama.kata", "nanollama.commands", "nanollama.options", "nanollama.suite")  # no model runs through these
 COLUMNS = {"semantic": "bugs", "precision": "precision", "decoy": "decoys", "order": "variants", "policy": "policies"}
 Results = dict[tuple[str, str], list[Trial]]  # by kind and name
 
@@ -53,8 +56,10 @@ def spread(bugs: list[Bug], count: int) -> list[Bug]:
 
 
 def digest() -> str:
-    """What a stored result depends on besides its subject."""
-    files = [*sorted((ROOT / "nanollama").rglob("*.py")), *sorted(Path(__file__).parent.glob("*.py")), FLOOR]
+    """What a stored result depends on besides its subject: of the runtime what a model needs, and whatever judges it."""
+    loaded = {str(m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "nanollama" and name not in UNUSED}
+    judging = {str(path) for path in Path(__file__).parent.glob("*.py") if not path.name.startswith(("rules", "__main__"))}
+    files = [*map(Path, sorted(loaded | judging)), FLOOR]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files) + torch.__version__.encode()).hexdigest()
 
 
@@ -120,18 +125,26 @@ def table(results: Results) -> Iterator[str]:
 
 
 def as_json(results: Results, left: Sequence[str], families: Sequence[str], seconds: float) -> dict[str, Any]:
-    """The same, with intervals, and every trial."""
+    """The same, with intervals, what could not be counted, and every trial."""
     rules = {
         rule: {
-            title: {"flagged": hits, "of": total, "interval": interval(hits, total)}
+            title: {"flagged": hits, "of": total, "interval": [round(each, 4) for each in interval(hits, total)]}
             for kind, title in COLUMNS.items()
             for hits, total in [counts(results, rule, kind)]
         }
         for rule in NAMES
     }
+    facts = {
+        "no_fixture_shows": [*left],
+        "same_bits": {kind: unchanged(results, kind) for kind in ("semantic", "precision", "decoy")},
+    }
     trials = [asdict(t) for several in results.values() for t in several]
-    unshown = list(left)
-    return {"families": list(families), "rules": rules, "no_fixture_shows": unshown, "seconds": seconds, "trials": trials}
+    return {"families": list(families), "rules": rules, **facts, "seconds": seconds, "trials": trials}
+
+
+def unchanged(results: Results, kind: str) -> list[str]:
+    """Bugs that change no bit of any output here."""
+    return [name for (k, name), trials in results.items() if k == kind and not any(t.exercised for t in trials)]
 
 
 def default_cache() -> Path:
@@ -140,30 +153,45 @@ def default_cache() -> Path:
 
 
 def rules_command(
-    families: list[str], device: str, count: int, cache: Path | None, output: Path | None, fresh: bool = False
+    families: list[str],
+    device: str,
+    count: int,
+    cache: Path | None,
+    output: Path | None,
+    fresh: bool = False,
+    write: bool = False,
 ) -> int:
     """Compare and print; the exit status is 1 where nothing was compared."""
+    if write and count:
+        raise NanollamaError(f"--write publishes all bugs, not {count} of them: leave out --bugs")
     started, families = time.perf_counter(), families or list(FAMILIES)
     bugs = [bug for bug in load_zoo() if bug.area in AREAS]
     left = [bug.name for bug in bugs if not families_for(bug, families)]
     chosen = spread([bug for bug in bugs if bug.name not in left], count)
     results = compare(chosen, families, device, cache or default_cache(), fresh)
-    for line in table(results):
+    found = as_json(results, left, families, time.perf_counter() - started)
+    for line in [*table(results), "", *remarks(results, found)]:
         print(line)
-    runs, seconds = sum(map(len, results.values())), time.perf_counter() - started
-    print(f"\n{runs} runs on {', '.join(families)} and, for bugs that they cannot show, others; {seconds:.0f} s")
-    if left:
-        print(f"no fixture can show {len(left)}: {', '.join(left)}")
-    silent = {name: kind for (kind, name), trials in results.items() if not any(t.exercised for t in trials)}
-    for kind in ("semantic", "precision", "decoy"):
-        names = [name for name, its in silent.items() if its == kind]
-        print(f"{kind}, not counted, as these models give the same bits with it, {len(names)}: {', '.join(names) or 'none'}")
+    if output is not None:
+        output.write_text(json.dumps(found, indent=1) + "\n")
+    if write:
+        publish(found)
+    return 0 if results and VARIANTS else 1
+
+
+def remarks(results: Results, found: Mapping[str, Any]) -> Iterator[str]:
+    """What was run, what could not be counted, where ours is wrong."""
+    runs = sum(map(len, results.values()))
+    yield f"{runs} runs on {', '.join(found['families'])} and, for bugs that they cannot show, others; {found['seconds']:.0f} s"
+    if left := found["no_fixture_shows"]:
+        yield f"no fixture can show {len(left)}: {', '.join(left)}"
+    for kind, names in found["same_bits"].items():
+        yield f"{kind}, not counted, as these models give the same bits with it, {len(names)}: {', '.join(names) or 'none'}"
+    silent = found["same_bits"]["semantic"]
     missed = [name for (kind, name), t in results.items() if kind == "semantic" and name not in silent and not flags_any(t)]
     alarms = [name for (kind, name), t in results.items() if kind not in ("semantic", "precision") and flags_any(t)]
-    print(f"missed by ours: {', '.join(missed) or 'none'}\nflagged wrongly by ours: {', '.join(alarms) or 'none'}")
-    if output is not None:
-        output.write_text(json.dumps(as_json(results, left, families, seconds), indent=1) + "\n")
-    return 0 if runs and VARIANTS else 1
+    yield f"missed by ours: {', '.join(missed) or 'none'}"
+    yield f"flagged wrongly by ours: {', '.join(alarms) or 'none'}"
 
 
 def flags_any(trials: Sequence[Trial]) -> bool:

@@ -24,8 +24,8 @@ def whole(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
 
 
 def chunks(size: int | list[int]) -> Way:
-    """Each prompt in pieces of `size` tokens, or of these sizes in turn, from a cache that is just large enough; the model is not told positions that it
-    must know by itself."""
+    """Each prompt in pieces of `size` tokens, or of these sizes in turn, from a cache that is just large enough; the model is
+    not told positions that it must know by itself."""
 
     def way(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
         for prompt, tokens in zip(prompts, tokens_of(prompts), strict=True):
