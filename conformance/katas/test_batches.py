@@ -10,6 +10,7 @@ from conformance.katas.compare import agree
 from nanollama.generate import decode, prefill
 
 Calls = list[dict[str, Any]]
+CACHE: Any = None  # the model here needs none
 
 
 def row(prompt: list[int], generated: tuple[int, ...] = (), done: bool = False) -> Any:
@@ -27,10 +28,10 @@ def model(calls: Calls) -> Any:
     return forward
 
 
-def fed(rows: list[Any], chunk: int = 100) -> list[list[list[int]]]:
+def fed(rows: list[Any], chunk: int = 100) -> list[list[list[list[int]]]]:
     """What a prefill gives the model: ids and positions of each call."""
     calls: Calls = []
-    prefill(model(calls), None, rows, chunk)
+    prefill(model(calls), CACHE, rows, chunk)
     return [[call["ids"], call["positions"]] for call in calls]
 
 
@@ -64,7 +65,7 @@ def test_a_chunk_may_be_all_padding_in_a_short_row() -> None:
 
 def test_the_logits_are_those_of_the_last_chunk() -> None:
     """[B, V] after the prompts' last tokens: the third of three calls, for short prompts too, as all end there."""
-    agree("prefill", prefill(model([]), None, [row([1, 2, 3, 4, 5]), row([1])], 2), torch.full((2, 3), 3.0))
+    agree("prefill", prefill(model([]), CACHE, [row([1, 2, 3, 4, 5]), row([1])], 2), torch.full((2, 3), 3.0))
 
 
 def test_the_model_needs_the_last_logits_only_and_the_cache() -> None:
@@ -77,22 +78,22 @@ def test_the_model_needs_the_last_logits_only_and_the_cache() -> None:
 def test_a_new_token_comes_behind_the_prompt() -> None:
     """A prompt of 3 at 0, 1, 2: the first generated token stands at 3."""
     calls: Calls = []
-    decode(model(calls), None, [row([1, 2, 3], (44,))])
+    decode(model(calls), CACHE, [row([1, 2, 3], (44,))])
     agree("ids and positions", [calls[0]["ids"], calls[0]["positions"]], [[[44]], [[3]]])
 
 
 def test_only_the_newest_token_is_fed() -> None:
     """Of 44, 45 the cache has the first; 45 stands at 4. Of 44, 45, 46 it has two; 46 stands at 5."""
     calls: Calls = []
-    decode(model(calls), None, [row([1, 2, 3], (44, 45))])
-    decode(model(calls), None, [row([1, 2, 3], (44, 45, 46))])
+    decode(model(calls), CACHE, [row([1, 2, 3], (44, 45))])
+    decode(model(calls), CACHE, [row([1, 2, 3], (44, 45, 46))])
     agree("ids and positions", [[call["ids"], call["positions"]] for call in calls], [[[[45]], [[4]]], [[[46]], [[5]]]])
 
 
 def test_every_row_goes_on_at_its_own_position() -> None:
     """Prompts of 4 and 1, one token generated: positions 4 and 1, not twice 4."""
     calls: Calls = []
-    decode(model(calls), None, [row([1, 2, 3, 4], (9,)), row([1], (8,))])
+    decode(model(calls), CACHE, [row([1, 2, 3, 4], (9,)), row([1], (8,))])
     agree("ids and positions", [calls[0]["ids"], calls[0]["positions"]], [[[9], [8]], [[4], [1]]])
 
 
@@ -100,7 +101,7 @@ def test_a_row_that_is_done_is_padding_in_its_old_place() -> None:
     """The middle one of three is done: it is not stored, and the others don't move up."""
     calls: Calls = []
     rows = [row([1], (5,)), row([1, 2], (6,), done=True), row([1, 2, 3], (7,))]
-    logits = decode(model(calls), None, rows)
+    logits = decode(model(calls), CACHE, rows)
     agree(
         "positions, and the tokens of live rows", [calls[0]["positions"], calls[0]["ids"][::2]], [[[1], [-1], [3]], [[5], [7]]]
     )
