@@ -14,6 +14,7 @@ from conformance.wire.judging import all_probes
 from conformance.wire.likelihoods import is_likely
 from conformance.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Undecided, Wrong
 from conformance.wire.rigged.bugs import BUGS
+from conformance.wire.rigged.fields import Bad
 from conformance.wire.rigged.model import END, HashedModel
 from conformance.wire.rigged.server import RiggedServer, serving
 from conformance.wire.ties import hold_same
@@ -103,6 +104,27 @@ def test_a_server_that_breaks_is_an_error_with_what_it_said() -> None:
     results = judged(Breaks(HashedModel()), "STOP-001")
     assert {result.verdict for result in results} == {Verdict.ERROR}
     assert "the connection broke" in results[0].detail
+
+
+def test_a_server_that_a_probe_breaks_for_good_is_judged_no_further() -> None:
+    class Fragile(RiggedServer):
+        def check(self, request: object, chat: bool) -> None:
+            assert isinstance(request, dict)
+            if isinstance(request.get("prompt"), list):
+                self.respond = lambda *_: (503, "text/plain", iter([b"dead"]))  # type: ignore[method-assign]
+                raise Bad(500, "assertion failed")
+            super().check(request, chat)
+
+    results = judged(Fragile(HashedModel()), "WIRE-007", "WIRE-061", "LIMT-006")
+    by_requirement = {r.requirement: r for r in results if r.case == COMPLETIONS}
+    assert {id: r.verdict for id, r in by_requirement.items()} == {
+        "LIMT-006": Verdict.PASS,
+        "WIRE-007": Verdict.ERROR,
+        "WIRE-061": Verdict.ERROR,
+    }
+    blamed = "since wire.together.every_prompt_of_a_list_is_answered_in_order the server answers nothing more: HTTP 503: dead"
+    assert by_requirement["WIRE-061"].detail == blamed
+    assert by_requirement["WIRE-007"].detail.endswith(f"; {blamed}")
 
 
 def test_what_is_unspecified_is_noted_and_never_failed() -> None:

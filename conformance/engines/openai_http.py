@@ -2,7 +2,7 @@
 
 Only what a client sees is used, with the standard library's client, so that every byte of an answer can be judged. A key, if
 the server wants one, is taken from the environment variable NANOLLAMA_API_KEY. Fields that every request shall have beyond
-OpenAI's stand in the URL: `http://127.0.0.1:8000/v1?repeat_penalty=1.0&top_k=0`.
+OpenAI's stand in the URL, and which model is meant: `http://127.0.0.1:8000/v1?repeat_penalty=1.0&model=small`.
 """
 
 import json
@@ -97,7 +97,9 @@ class OpenAIServer(Engine):
 
     @property
     def model(self) -> str:
-        """The first model that the server lists; "default" where it lists none."""
+        """The one that the URL names, else the first that the server lists, else "default"."""
+        if "model" in self.fields:
+            return str(self.fields["model"])
         if self._model is None:
             reply = self.exchange("GET", "/models")
             try:

@@ -1,6 +1,6 @@
 """Running the probes against a server: what each of them finds becomes one result, whatever the server does."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
 from conformance.engines import Unsupported
@@ -22,8 +22,8 @@ from conformance.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Probe, T
 from conformance.wire.truth import Truth
 from nanollama.errors import NanollamaError
 
-PARTS = (shape, limits, stopping, likelihoods, choosing, streaming, together, truthful, refusing)
-NOT_THERE = (404, 405, 501)
+PARTS = (shape, limits, stopping, likelihoods, choosing, streaming, truthful, together, refusing)
+OK, NOT_THERE = 200, (404, 405, 501)
 
 
 def all_probes() -> list[Probe]:
@@ -37,22 +37,30 @@ def judge_server(engine: OpenAIServer, truth: Truth | None = None, only: Collect
     `truth` is the checkpoint that it serves; without it nothing is said about the model. `only`: these requirements.
     """
     reach(engine)
-    requirements = load_requirements()
+    requirements, results, broken = load_requirements(), list[Result](), ""
     ends = [Endpoint(engine, case, truth) for case in (COMPLETIONS, CHAT)]
-    reasons = {end.name: why_not(end) for end in ends}
-    offered = [end for end in ends if reasons[end.name] is None]
-    results = []
+    first = {end.name: plainest(end) for end in ends}
     for probe in all_probes():
         if only and probe.requirement not in only:
             continue
-        requirement = requirements[probe.requirement]
-        reason = reasons[probe.case] if probe.case != SERVER else None if offered else "it offers no text at all"
-        if reason is not None:
-            results.append(Result(requirement.id, probe.case, probe.name, Verdict.UNSUPPORTED, reason))
-        else:
-            end = offered[0] if probe.case == SERVER else ends[probe.case == CHAT]
-            results.append(judge(probe, end, requirement))
+        end = choose(probe, ends, first)
+        reason = why_not(end, first[end.name])
+        if reason is not None or broken:
+            verdict = Verdict.ERROR if reason is None else Verdict.UNSUPPORTED
+            results.append(Result(probe.requirement, probe.case, probe.name, verdict, reason or broken))
+            continue
+        results.append(judge(probe, end, requirements[probe.requirement]))
+        if not results[-1].verdict.good and first[end.name][0] == OK and (now := plainest(end))[0] != OK:
+            broken = f"since {probe.name} the server answers nothing more: {now[1]}"
+            results[-1] = replace(results[-1], verdict=Verdict.ERROR, detail=f"{results[-1].detail}; {broken}")
     return results
+
+
+def choose(probe: Probe, ends: Sequence[Endpoint], first: Mapping[str, tuple[int, str]]) -> Endpoint:
+    """The endpoint that a probe asks; of those that are not about one in particular, the first that answers."""
+    if probe.case != SERVER:
+        return ends[probe.case == CHAT]
+    return next((end for end in ends if why_not(end, first[end.name]) is None), ends[0])
 
 
 def reach(engine: OpenAIServer) -> None:
@@ -63,15 +71,21 @@ def reach(engine: OpenAIServer) -> None:
         raise NanollamaError(f"{engine.url} does not answer ({error}); expected a running server there") from error
 
 
-def why_not(end: Endpoint) -> str | None:
-    """Why an endpoint can't be judged, if it can't: it is not there, or it refuses the plainest request."""
+def plainest(end: Endpoint) -> tuple[int, str]:
+    """The status of the plainest request, and what the server says if it is refused; 0 if the connection breaks."""
     try:
         reply = end.post(end.request(max_tokens=1))
-    except OSError:
-        return None  # then the probes say what is wrong with it
-    if reply.status in NOT_THERE:
-        return f"{end.path} is not there: HTTP {reply.status}"
-    return f"{end.path} refuses the plainest request: {reply.message()}" if 400 <= reply.status < 500 else None
+    except OSError as error:
+        return 0, str(error)
+    return reply.status, f"HTTP {reply.status}: {reply.message()}"
+
+
+def why_not(end: Endpoint, first: tuple[int, str]) -> str | None:
+    """Why an endpoint can't be judged, if it can't: it is not there, or it refuses the plainest request."""
+    status, words = first
+    if status in NOT_THERE:
+        return f"{end.path} or the model {end.engine.model!r} is not there: {words}"
+    return f"{end.path} refuses the plainest request: {words}" if 400 <= status < 500 else None
 
 
 def judge(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:

@@ -134,7 +134,7 @@ def chat_tokens_have_their_fields(end: Endpoint) -> None:
 def the_bytes_of_chat_tokens_are_the_text(end: Endpoint) -> None:
     choice = told(end)
     text, tokens = choice["message"]["content"], choice["logprobs"]["content"]
-    if any(token["bytes"] is None for token in tokens):
+    if any(token.get("bytes") is None for token in tokens):
         raise Unsupported("its tokens have no bytes")
     spelled = bytes(itertools.chain.from_iterable(token["bytes"] for token in tokens))
     end.same(spelled.decode("utf-8", "replace"), text, "the bytes of the tokens together")

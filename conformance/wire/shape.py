@@ -102,15 +102,6 @@ def usage_counts_the_prompt_whatever_was_asked_before(end: Endpoint) -> None:
     end.same(counts[3], counts[0], "prompt_tokens of the same prompt, later")
 
 
-@probe("WIRE-007", COMPLETIONS, optional=True)
-def every_prompt_of_a_list_is_answered_in_order(end: Endpoint) -> None:
-    prompts = ["Once upon a time", "The sky was", "I like"]
-    alone = [end.text(prompt, max_tokens=8) for prompt in prompts]
-    answer = end.ask(prompts, max_tokens=8)
-    end.same(sorted(choice["index"] for choice in answer["choices"]), [0, 1, 2], "the indices")
-    end.same(end.texts(answer), alone, "the answers")
-
-
 @probe("WIRE-008", CHAT)
 def a_message_in_parts_is_the_same_message(end: Endpoint) -> None:
     parts = [{"role": "user", "content": [{"type": "text", "text": "Once upon a time"}]}]

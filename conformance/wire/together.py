@@ -1,4 +1,4 @@
-"""Several clients at once, and clients that leave: nobody gets another's answer, and the server goes on."""
+"""Several clients at once, clients that leave, several prompts in one request: nobody gets another's answer."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from conformance.engines.openai_http import events
-from conformance.wire.probe import PROMPT, PROMPTS, Endpoint, Wrong, probe
+from conformance.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, Wrong, probe
 from conformance.wire.ties import hold_same
 
 CLIENTS = 8
@@ -63,3 +63,11 @@ def a_stream_read_byte_by_byte_is_the_same(end: Endpoint) -> None:
         slowly = b"".join(iter(lambda: response.read(1), b""))
     at_once = end.stream()
     end.same(len(events(slowly)), len(at_once.events), "the number of events of a stream that is read byte by byte")
+
+
+@probe("WIRE-007", COMPLETIONS, optional=True)
+def every_prompt_of_a_list_is_answered_in_order(end: Endpoint) -> None:
+    alone = [end.text(prompt, max_tokens=8) for prompt in PROMPTS]
+    answer = end.ask(list(PROMPTS), max_tokens=8)
+    end.same(sorted(choice["index"] for choice in answer["choices"]), [0, 1, 2, 3], "the indices")
+    end.same(end.texts(answer), alone, "the answers")
