@@ -113,15 +113,18 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
 
 @check("EOSX-010", "TOKN-058", area="eos")
 def every_end_id_comes_along() -> None:
-    """A folder whose config names two ids, as a GGUF file and back as a folder: a loaded model ends at both."""
+    """A folder whose config names two ids, as a GGUF file and back as a folder: a loaded model ends at both; a GGUF file
+    also at those that llama.cpp knows by their text, whoever names them."""
     source, middle, back = (workplace() / name for name in ("ends", "ends.gguf", "ends-again"))
-    write_fixture(source, fixture_config("LlamaForCausalLM", vocab_size=99, eos_token_id=[97, 5]))
-    (source / "tokenizer.json").write_text(json.dumps(byte_level()))
+    write_fixture(source, fixture_config("LlamaForCausalLM", vocab_size=100, eos_token_id=[97, 5]))
+    content = byte_level()
+    content["added_tokens"].append({**content["added_tokens"][0], "id": 99, "content": "<|im_end|>"})
+    (source / "tokenizer.json").write_text(json.dumps(content))
     (source / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
     middle.unlink(missing_ok=True)
     shutil.rmtree(back, ignore_errors=True)
     with at("lm.load"), contextlib.redirect_stderr(io.StringIO()):
         export_gguf(open_source(source), middle, "f32")
         export_folder(open_source(middle), back, "f32")
-        for path in (source, middle, back):
-            same("lm.load", sorted(load(path, "float32", "cpu").config.eos_token_ids), [5, 97], f"the end ids of {path.name}")
+        for path, want in ((source, [5, 97]), (middle, [5, 97, 99]), (back, [5, 97, 99])):
+            same("lm.load", sorted(load(path, "float32", "cpu").config.eos_token_ids), want, f"the end ids of {path.name}")

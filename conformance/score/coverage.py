@@ -1,9 +1,10 @@
 """Which requirements have been seen to catch a bug: one whose checks never failed may be judged by checks that can't.
 
 A bug counts for the first check that kills it, and for that check's other cases. What is left is tried on its own: the
-requirement's checks alone, on a few bugs that change what they run.
+requirement's checks alone, on a few bugs that change what they run, for as long as TRYING says.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from conformance.checks import Check
@@ -11,7 +12,8 @@ from conformance.impact import reached
 from conformance.score.judge import Result, score
 from conformance.zoo.seeding import Bug
 
-TRIES = 12  # bugs for a requirement that has caught none
+TRIES = 6  # bugs for a requirement that has caught none
+TRYING = 120  # seconds for all of them
 
 
 def kills_by_check(results: Iterable[Result]) -> Iterator[tuple[str, str]]:
@@ -50,10 +52,10 @@ def tried(
     results: Sequence[Result], bugs: Sequence[Bug], checks: Sequence[Check], impact: Mapping[str, frozenset[str]], workers: int
 ) -> dict[str, str]:
     """As `caught`, with those added that catch one when they are tried on their own."""
-    found = caught(results, checks)
+    found, until = caught(results, checks), time.perf_counter() + TRYING
     for id, its in by_requirement(checks).items():
         if id not in found:
-            for result in score(candidates(bugs, its, impact), its, impact, workers, cases=False):
+            for result in score(candidates(bugs, its, impact), its, impact, workers, until, cases=False):
                 if result.killed:
                     found[id] = result.name
     return dict(sorted(found.items()))
