@@ -18,6 +18,7 @@ FIFTH_BITS = Field(torch.uint8, 4)
 
 
 def nibbles(qs: Tensor) -> Tensor:
+    """The codes of four bits: bytes [N, 16] → int8 [N, 32], first the low halves of all bytes, then the high ones."""
     return unpack(qs, bits=4, run=16)
 
 
@@ -26,6 +27,7 @@ def five_bits(qs: Tensor, qh: Tensor) -> Tensor:
 
 
 def decode_q4_0(d: Tensor, qs: Tensor) -> Tensor:
+    """d float32 [N, 1], bytes [N, 16] → float32 [N, 32]. The middle one of the 16 codes, 8, is 0."""
     return d * (nibbles(qs) - 8)
 
 
@@ -42,6 +44,7 @@ def decode_q5_1(d: Tensor, m: Tensor, qh: Tensor, qs: Tensor) -> Tensor:
 
 
 def decode_q8_0(d: Tensor, qs: Tensor) -> Tensor:
+    """d float32 [N, 1], codes int8 [N, 32] → float32 [N, 32]."""
     return d * qs
 
 
@@ -83,6 +86,7 @@ def encode_q5_1(values: Tensor) -> dict[str, Tensor]:
 
 
 def encode_q8_0(values: Tensor) -> dict[str, Tensor]:
+    """float32 [N, 32] → d [N, 1], the largest magnitude / 127, and codes -127 … 127, halves rounded away from zero."""
     d = values.abs().amax(dim=1, keepdim=True) / 127
     return {"d": d, "qs": round_half_away(finite(values * inverse(d)))}
 
