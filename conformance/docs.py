@@ -2,7 +2,8 @@
 
 `python -m conformance.docs` compares, `--write` puts in what the commands print now. Blocks run from top to bottom in one
 empty folder per file, so that a later block can use what an earlier one made. Numbers that differ between machines
-(rounding errors, speeds, seconds) are compared as "a number". Blocks that name $NANOLLAMA_DATA need that folder.
+(rounding errors, speeds, seconds) are compared as "a number". Blocks that name $NANOLLAMA_DATA need that folder. `--write`
+also writes which katas teach each item of ROADMAP.md.
 """
 
 import os
@@ -13,6 +14,8 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from conformance.katas.roadmap import with_katas
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = ("README.md", "ROADMAP.md")
@@ -86,6 +89,7 @@ def main() -> int:
                 if comparable(stands) != comparable(prints):
                     wrong += 1
                     print(f"{name}: differs\n--- stands\n{stands}--- prints\n{prints}")
+        text = with_katas(text) if name == "ROADMAP.md" else text
         if "--write" in sys.argv:
             (ROOT / name).write_text(text)
     return 0 if "--write" in sys.argv else int(wrong > 0)

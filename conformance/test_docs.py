@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.docs import BLOCK, DOCUMENTS, ROOT, commands, comparable, fresh_blocks
+from conformance.katas.roadmap import ROADMAP, roadmap, with_katas
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -20,6 +21,12 @@ def test_every_transcript_is_what_the_commands_print(name: str, tmp_path: Path) 
     if len(blocks) < total:
         assert not os.environ.get("NANOLLAMA_DATA")
         pytest.skip(f"{len(blocks)} of {total} transcripts hold; the others need NANOLLAMA_DATA, real checkpoints")
+
+
+def test_every_item_of_the_roadmap_names_the_katas_that_teach_it() -> None:
+    text = ROADMAP.read_text()
+    assert len(roadmap()) == text.count("\n### "), "an item without its line"
+    assert with_katas(text) == text, "run python -m conformance.docs --write"
 
 
 def test_the_file_tree_in_the_readme_is_the_one_on_disk() -> None:

@@ -12,7 +12,6 @@
 
 import argparse
 import os
-import re
 import sys
 import time
 from collections import Counter
@@ -24,7 +23,8 @@ from multiprocessing import get_context
 import torch
 
 from conformance.katas.canaries import canaries, with_body
-from conformance.katas.course import ROOT, Kata, course, find_kata, without_kata
+from conformance.katas.course import Kata, course, find_kata, without_kata
+from conformance.katas.roadmap import roadmap
 from conformance.katas.stub import bodies, header, own_lines, replace, stub, variants
 from conformance.katas.trials import as_learner, failing, forked, mutants_of, sweep, tried, zoo_of
 from conformance.zoo.entries import ZOO, Bug, read_toml
@@ -158,12 +158,6 @@ def manners(found: Findings) -> None:
     found.need(set(kata.after) <= course().keys(), f"after what isn't there: {kata.after}")
     found.need(kata.items and set(kata.items) <= set(roadmap()), f"for what ROADMAP.md doesn't have: {kata.items}")
     found.need(0 < kata.minutes <= 90 and len(kata.title) <= 40, "want minutes up to 90, and a title up to 40 characters")
-
-
-def roadmap() -> dict[str, str]:
-    """The items of ROADMAP.md, and their state."""
-    rows = re.findall(r"^\| ([^|]+) \|.*\| *([^|]+?) *\|$", (ROOT / "ROADMAP.md").read_text(encoding="utf-8"), re.MULTILINE)
-    return {item: state for item, state in rows if item != "item" and not item.startswith("---")}
 
 
 def course_manners() -> list[str]:

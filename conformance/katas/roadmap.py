@@ -1,0 +1,36 @@
+"""ROADMAP.md, the course as a text: its items, and the line under each that says where it stands and which katas teach it.
+
+That line is written from katas.toml (`python -m conformance.docs --write`), and a test holds it to that.
+"""
+
+import re
+
+from conformance.katas.course import ROOT, course, without_kata
+
+ROADMAP = ROOT / "ROADMAP.md"
+ITEM = re.compile(r"^### (?P<item>.+)\n\n(?P<text>(?:.+\n)+)\n(?P<line>.* · (?P<state>done)|planned)$", re.MULTILINE)
+
+
+def roadmap() -> dict[str, str]:
+    """The items of ROADMAP.md, and their state: "done" or "planned"."""
+    return {found["item"]: found["state"] or "planned" for found in ITEM.finditer(ROADMAP.read_text(encoding="utf-8"))}
+
+
+def with_katas(text: str) -> str:
+    """The text of ROADMAP.md with the line of every item that is done as katas.toml has it now."""
+
+    def written(found: re.Match[str]) -> str:
+        if found["state"] != "done":
+            return found[0]
+        where = found["line"].split(" · ")[0]
+        return found[0].removesuffix(found["line"]) + f"{where} · {taught_by(found['item'])} · done"
+
+    return ITEM.sub(written, text)
+
+
+def taught_by(item: str) -> str:
+    """Which katas teach an item; without any, why."""
+    names = [f"`{name}`" for name, kata in course().items() if item in kata.items]
+    if names:
+        return f"{'kata' if len(names) == 1 else 'katas'} {', '.join(names)}"
+    return f"no kata: {without_kata().get(item, 'to come')}"
