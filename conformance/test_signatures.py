@@ -148,6 +148,9 @@ def test_features_tell_what_no_hypothesis_reproduces() -> None:
     assert "heads have the values of others: {1: 0," not in first.sentence  # heads of a group differ
     assert "heads have the values of others" in first.sentence and first.label == "heads"
 
+    only = changed("layers.1.self_attn.context", lambda x: torch.cat((x[:1], x[1:] * torch.linspace(1, 2, 96))))[0]
+    assert only.label == "softmax" and "every token but the first, whose only key has all the weight" in only.sentence
+
     def without_last(x: Tensor) -> Tensor:
         x[-1] = torch.nan
         return x

@@ -15,7 +15,7 @@ whose router is tied within the router's floor.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -98,7 +98,7 @@ def tap_statistics(seen: Observed, want: Want, chosen: int, nats: float | None) 
         yield tap, measure(got, expected), excused
 
 
-def views_of(model: Transformer, recording: Recording, variant: Variant) -> Iterator[tuple[str, Observed, Want]]:
+def views_of(model: Transformer, recording: Recording, variant: Variant) -> Generator[tuple[str, Observed, Want], None, None]:
     """A variant of a model, run with the recorded inputs in every module, and on its own where that can be judged."""
     with torch.inference_mode(), variant.patch(model) as changed:
         yield "local", observe(changed, variant.way, recording.prompts, recording.inputs)[0], recording.local

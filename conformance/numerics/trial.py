@@ -55,7 +55,7 @@ def replayed(load: Load, architecture: str, roads: Sequence[Variant]) -> str:
     model, recording = load(DTYPE), record(architecture, DTYPE)
     floors = load_floors(DTYPE, model.device.type)
     for road in roads:
-        if road.reason(model.config) is None and (first := judge(model, recording, floors, road).first):
+        if road.reason(model.config) is None and (first := judge(model, recording, floors, road, second=False).first):
             return first.place
     return ""
 

@@ -17,6 +17,7 @@ ORDINARY = {  # the classes of a kind of tap, the likeliest first
     "norm": ("norm", "residual"),
     "weights": ("mask", "frequencies", "turning", "scale"),
     "context": ("heads", "grouping", "matrices"),
+    "values": ("heads", "grouping", "softmax", "matrices"),  # the context of weights that are right
     "self_attn": ("matrices", "frequencies", "mask"),
     "gate": ("matrices", "routing"),
     "experts": ("routing", "activation", "matrices"),
@@ -42,6 +43,8 @@ def kind_of(naming: Naming, tap: Tap) -> str:
     last = module_of(tap.name).rpartition(".")[2]
     if last.endswith("norm"):
         return "norm"
+    if last == "context" and naming.scenes[tap.run].truth.get(tap.name.replace("context", "weights"), 2.0) <= 1:
+        return "values"
     sparse = last == "mlp" and naming.case.spec.sparse[int(layer_of(tap.name))]
     return "experts" if sparse else last
 
@@ -98,7 +101,7 @@ def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...]
             ("norm",) if kind == "norm" else ("matrices", "embedding"),
             "the same vector is added for every token, as a bias that is lost or taken twice would be",
         )
-    elif kind == "context":
+    elif kind in ("context", "values"):
         yield from heads(scene, name, got, want)
     elif kind == "weights":
         yield from seen_keys(got, want)
@@ -122,6 +125,8 @@ def tokens(scene: Scene, kind: str, bad: Tensor) -> Iterator[tuple[tuple[str, ..
     behind = wrong == list(range(wrong[0], len(positions)))
     if wrong == [len(positions) - 1]:
         yield ("mask", "cache") if attention else ("head",), "only the last token"
+    elif behind and wrong[0] == 1 and kind == "values":
+        yield ("softmax", "turning"), "every token but the first, whose only key has all the weight"
     elif behind and wrong[0] == 1:
         yield ("frequencies", "turning", "mask") if attention else (), "every token but the first, which sees itself alone"
     elif behind:
