@@ -179,6 +179,7 @@ def _read_entries(reader: ValueReader, count: int) -> list[Entry]:
 
 
 def _read_entry(reader: ValueReader, name: str) -> Entry:
+    """What stands behind a tensor's name: its rank, dimensions, type and offset."""
     rank = reader.number(UINT32)
     if rank > MAX_DIMENSIONS:
         raise reader.error(f"has {rank:,} dimensions: expected at most {MAX_DIMENSIONS}; {DAMAGED}")
@@ -197,6 +198,7 @@ def _read_entry(reader: ValueReader, name: str) -> Entry:
 
 
 def pad(position: int, alignment: int) -> int:
+    """The first multiple of the alignment that isn't before the position."""
     return -(-position // alignment) * alignment
 
 
