@@ -104,7 +104,6 @@ def test_a_tensor_may_have_no_dimension_and_up_to_four() -> None:
     four = u32(4) + u64(5, 4, 3, 2) + u32(F32) + u64(0)
     answers(read_entry, four, want=("w", (2, 3, 4, 5), "F32", 0))
     refuses(read_entry, u32(5) + u64(1, 1, 1, 1, 1) + u32(F32) + u64(0), error=NanollamaError, naming="5")
-    refuses(read_entry, u32(2**32 - 1), error=NanollamaError, naming="4,294,967,295")
 
 
 def test_rows_are_whole_blocks() -> None:
@@ -119,36 +118,44 @@ def test_rows_are_whole_blocks() -> None:
 
 def test_a_dimension_of_0_and_an_unknown_type_are_refused() -> None:
     """Nothing is left to be read, or nobody knows how."""
-    refuses(read_entry, u32(2) + u64(3, 0) + u32(F32) + u64(0), error=NanollamaError, naming="[0, 3]")
+    refuses(read_entry, u32(2) + u64(3, 0) + u32(F32) + u64(0), error=NanollamaError, naming="0")
     refuses(read_entry, u32(1) + u64(3) + u32(999) + u64(0), error=NanollamaError, naming="999")
 
 
 def test_tensors_follow_each_other_padded() -> None:
     """24 bytes each, aligned to 32: they begin at 0, 32 and 64. A Q8_0 row of 64 is 68 bytes, so the next begins at 96."""
-    answers(_check_layout, reader(b""), [tensor("a", 0), tensor("b", 32), tensor("c", 64)], 32, 88, want=None)
-    answers(_check_layout, reader(b""), [tensor("a", 0, "Q8_0", 1, 64), tensor("b", 96)], 32, 120, want=None)
-    answers(_check_layout, reader(b""), [tensor("a", 0), tensor("b", 64)], 64, 88, want=None)
+    answers(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 32), tensor("gamma", 64)], 32, 88, want=None)
+    answers(_check_layout, reader(b""), [tensor("alpha", 0, "Q8_0", 1, 64), tensor("beta", 96)], 32, 120, want=None)
+    answers(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 64)], 64, 88, want=None)
 
 
 def test_the_end_may_lack_its_padding_or_have_bytes_behind_it() -> None:
     """24 bytes, or 1000: what is behind them is nobody's. Without tensors no data is needed."""
     for room in (24, 32, 1000):
-        answers(_check_layout, reader(b""), [tensor("a", 0)], 32, room, want=None)
+        answers(_check_layout, reader(b""), [tensor("alpha", 0)], 32, room, want=None)
     answers(_check_layout, reader(b""), [], 32, 0, want=None)
 
 
 def test_no_tensor_lies_over_another_or_leaves_a_gap() -> None:
     """The second one at 0, at 24 without its padding, or at 64 although 32 is free."""
     for offset in (0, 24, 64):
-        refuses(_check_layout, reader(b""), [tensor("a", 0), tensor("b", offset)], 32, 500, error=NanollamaError, naming="'b'")
-    refuses(_check_layout, reader(b""), [tensor("a", 32)], 32, 500, error=NanollamaError, naming="'a'")
+        refuses(
+            _check_layout,
+            reader(b""),
+            [tensor("alpha", 0), tensor("beta", offset)],
+            32,
+            500,
+            error=NanollamaError,
+            naming="beta",
+        )
+    refuses(_check_layout, reader(b""), [tensor("alpha", 32)], 32, 500, error=NanollamaError, naming="alpha")
 
 
 def test_no_tensor_ends_behind_the_file() -> None:
     """It needs bytes 32 … 55, and the file has one less; or claims to be larger than any memory."""
-    refuses(_check_layout, reader(b""), [tensor("a", 0), tensor("b", 32)], 32, 55, error=NanollamaError, naming="'b'")
-    huge = tensor("a", 0, "F32", 2**62, 2**62)
-    refuses(_check_layout, reader(b""), [huge], 32, 500, error=NanollamaError, naming="'a'")
+    refuses(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 32)], 32, 55, error=NanollamaError, naming="beta")
+    huge = tensor("alpha", 0, "F32", 2**62, 2**62)
+    refuses(_check_layout, reader(b""), [huge], 32, 500, error=NanollamaError, naming="alpha")
 
 
 def test_a_whole_file() -> None:
