@@ -30,6 +30,25 @@ REPLAYED = (
 )
 
 
+@check("NUMR-008", "QUNT-035", area="numerics")
+def every_road_of_a_product_is_the_product() -> None:
+    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road."""
+    generator = torch.Generator().manual_seed(5)
+    weight, bias = torch.randn(24, 40, generator=generator).double(), torch.randn(24, generator=generator).double()
+    for dtype, bar in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)):
+        w, b = weight.to(dtype), bias.to(dtype)
+        for shape in ((40,), (1, 40), (1, 1, 40), (2, 40), (2, 3, 40), (0, 40)):
+            x = torch.randn(*shape, generator=generator).to(dtype)
+            for added in (None, b):
+                want = x.double() @ w.double().T + (0 if added is None else added.double())
+                got = kernels.linear(x, w, added)
+                what = f"{list(shape)} in {dtype}, {'with' if added is not None else 'without'} bias"
+                same("kernels.linear", (got.dtype, got.shape), (dtype, want.shape), what)
+                error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
+                place = "kernels.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear"
+                expect(place, error <= bar, f"{what}: off by {error:.1e} (bar {bar:.0e})")
+
+
 @check("NUMR-001", "NUMR-002", area="numerics", each=tuple(FIXTURES))
 def a_lower_precision_costs_what_it_must(family: str) -> None:
     golden, this = load_golden(family), case(family)
@@ -68,25 +87,6 @@ def place_in(finding: numerics.Finding | None) -> str:
 def described(finding: numerics.Finding | None) -> str:
     """By how much, as what."""
     return f"{finding.place}, {finding.statistic}, is {finding.excess:.1f} times" if finding else "within"
-
-
-@check("NUMR-008", "QUNT-035", area="numerics")
-def every_road_of_a_product_is_the_product() -> None:
-    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road."""
-    generator = torch.Generator().manual_seed(5)
-    weight, bias = torch.randn(24, 40, generator=generator).double(), torch.randn(24, generator=generator).double()
-    for dtype, bar in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)):
-        w, b = weight.to(dtype), bias.to(dtype)
-        for shape in ((40,), (1, 40), (1, 1, 40), (2, 40), (2, 3, 40), (0, 40)):
-            x = torch.randn(*shape, generator=generator).to(dtype)
-            for added in (None, b):
-                want = x.double() @ w.double().T + (0 if added is None else added.double())
-                got = kernels.linear(x, w, added)
-                what = f"{list(shape)} in {dtype}, {'with' if added is not None else 'without'} bias"
-                same("kernels.linear", (got.dtype, got.shape), (dtype, want.shape), what)
-                error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
-                place = "kernels.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear"
-                expect(place, error <= bar, f"{what}: off by {error:.1e} (bar {bar:.0e})")
 
 
 @check("NUMR-003", area="numerics")

@@ -165,3 +165,28 @@ def any_setting_draws_by_its_own_number() -> None:
         cold = dataclasses.replace(params, temperature=0.0)
         best = penalised(logits, params, prompt, said)
         same("sampling.pick", sampling.pick(tensor, cold, prompt, said, generator).tolist(), [best.index(max(best))], "greedy")
+
+
+@check("SAMP-014", area="sampling")
+def no_row_reads_another() -> None:
+    """Many rows at once, and each alone, through every step."""
+    rows = torch.tensor([[random.Random(seed).gauss(0, 3) for _ in range(SIZE)] for seed in range(60)], dtype=torch.float64)
+    counts = torch.arange(SIZE, dtype=torch.float64) % 3
+    steps: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "add_bias": lambda x: sampling.add_bias(x, {2: 1.5, 5: -3.0}),
+        "repetition_penalty": lambda x: sampling.repetition_penalty(x, counts, 1.7),
+        "presence_penalty": lambda x: sampling.presence_penalty(x, counts, 0.7),
+        "frequency_penalty": lambda x: sampling.frequency_penalty(x, counts, 0.7),
+        "temperature": lambda x: sampling.temperature(x, 0.3),
+        "top_k": lambda x: sampling.top_k(x, 4),
+        "top_p": lambda x: sampling.top_p(x, 0.6),
+        "min_p": lambda x: sampling.min_p(x, 0.2),
+        "typical_p": lambda x: sampling.typical_p(x, 0.6),
+        "greedy": sampling.greedy,
+        "draw": lambda x: sampling.draw(x, 0.4),
+        "process": lambda x: sampling.process(x, SamplingParams(top_k=9, top_p=0.8, repetition_penalty=2.0), [1, 2], [3]),
+    }
+    for name, step in steps.items():
+        with at(f"sampling.{name}"):
+            alone = torch.cat([step(row[None]) for row in rows])
+            close(f"sampling.{name}", step(rows).double(), alone.double(), BAR, f"rows of a batch through {name}")

@@ -120,6 +120,9 @@ def bos_comes_once() -> None:
 
 @check("CHAT-001", area="chat_template")
 def the_parts_of_marking() -> None:
+    for first in ".^$*+?{}[]\\|()":
+        marked = chat.mark_first_characters([f"{first}x"], "ꀀ")(f"a{first}b")
+        same("text.chat.mark_first_characters", marked, f"a{first}ꀀb", f"a text with {first}, which begins a token")
     same("text.chat.without", chat.without("ꀀ", "aꀀb\\ua000c"), "abc", "a text without the mark")
     same("text.chat.unused_character", chat.unused_character("aꀀ\\ua001"), "ꀂ", "a character that a text does not have")
     everything = "".join(map(chr, range(0xA000, 0xA48D)))
