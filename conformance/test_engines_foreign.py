@@ -34,7 +34,7 @@ def peer(name: str) -> Engine:
     """The engine, or a skip that says what is missing."""
     module = PEERS[name][0]
     if find_spec(module) is None:
-        pytest.skip(f"{module} is not installed here; `nox -s engines` installs it")
+        pytest.skip(f"{module} is not installed here: python -m pip install {ENGINES[name].install}")
     return find_engine(name)
 
 

@@ -17,8 +17,6 @@ from conformance.engines.foreign import has_gap, pieces, readable_copy
 from conformance.results import About
 from nanollama.errors import NanollamaError
 
-LONGEST = 256  # tokens of a sequence that a Generator makes room for
-
 
 class OnnxGenAI(Engine):
     """A built model; its cache goes on from call to call."""
@@ -28,7 +26,6 @@ class OnnxGenAI(Engine):
             raise NanollamaError(f"onnxgenai takes no option, got {argument!r}")
         onnxruntime_genai.disable_telemetry_events()
         self.model: Any = None
-        self.scratch = tempfile.TemporaryDirectory()
 
     def about(self) -> About:
         """Logits; what is inside stays inside."""
@@ -37,18 +34,14 @@ class OnnxGenAI(Engine):
     def load(self, folder: Path) -> None:
         """Build and load, and run one token: some models can be built and not be run."""
         self.close()
-        self.scratch = tempfile.TemporaryDirectory()
-        copy, target = readable_copy(folder, Path(self.scratch.name, "model")), str(Path(self.scratch.name, "built"))
-        options = ["-i", str(copy), "-o", target, "-p", "fp32", "-e", "cpu", "-c", self.scratch.name]
-        command = [sys.executable, "-m", "onnxruntime_genai.models.builder", *options]
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise Unsupported(f"its model builder: {done.stderr.strip().rpartition(chr(10))[2]}")
-        try:
-            self.model = onnxruntime_genai.Model(target)
-            list(self.calls(Prompt((1,), (0,))))
-        except RuntimeError as error:
-            raise Unsupported(str(error)) from error
+        with tempfile.TemporaryDirectory() as scratch:
+            target = built(readable_copy(folder, Path(scratch, "model")), Path(scratch))
+            try:
+                self.model = onnxruntime_genai.Model(str(target))
+                list(self.calls(Prompt((1,), (0,))))
+            except RuntimeError as error:
+                self.close()
+                raise Unsupported(str(error)) from error
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One sequence, in one call or several."""
@@ -61,16 +54,25 @@ class OnnxGenAI(Engine):
     def calls(self, prompt: Prompt) -> Iterator[Tensor]:
         """The logits of every call, float64 [T, V]."""
         options = onnxruntime_genai.GeneratorParams(self.model)
-        options.set_search_options(max_length=LONGEST)
+        options.set_search_options(max_length=len(prompt.ids) + 1)
         generator = onnxruntime_genai.Generator(self.model, options)
         for piece in pieces(prompt):
             generator.append_tokens(list(prompt.ids[piece]))
             yield torch.from_numpy(np.array(generator.get_output("logits"))[0]).double()
 
     def close(self) -> None:
-        """Let go of the model and its files."""
+        """Let go of the model."""
         self.model = None
-        self.scratch.cleanup()
+
+
+def built(folder: Path, scratch: Path) -> Path:
+    """What its model builder makes of a checkpoint folder."""
+    target = scratch / "built"
+    options = ["-i", str(folder), "-o", str(target), "-p", "fp32", "-e", "cpu", "-c", str(scratch)]
+    done = subprocess.run([sys.executable, "-m", "onnxruntime_genai.models.builder", *options], capture_output=True, text=True)
+    if done.returncode:
+        raise Unsupported(f"its model builder: {done.stderr.strip().rpartition(chr(10))[2]}")
+    return target
 
 
 ENGINE = OnnxGenAI
