@@ -143,7 +143,8 @@ def test_generation_config_wins() -> None:
 
 def test_what_is_no_id_is_refused() -> None:
     """Below 0, a truth value, text, a fraction, a list in a list."""
-    for wrong in (-1, True, "2", 2.0, {}):
+    none_of_them: list[Any] = [-1, True, "2", 2.0, {}]
+    for wrong in none_of_them:
         refuses(ends, {"bos_token_id": wrong}, {}, error=NanollamaError, naming="bos_token_id is")
         refuses(ends, {}, {"eos_token_id": wrong}, error=NanollamaError, naming="eos_token_id is")
         refuses(ends, {"eos_token_id": [2, wrong]}, {}, error=NanollamaError, naming="eos_token_id is")

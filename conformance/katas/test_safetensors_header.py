@@ -66,7 +66,8 @@ def test_the_shape_must_need_the_bytes_that_are_there() -> None:
 
 def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
     """A list, a word, a number; a key too few, one too many, one of another name."""
-    for value in ([], "F32", 7, None, {}, {"dtype": "F32", "shape": [1]}, {**said("F32", [1], 0, 4), "strides": [1]}):
+    wrong: list[Any] = [[], "F32", 7, None, {}, {"dtype": "F32", "shape": [1]}, {**said("F32", [1], 0, 4), "strides": [1]}]
+    for value in wrong:
         bad(value, "expected exactly the keys")
     bad({"dtype": "F32", "shape": [1], "offsets": [0, 4]}, "expected exactly the keys")
 
