@@ -17,6 +17,8 @@ from conformance.engines.foreign import has_gap, pieces, readable_copy
 from conformance.results import About
 from nanollama.errors import NanollamaError
 
+ROOM = 256  # tokens beside the prompt that a Generator makes room for; a window's cache must hold the window
+
 
 class OnnxGenAI(Engine):
     """A built model; its cache goes on from call to call."""
@@ -54,7 +56,7 @@ class OnnxGenAI(Engine):
     def calls(self, prompt: Prompt) -> Iterator[Tensor]:
         """The logits of every call, float64 [T, V]."""
         options = onnxruntime_genai.GeneratorParams(self.model)
-        options.set_search_options(max_length=len(prompt.ids) + 1)
+        options.set_search_options(max_length=len(prompt.ids) + ROOM)
         generator = onnxruntime_genai.Generator(self.model, options)
         for piece in pieces(prompt):
             generator.append_tokens(list(prompt.ids[piece]))
