@@ -5,7 +5,7 @@ from dataclasses import replace
 from conformance.report import terminal
 from conformance.report.tally import by_area, cases_in_words, grouped, outcome, passed_and_judged, sentence, spread
 from conformance.requirements import load_requirements
-from conformance.results import About, Result, Run, Verdict
+from conformance.results import About, Cause, Result, Run, Verdict
 
 KNOWN = load_requirements()
 LLAMA, QWEN = "LlamaForCausalLM", "Qwen2ForCausalLM"
@@ -89,6 +89,22 @@ def test_the_terminal_has_a_count_for_every_area_and_a_line_for_every_bad_verdic
 
 def test_a_requirement_that_the_list_does_not_have_is_shown_all_the_same() -> None:
     assert "FAKE-001" in terminal(run(Result("FAKE-001", LLAMA, "t", Verdict.FAIL, compared=1)))
+
+
+def test_a_likely_cause_is_told_once_with_its_places() -> None:
+    found = run(FAILS)
+    found.causes = [Cause(case, "mlp", "The gate is left out", 0.9) for case in (LLAMA, "Qwen2ForCausalLM")]
+    lines = [line for line in terminal(found).splitlines() if line.startswith("LIKELY")]
+    assert lines == [
+        f"LIKELY       The gate is left out ({LLAMA} at mlp, Qwen2ForCausalLM at mlp; right in 90% of seeded bugs)",
+    ]
+
+
+def test_what_is_undecided_for_one_reason_is_one_line() -> None:
+    undecided = [replace(UNSURE, requirement=each) for each in ("HEAD-001", "NORM-001", "MLP-001")]
+    lines = [line for line in terminal(run(*undecided)).splitlines() if line.startswith("INCONCLUSIVE")]
+    assert len(lines) == 1
+    assert all(each.requirement in lines[0] for each in undecided)
 
 
 def test_an_engine_cant_command_the_terminal() -> None:

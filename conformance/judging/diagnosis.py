@@ -15,8 +15,12 @@ from conformance.signatures.judges import Judge
 
 
 def judge_of(look: Look) -> Judge:
-    """How far values may be off, in the form that both take it."""
-    return exact() if look.bars.floors is None else by_floor(look.bars.dtype, look.bars.device)
+    """How far values may be off, in the form that both take it. Beside its own taps each value is judged by itself; where an
+    engine shows logits alone, the errors of a whole model are in them."""
+    if look.bars.floors is None:
+        return exact()
+    alone = all(taps.keys() <= {"logits"} for taps in look.whole.values())
+    return by_floor(look.bars.dtype, look.bars.device, "accumulated" if alone else "local")
 
 
 def likely(looks: Iterable[Look]) -> Iterator[Cause]:

@@ -1,11 +1,12 @@
-"""A run on the terminal: the verdict, a table by area, then a line for every requirement that is not fulfilled."""
+"""A run on the terminal: the verdict, a table by area, the likely causes, then a line for every requirement that is not
+fulfilled; of those that could not be decided, one for all that are so for the same reason."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from conformance.report.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, outcome, sentence
 from conformance.requirements import load_requirements
-from conformance.results import Result, Run, Verdict
+from conformance.results import Cause, Result, Run, Verdict
 
 LONGEST = 240  # characters of what is said of one requirement
 COLUMNS = ("PASS", "EXCUSED", "NOTE", "FAIL", "ERROR", "INCONCLUSIVE", "UNSUPPORTED")
@@ -16,8 +17,10 @@ def terminal(run: Run) -> str:
     known, engine = load_requirements(), run.engine
     who = f"{engine.name} {engine.version}, {' '.join(engine.levels) or 'no level'}, {engine.dtype} on {engine.device}"
     verdict = f"{outcome(run).upper()}: {sentence(run)}"
-    bad = [line for results in by_requirement(run.results, known).values() for line in bad_lines(results)]
-    parts = ([who, verdict], list(table(by_area(run, known))), bad, [f"{run.compared} comparisons in {run.seconds:.1f} s"])
+    results = [*by_requirement(run.results, known).values()]
+    bad = [line for verdict in (Verdict.ERROR, Verdict.FAIL) for each in results for line in bad_lines(each, verdict)]
+    undecided, last = [*undecided_lines(results)], [f"{run.compared} comparisons in {run.seconds:.1f} s"]
+    parts = ([who, verdict], [*table(by_area(run, known))], [*cause_lines(run.causes)], bad, undecided, last)
     return "\n\n".join("\n".join(map(printable, part)) for part in parts if part)
 
 
@@ -31,15 +34,39 @@ def table(areas: Mapping[str, Counter[Verdict]]) -> Iterator[str]:
             yield area.ljust(16) + "".join(str(counts[Verdict(c)] or "").rjust(len(c) + 2) for c in columns).rstrip()
 
 
-def bad_lines(results: list[Result]) -> Iterator[str]:
-    """One line for each verdict of one requirement that is not good: where, what, and in which cases."""
-    for verdict in (Verdict.ERROR, Verdict.FAIL, Verdict.INCONCLUSIVE):
-        found = [result for result in results if result.verdict is verdict]
+def cause_lines(causes: Iterable[Cause]) -> Iterator[str]:
+    """One line for each likely cause, with all places where it is one."""
+    places: dict[tuple[str, float | None], list[str]] = {}
+    for cause in causes:
+        places.setdefault((cause.sentence, cause.share), []).append(f"{cause.case} at {cause.place}")
+    for (what, share), found in places.items():
+        right = "" if share is None else f"; right in {share:.0%} of seeded bugs"
+        yield limited(f"LIKELY       {what} ({cases_in_words(list(dict.fromkeys(found)))}{right})")
+
+
+def bad_lines(results: list[Result], verdict: Verdict) -> Iterator[str]:
+    """One line for a verdict of one requirement: where, what, and in which cases."""
+    found = [result for result in results if result.verdict is verdict]
+    if found:
+        group, cases = grouped(found)[0], cases_of(found)
+        said = [f"at {group.place}" if group.place else "", group.measured, group.first.detail]
+        yield limited(f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, said))}")
+
+
+def undecided_lines(results: Iterable[list[Result]]) -> Iterator[str]:
+    """The requirements that could not be decided, by the reason why not."""
+    reasons: dict[str, list[str]] = {}
+    for each in results:
+        found = [result for result in each if result.verdict is Verdict.INCONCLUSIVE]
         if found:
-            group, cases = grouped(found)[0], cases_of(found)
-            said = [f"at {group.place}" if group.place else "", group.measured, group.first.detail]
-            line = f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, said))}"
-            yield line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+            reasons.setdefault(grouped(found)[0].first.detail, []).append(found[0].requirement)
+    for why, requirements in reasons.items():
+        yield limited(f"INCONCLUSIVE {', '.join(requirements)}: {why}")
+
+
+def limited(line: str) -> str:
+    """A line that does not fill the screen."""
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def printable(text: str) -> str:
