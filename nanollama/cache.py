@@ -39,6 +39,14 @@ def slots_of(positions: Tensor, size: int) -> Tensor:
     return torch.where(kept, positions % size, size)
 
 
+def bucketed(tokens: int, size: int) -> int:
+    """How many of `size` slots attention reads for so many tokens: whole buckets of them, at most all.
+
+    A number that changed with every token would be another shape with every token, and compiled code is made for one shape.
+    """
+    return min(size, -(-tokens // BUCKET) * BUCKET)
+
+
 class LayerCache:
     """Keys and values of one layer: [B, K, size + 1, D]; the last slot takes what nobody may read (padding)."""
 
@@ -91,7 +99,7 @@ class View:
         before = held[:, :size].clone()
         held.scatter_(1, slots, self.positions)
         longest = max(*cache.lengths, int(self.positions.max()) + 1)
-        self.extent = min(size, -(-longest // BUCKET) * BUCKET)
+        self.extent = bucketed(longest, size)
         if not self.reads_new_keys:
             self.key_positions = held[:, : self.extent].clone()
         elif not self.starts_empty:

@@ -19,7 +19,18 @@ import torch
 from conformance.katas.compare import Disagreement
 from conformance.katas.course import Kata, find_kata
 from conformance.katas.diagnose import known_bugs, look_alikes
-from conformance.katas.exam import NotTheirs, Sat, forget, load_tests, prove, put_in_front, sit_all, untouched, watched
+from conformance.katas.exam import (
+    NotTheirs,
+    Sat,
+    forget,
+    load_tests,
+    make_ready,
+    prove,
+    put_in_front,
+    sit_all,
+    untouched,
+    watched,
+)
 
 Record = dict[str, Any]
 
@@ -30,6 +41,7 @@ def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id, *, dia
     The last is what known mistake it looks like, if that is asked for.
     """
     forget()
+    make_ready(kata)
     before = watched()
     record: Record = {"file": str(file), "trouble": None, "tests": [], "looks_like": None}
     try:

@@ -27,6 +27,7 @@ class Kata:
     reads: tuple[str, str]  # one paper, one production implementation
     mistakes: tuple[str, ...]  # names of zoo entries whose edits lie in the targets; each `what` is what the learner reads
     after: tuple[str, ...] = ()  # katas that help, an advice
+    imports: tuple[str, ...] = ()  # modules that its tests use and that change torch: imported before anything is watched
     elsewhere: dict[str, str] = field(default_factory=dict)  # zoo entries in the targets that show only elsewhere: reason
     equivalent: dict[str, str] = field(default_factory=dict)  # mutants of the targets that compute the same: reason
 

@@ -61,6 +61,12 @@ def forget() -> None:
             del sys.modules[name]
 
 
+def make_ready(kata: Kata) -> None:
+    """Import what changes torch when it is imported, so that it isn't taken for the learner's doing."""
+    for name in kata.imports:
+        importlib.import_module(name)
+
+
 def tests_module(kata: Kata) -> str:
     """The module with a kata's tests."""
     return f"conformance.katas.test_{kata.name}"

@@ -24,6 +24,7 @@ import torch
 
 from conformance.katas.canaries import canaries, with_body
 from conformance.katas.course import Kata, course, find_kata, without_kata
+from conformance.katas.exam import make_ready
 from conformance.katas.roadmap import roadmap
 from conformance.katas.stub import bodies, header, own_lines, replace, stub, variants
 from conformance.katas.trials import as_learner, failing, forked, mutants_of, sweep, tried, zoo_of
@@ -179,6 +180,7 @@ def findings(name: str, laws: tuple[Callable[[Findings], None], ...] = LAWS) -> 
     torch.set_num_threads(1)
     start = time.perf_counter()
     found = Findings(find_kata(name))
+    make_ready(found.kata)
     for law in laws:
         law(found)
     found.seconds = time.perf_counter() - start
