@@ -9,10 +9,15 @@ import nox
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "virtualenv"
 nox.options.reuse_existing_virtualenvs = True
-nox.options.sessions = ["lint", "types", "tests", "conformance"]
+nox.options.sessions = ["lint", "types", "tests", "conformance", "score", "katas"]
 
 PATHS = ["nanollama", "conformance", "noxfile.py"]
 LLAMA_CPP = "llama-cpp-python==0.3.36"
+PEERS = [  # versions that were seen to work together; none of them touches torch or transformers
+    *(LLAMA_CPP.replace("python==", "python[server]=="), "mlx[cpu]==0.32.4", "mlx-lm==0.32.2", "ctranslate2==4.8.5"),
+    *("onnxruntime-genai==0.18.0", "onnxruntime==1.32.0", "onnx==1.23.2", "onnx-ir==1.1.0"),
+]
+JUDGED = ["nanollama", "transformers", "llamacpp", "mlx"]
 CONVERTER = ("convert_hf_to_gguf.py", "conversion/", "gguf-py/")  # the parts of its source package that convert checkpoints
 
 
@@ -36,6 +41,36 @@ def conformance(session: nox.Session) -> None:
     """Prove the runtime on this machine's CPU, then generate text: nox -s conformance -- --model FOLDER."""
     install(session)
     session.run("python", "-m", "conformance", "run", *session.posargs)
+
+
+@nox.session
+def score(session: nox.Session) -> None:
+    """A minute of the suite's own score on seeded bugs; fails where it is below the published one. All of it: -- --mutants 300."""
+    install(session)
+    session.run("python", "-m", "conformance", "score", *(session.posargs or ["--budget", "60"]))
+
+
+@nox.session
+def katas(session: nox.Session) -> None:
+    """Every law for every kata: no drift, power, fairness, mutants …; prints the counts. Names of katas: -- rope top_p."""
+    install(session)
+    session.run("python", "-m", "conformance.katas.laws", *session.posargs)
+
+
+@nox.session
+def engines(session: nox.Session) -> None:
+    """Engines that are not ours, and a server, judged side by side; builds llama.cpp, which takes minutes. Others: -- NAME …"""
+    install(session)
+    session.install("-q", "torch>=2.9,<2.14", *PEERS)
+    folder, runs = Path(session.create_tmp()), []
+    for name in session.posargs or JUDGED:
+        runs.append(str(folder / f"{name}.json"))
+        session.run("python", "-m", "conformance", "run", "--engine", name, "--json", runs[-1], success_codes=[0, 1])
+    runs.append(str(folder / "server.json"))
+    session.run("python", "-m", "conformance.wire.llamacpp_server", "--json", runs[-1], success_codes=[0, 1])
+    session.run("python", "-m", "conformance.report", *runs, "--html", str(folder / "engines.html"))
+    session.log(f"the engines side by side: {folder / 'engines.html'}")
+    session.run("pytest", "-n", "0", "conformance/test_engines_foreign.py")
 
 
 def on_device(session: nox.Session, device: str, there: str) -> None:
