@@ -46,7 +46,7 @@ def run__one_step_for_both(
         started = clock()
         if cache is None:
             limits = [len(row.prompt) + row.budget for row in rows]
-            cache = model.new_cache(batch=len(rows), max_len=max(limits), limits=limits)
+            cache = model.new_cache(len(rows), max(limits), limits)
             logits = prefill(forward, cache, rows, chunk)
         else:
             logits = decode(forward, cache, rows)

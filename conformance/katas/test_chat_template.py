@@ -5,7 +5,7 @@ import json
 from datetime import datetime
 from typing import Any
 
-from conformance.katas.compare import agree, refuses
+from conformance.katas.compare import agree, answers, refuses
 from nanollama.errors import NanollamaError
 from nanollama.text.template import ChatTemplate
 
@@ -40,11 +40,9 @@ def seen(
     return box.variables
 
 
-def used(source: dict[str, str], **options: Any) -> str:
+def chosen(sources: dict[str, str], name: str | None = None, tools: Any = None) -> str:
     """Which of several templates is used."""
-    box = Box()
-    template(box, source).render(HI, **options)
-    return box.source
+    return template(Box(), sources).source(name, tools)
 
 
 def refused(naming: str, messages: Any = HI, **options: Any) -> None:
@@ -54,6 +52,34 @@ def refused(naming: str, messages: Any = HI, **options: Any) -> None:
         return template(Box()).render(messages, **options)
 
     refuses(render, messages, error=NanollamaError, naming=naming)
+
+
+def test_without_a_word_the_default_is_used() -> None:
+    """Whatever else there is."""
+    answers(chosen, {"rag": "r", "default": "d"}, want="d")
+
+
+def test_with_tools_their_own_template_is_used() -> None:
+    """If there is one; also where the list of tools is empty, for the caller said that tools are the matter."""
+    both = {"default": "d", "tool_use": "t"}
+    answers(chosen, both, None, None, want="d")
+    answers(chosen, both, None, [{"name": "add"}], want="t")
+    answers(chosen, both, None, [], want="t")
+    answers(chosen, {"default": "d"}, None, [{"name": "add"}], want="d")
+
+
+def test_a_template_may_be_named() -> None:
+    """Then it is that one, tools or not."""
+    three = {"default": "d", "tool_use": "t", "rag": "r"}
+    answers(chosen, three, "rag", want="r")
+    answers(chosen, three, "default", [{"name": "add"}], want="d")
+
+
+def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
+    """There is "default"; there is no "rag". And there may be none called "default"."""
+    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="no chat template is named 'rag'")
+    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="['default']")
+    refuses(chosen, {"rag": "r"}, error=NanollamaError, naming="['rag']")
 
 
 def test_the_rendered_text_comes_back_as_it_is() -> None:
@@ -102,22 +128,17 @@ def test_the_clock_is_asked_in_time() -> None:
     agree("now", box.now, "2024-02-29T12:15:00")
 
 
-def test_with_tools_their_own_template_is_used() -> None:
-    """If there is one; also where the list of tools is empty, for the caller said that tools are the matter."""
-    both = {"default": "content d", "tool_use": "content t"}
-    agree("without tools", used(both), "content d")
-    agree("with a tool", used(both, tools=[{"name": "add"}]), "content t")
-    agree("with an empty list", used(both, tools=[]), "content t")
-    agree("with a tool and one template", used({"default": "content d"}, tools=[{"name": "add"}]), "content d")
-
-
-def test_a_template_may_be_named() -> None:
-    """Then it is that one, tools or not; and a name that isn't there is refused, with those that are."""
-    both = {"default": "content d", "tool_use": "content t", "rag": "content r"}
-    agree("chat_template='rag'", used(both, chat_template="rag"), "content r")
-    agree("chat_template='default', with a tool", used(both, chat_template="default", tools=[{"name": "add"}]), "content d")
-    refused("no chat template is named 'rag'", chat_template="rag")
-    refused("['default']", chat_template="rag")
+def test_the_chosen_template_is_the_one_that_is_rendered() -> None:
+    """By its name, or by the tools."""
+    sources = {"default": "content d", "tool_use": "content t", "rag": "content r"}
+    for options, want in (
+        ({"chat_template": "rag"}, "content r"),
+        ({"tools": [{"name": "add"}]}, "content t"),
+        ({}, "content d"),
+    ):
+        box = Box()
+        template(box, sources).render(HI, **options)
+        agree(f"what is rendered with {options or 'nothing'}", box.source, want)
 
 
 def test_a_message_may_be_continued() -> None:

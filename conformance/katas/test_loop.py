@@ -22,8 +22,8 @@ class Counting:
         self.fed: list[list[list[int]]] = []  # the positions of each call
         self.asked: dict[str, Any] = {}  # what new_cache was asked for
 
-    def new_cache(self, **options: Any) -> str:
-        self.asked = options
+    def new_cache(self, batch: int, max_len: int, limits: Any = None) -> str:
+        self.asked = {"batch": batch, "max_len": max_len, "limits": limits}
         return "the cache"
 
     def __call__(self, ids: Tensor, *, cache: Any, positions: Tensor, last_only: bool = False) -> Tensor:
