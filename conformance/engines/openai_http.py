@@ -119,7 +119,8 @@ class OpenAIServer(Engine):
                 levels = ("L0", "L1")
             version = self.exchange("GET", "/models").headers.get("server", "")
             notes = f"offers {' and '.join(offers) or 'neither completions nor chat'}"
-            self._about = About(f"{self.model} at {self.url}", version, levels, "unknown", "unknown", notes)
+            name = str(self.model).rpartition("/")[2]  # servers call a model by its path
+            self._about = About(f"{name} at {self.url}", version, levels, "unknown", "unknown", notes)
         return self._about
 
     def answers(self, request: Mapping[str, Any]) -> bool:
