@@ -1,7 +1,7 @@
 """How many programs torch.compile makes of one function.
 
-With its first program torch patches itself. Importing this module lets it do so, which happens before anything is watched where a
-kata counts programs (`imports` in katas.toml).
+With its first program torch patches itself. Importing this module lets it do so, which happens before anything is watched
+where a kata counts programs (`imports` in katas.toml).
 """
 
 from collections.abc import Callable, Iterable
