@@ -60,6 +60,14 @@ def test_start_without_a_name_begins_the_first_that_is_not_passed(someone: Learn
     assert f"next: nanollama kata check {first}\n" in someone.does("list")[1]
 
 
+def test_who_begins_in_the_middle_goes_on_from_there(someone: Learner, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = list(course())
+    monkeypatch.setattr(command, "check", lambda *_: PASSED)
+    for name, following in ((names[3], names[4]), (names[-1], names[0])):
+        someone.does("start", name)
+        assert f"nanollama kata start {following}\n" in someone.does("check", name)[1]
+
+
 def test_a_learners_file_is_never_overwritten(someone: Learner) -> None:
     someone.does("start", "rmsnorm")
     for number, text in enumerate(("first", "second"), 1):

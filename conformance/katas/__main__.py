@@ -48,11 +48,14 @@ class Desk:
         return "passed; the runtime has changed since" if moved else "passed"
 
     def follower(self) -> str | None:
-        """The first kata that isn't passed yet."""
-        return next((name for name, kata in course().items() if not self.state(kata).startswith("passed")), None)
+        """The next kata of the course that isn't passed yet: behind the latest, else from the beginning."""
+        names = list(course())
+        start = names.index(self.progress.latest) if self.progress.latest in names else 0
+        order = names[start:] + names[:start]
+        return next((name for name in order if not self.state(course()[name]).startswith("passed")), None)
 
     def kata(self, name: str | None, *, new: bool = False) -> Kata:
-        """The kata of this name; without one the latest, or for a new one the first that isn't passed."""
+        """The kata of this name; without one the latest, or for a new one the next that isn't passed."""
         name = name or (self.follower() if new else self.progress.latest)
         if name is None:
             raise NanollamaError("every kata is passed; name one" if new else "name a kata (`nanollama kata list`)")
@@ -61,8 +64,9 @@ class Desk:
 
 def list_command(desk: Desk, name: str | None) -> int:
     """The course, with what is done and what comes next."""
+    width = max(map(len, course()))
     for kata in course().values():
-        write(f"{kata.name:16} {kata.title:40} {kata.minutes:3} min  {desk.state(kata)}".rstrip() + "\n")
+        write(f"{kata.name:{width}}  {kata.title:40} {kata.minutes:3} min  {desk.state(kata)}".rstrip() + "\n")
     done = sum(desk.state(kata).startswith("passed") for kata in course().values())
     follower = desk.follower()
     verb = "check" if follower and desk.state(course()[follower]) else "start"
