@@ -32,10 +32,13 @@ REPLAYED = (
 
 @check("NUMR-008", "QUNT-035", area="numerics")
 def every_road_of_a_product_is_the_product() -> None:
-    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road."""
+    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road.
+
+    In half precision partial sums may be rounded, as engines that split a sum do.
+    """
     generator = torch.Generator().manual_seed(5)
     weight, bias = torch.randn(24, 40, generator=generator).double(), torch.randn(24, generator=generator).double()
-    for dtype, bar in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-7), (torch.float16, 2**-10)):
+    for dtype, bar in ((torch.float64, 1e-14), (torch.float32, 1e-6), (torch.bfloat16, 2**-6), (torch.float16, 2**-9)):
         w, b = weight.to(dtype), bias.to(dtype)
         for shape in ((40,), (1, 40), (1, 1, 40), (2, 40), (2, 3, 40), (0, 40)):
             x = torch.randn(*shape, generator=generator).to(dtype)

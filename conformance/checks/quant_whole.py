@@ -35,8 +35,9 @@ def our_own_formats_by_hand() -> None:
         for name, (values, wanted) in own_cases().items():
             format = rowwise.own_format(name, values.shape[1])
             fields = getattr(rowwise, f"encode_{name}")(values)
-            finite = all(bool(field.isfinite().all()) for field in fields.values())
-            expect(f"quant.rowwise.encode_{name}", finite, f"{name}: a code or a scale is no number before it is stored")
+            for each in (fields, *(getattr(rowwise, f"encode_{name}")(torch.full((1, 64), x)) for x in (0.0, 1.5))):
+                finite = all(bool(field.isfinite().all()) for field in each.values())
+                expect(f"quant.rowwise.encode_{name}", finite, f"{name}: a code or a scale is no number before it is stored")
             raw = torch.cat([fields[k].to(f.dtype).contiguous().view(torch.uint8) for k, f in format.layout.items()], dim=1)
             extra = {"columns": values.shape[1]} if name == "q4" else {}
             got = getattr(rowwise, f"decode_{name}")(**format.split(raw), **extra)
