@@ -143,6 +143,7 @@ def wanted_for_values(number: int, file_type: str, traits: Traits) -> str:
 
 
 def wanted_for_ffn_down(layer: int, file_type: str, traits: Traits) -> str:
+    """The matrix back from the MLP: some layers' get more bits. Falcon's own rule is for q4_k_m."""
     more = has_more_bits(layer, traits.layers)
     if file_type == "q4_k_m" and traits.architecture == "falcon":
         return "Q6_K" if layer < traits.layers // 16 else "Q5_K" if more else "Q4_K"
@@ -159,7 +160,7 @@ def has_more_bits(layer: int, layers: int) -> bool:
 
 
 def fitting(name: str, columns: int) -> Format:
-    """The format, or the one to fall back to."""
+    """The format for rows of so many columns: this one, or the one to fall back to."""
     if columns % FORMATS[name].block_size:
         name = FALLBACK.get(name, name)
     return FORMATS[name if columns % FORMATS[name].block_size == 0 else "F16"]
