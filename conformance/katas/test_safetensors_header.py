@@ -11,6 +11,7 @@ from nanollama.checkpoint.safetensors import Entry, _check_layout, _entry
 from nanollama.errors import NanollamaError
 
 START = 100  # where the data begins in the file
+NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 
 
 def said(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
@@ -30,14 +31,14 @@ def bad(value: Any, naming: str) -> None:
 
 
 def laid_out(*places: tuple[int, int], size: int) -> None:
-    """Tensors a, b, c … at these places of a file."""
-    entries = {"abcdef"[i]: Entry(torch.uint8, (end - begin,), begin, end) for i, (begin, end) in enumerate(places)}
+    """Tensors alpha, beta, gamma … at these places of a file."""
+    entries = {NAMES[i]: Entry(torch.uint8, (end - begin,), begin, end) for i, (begin, end) in enumerate(places)}
     agree("_check_layout", _check_layout(entries, START, size, "the file"), None)  # type: ignore[func-returns-value]
 
 
 def torn(*places: tuple[int, int], size: int, naming: str) -> None:
     """The same, which must be refused."""
-    entries = {"abcdef"[i]: Entry(torch.uint8, (end - begin,), begin, end) for i, (begin, end) in enumerate(places)}
+    entries = {NAMES[i]: Entry(torch.uint8, (end - begin,), begin, end) for i, (begin, end) in enumerate(places)}
     refuses(_check_layout, entries, START, size, "the file", error=NanollamaError, naming=naming)
 
 
@@ -61,33 +62,33 @@ def test_one_number_has_no_dimension_and_no_number_has_no_bytes() -> None:
 def test_the_shape_must_need_the_bytes_that_are_there() -> None:
     """2 x 3 numbers of 4 bytes are 24, neither 23 nor 25, nor 6."""
     for end in (23, 25, 6, 0):
-        bad(said("F32", [2, 3], 0, end), "needs 24 bytes")
+        bad(said("F32", [2, 3], 0, end), "24")
 
 
 def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
     """A list, a word, a number; a key too few, one too many, one of another name."""
     wrong: list[Any] = [[], "F32", 7, None, {}, {"dtype": "F32", "shape": [1]}, {**said("F32", [1], 0, 4), "strides": [1]}]
     for value in wrong:
-        bad(value, "expected exactly the keys")
-    bad({"dtype": "F32", "shape": [1], "offsets": [0, 4]}, "expected exactly the keys")
+        bad(value, "keys")
+    bad({"dtype": "F32", "shape": [1], "offsets": [0, 4]}, "keys")
 
 
 def test_a_dtype_that_is_none_is_refused() -> None:
     """F31, a number, and a list, which no dict can be asked for."""
     for dtype in ("F31", "f32", "", 32, ["F32"], None):
-        bad(said(dtype, [1], 0, 4), "has dtype")
+        bad(said(dtype, [1], 0, 4), "dtype")
 
 
 def test_a_shape_is_a_list_of_whole_numbers_from_0() -> None:
     """Not -1, which NumPy would take; not 1.0; not true, which counts as 1 in Python."""
     for shape in ([-1], [-2, -2], [1.0], [True], ["1"], 4, "1", None):
-        bad(said("F32", shape, 0, 4), "has shape")
+        bad(said("F32", shape, 0, 4), "shape")
 
 
 def test_a_shape_may_have_64_dimensions_and_no_more() -> None:
     """More than that torch can hold and not compute with."""
     agree("the entry of 64 dimensions", entry(said("U8", [1] * 64, 0, 1)), ["torch.uint8", (1,) * 64, 100, 101])
-    bad(said("U8", [1] * 65, 0, 1), "has shape")
+    bad(said("U8", [1] * 65, 0, 1), "shape")
 
 
 def test_sizes_that_no_memory_has_are_refused_before_they_are_multiplied_by_torch() -> None:
@@ -95,13 +96,13 @@ def test_sizes_that_no_memory_has_are_refused_before_they_are_multiplied_by_torc
     agree("one dimension of 2^62 bytes, and 0", entry(said("U8", [2**62, 0], 0, 0))[1], (2**62, 0))
     agree("2^61 numbers of 2 bytes, and 0", entry(said("F16", [2**61, 0], 0, 0))[1], (2**61, 0))
     for shape in ([2**62, 0], [2**31, 2**31, 0], [0, 2**62]):
-        bad(said("F16", shape, 0, 0), "more than 2⁶³ bytes")
+        bad(said("F16", shape, 0, 0), "shape")
 
 
 def test_a_place_is_two_numbers_in_order() -> None:
     """Not one, not three; not from 4 to 0, nor from -4 to 0."""
     for offsets in ([0], [0, 4, 8], [], [4, 0], [-4, 0], [0.0, 4.0], [0, True], "04", None, 4):
-        bad({"dtype": "F32", "shape": [1], "data_offsets": offsets}, "has data_offsets")
+        bad({"dtype": "F32", "shape": [1], "data_offsets": offsets}, "data_offsets")
 
 
 def test_tensors_side_by_side_are_a_file() -> None:
@@ -121,22 +122,22 @@ def test_empty_tensors_may_lie_anywhere_between() -> None:
 
 
 def test_no_byte_belongs_to_two_tensors() -> None:
-    """100 to 104, and 103 to 110; or the same place twice."""
-    torn((100, 104), (103, 110), size=110, naming="tensor 'b' starts at data byte 3 and overlaps")
-    torn((100, 104), (100, 104), size=104, naming="overlaps")
-    torn((100, 110), (102, 104), size=110, naming="overlaps")
+    """100 to 104, and 103 to 110: beta is named. The same place twice, or one within the other: an overlap."""
+    torn((100, 104), (103, 110), size=110, naming="beta")
+    torn((100, 104), (100, 104), size=104, naming="overlap")
+    torn((100, 110), (102, 104), size=110, naming="overlap")
 
 
 def test_no_byte_belongs_to_none() -> None:
-    """105 follows 104; or the first begins at 101."""
-    torn((100, 104), (105, 110), size=110, naming="tensor 'b' starts at data byte 5 and leaves a gap")
-    torn((101, 104), size=104, naming="leaves a gap")
+    """105 follows 104: beta is named. Or the first begins at 101: a gap."""
+    torn((100, 104), (105, 110), size=110, naming="beta")
+    torn((101, 104), size=104, naming="gap")
 
 
 def test_the_data_end_with_the_file() -> None:
     """At 110, in a file of 111 bytes or of 109."""
     for size in (111, 109, 1000):
-        torn((100, 104), (104, 110), size=size, naming="its tensors cover 10")
+        torn((100, 104), (104, 110), size=size, naming="10")
 
 
 def test_any_cut_of_the_data_is_sound_and_a_shifted_one_is_not() -> None:
