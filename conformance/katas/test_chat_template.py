@@ -77,9 +77,9 @@ def test_a_template_may_be_named() -> None:
 
 def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
     """There is "default"; there is no "rag". And there may be none called "default"."""
-    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="no chat template is named 'rag'")
-    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="['default']")
-    refuses(chosen, {"rag": "r"}, error=NanollamaError, naming="['rag']")
+    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="rag")
+    refuses(chosen, {"default": "d"}, "rag", error=NanollamaError, naming="default")
+    refuses(chosen, {"rag": "r"}, error=NanollamaError, naming="rag")
 
 
 def test_the_rendered_text_comes_back_as_it_is() -> None:
@@ -149,7 +149,7 @@ def test_a_message_may_be_continued() -> None:
 def test_a_continued_message_has_no_header_behind_it() -> None:
     """So none is asked for; and whoever asks for both is told."""
     agree("add_generation_prompt", seen(MORE, continue_final_message=True)["add_generation_prompt"], False)
-    refused("exclude each other", MORE, continue_final_message=True, add_generation_prompt=True)
+    refused("add_generation_prompt", MORE, continue_final_message=True, add_generation_prompt=True)
 
 
 def test_another_field_may_be_continued() -> None:

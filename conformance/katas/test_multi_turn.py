@@ -132,8 +132,7 @@ def test_what_is_left_of_the_context_may_be_less_than_the_reserve() -> None:
 
 
 def test_without_any_room_for_an_answer_there_is_an_error() -> None:
-    """5 tokens in a context of 5, and of 4. It says how many they are, and of which messages."""
-    for context in (5, 4):
-        refuses(talk().fit, "nnnnn", encode, context, 1, error=NanollamaError, naming="the message make 5 tokens")
-    naming = "the system prompt and the message make 6 tokens"
-    refuses(talk("s").fit, "nnnnn", encode, 6, 1, error=NanollamaError, naming=naming)
+    """7 tokens in a context of 7, and of 6: it says how many they are. With a system prompt it says that that counts, too."""
+    for context in (7, 6):
+        refuses(talk().fit, "nnnnnnn", encode, context, 1, error=NanollamaError, naming="7")
+    refuses(talk("s").fit, "nnnnnnn", encode, 8, 1, error=NanollamaError, naming="system prompt")
