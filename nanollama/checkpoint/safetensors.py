@@ -95,6 +95,7 @@ def read_folder(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _tensor(memory: mmap.mmap, file: BinaryIO, entry: Entry) -> torch.Tensor:
+    """One tensor: the file's mapped bytes themselves, or a copy of them where an element would lie at an odd address."""
     if entry.begin == entry.end:  # torch.frombuffer refuses empty buffers
         return torch.empty(entry.shape, dtype=entry.dtype)
     if entry.begin % entry.dtype.itemsize == 0:
