@@ -65,9 +65,9 @@ def tensors_come_out_as_the_library_wrote_them() -> None:
         before = (path / "x").read_bytes()
         got["t0"][0, 0] = 99
         same(place, (path / "x").read_bytes() == before, True, "the file after a tensor was written to")
-    for pad in (0, 1, 3):  # at any address
+    for pad in (0, 1, 3):  # at any address, and in another order than the header's
         with folder(
-            x=packed({"a": entry(), "b": entry("I16", [2], 8, 12)}, struct.pack("<2f2h", 1.5, -2.0, 7, -8), pad)
+            x=packed({"b": entry("I16", [2], 8, 12), "a": entry()}, struct.pack("<2f2h", 1.5, -2.0, 7, -8), pad)
         ) as path:
             got = own.read_safetensors(path / "x")
             same_tensor("checkpoint.safetensors._tensor", got["a"], torch.tensor([1.5, -2.0]), f"floats after {pad} spaces")

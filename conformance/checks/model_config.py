@@ -161,6 +161,7 @@ def token_ids_and_dtype_come_from_the_right_file() -> None:
         ({"bos_token_id": 1, "eos_token_id": 2}, {"eos_token_id": [7, 2]}, 1, (7, 2)),
         ({"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 4, "eos_token_id": 9}, 4, (9,)),
         ({"bos_token_id": 0, "eos_token_id": 0}, {}, 0, (0,)),
+        ({"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 0}, 0, (2,)),
         ({"bos_token_id": None, "eos_token_id": None}, {}, None, ()),
         ({}, {}, None, ()),
     ]
