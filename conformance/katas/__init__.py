@@ -10,7 +10,8 @@ How to add one, say `min_p`:
 2. `conformance/katas.toml`: a table [kata.min_p] in its place in the course; course.py says what the fields are. Test names,
    docstrings and hints are all that a learner reads; no hint may hold a line of the solution.
 3. Mistakes, four or more: names of zoo entries (`conformance/zoo/AREA.toml`) whose edits all lie in the targets. What is
-   missing there is added there, source "own"; its `what` is the sentence after "looks like:". Every other semantic bug and
+   missing there is added there, source "own"; its `what` is the sentence after "looks like:". What no model would show (a
+   number too many that is masked) is no bug of the zoo: it stands in exercises/mistakes.toml. Every other semantic bug and
    every mutant of the targets must be killed too, or stand under `elsewhere` or `equivalent` with the reason.
 4. `conformance/alternatives/min_p.py`: two right bodies or more that look different (see its __init__.py).
 5. `python -m conformance.katas.laws min_p` until it says that all laws hold; `python -m pytest conformance/katas` as well.
