@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from conformance.docs import BLOCK, DOCUMENTS, ROOT, commands, comparable, fresh_blocks
+from conformance.katas.course import course
 from conformance.katas.roadmap import ROADMAP, roadmap, with_katas
 
 
@@ -27,6 +28,12 @@ def test_every_item_of_the_roadmap_names_the_katas_that_teach_it() -> None:
     text = ROADMAP.read_text()
     assert len(roadmap()) == text.count("\n### "), "an item without its line"
     assert with_katas(text) == text, "run python -m conformance.docs --write"
+
+
+def test_the_katas_come_in_the_order_of_the_roadmap() -> None:
+    items = list(roadmap())
+    places = [items.index(kata.items[0]) for kata in course().values()]
+    assert places == sorted(places)
 
 
 def test_the_file_tree_in_the_readme_is_the_one_on_disk() -> None:
