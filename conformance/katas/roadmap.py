@@ -33,4 +33,4 @@ def taught_by(item: str) -> str:
     names = [f"`{name}`" for name, kata in course().items() if item in kata.items]
     if names:
         return f"{'kata' if len(names) == 1 else 'katas'} {', '.join(names)}"
-    return f"no kata: {without_kata().get(item, 'to come')}"
+    return f"no kata: {without_kata()[item]}"
