@@ -43,8 +43,8 @@ def faults(name: str) -> Iterator[Failed]:
             return
         found = config_faults(this.raw, model.config, this.spec) or weight_faults(model, this)
         config = model.config
-    except Failed as fault:
-        found, config = [fault], read_config(this.raw)
+    except Failed as failure:
+        found, config = [failure], read_config(this.raw)
     yield from found
     if found:
         try:
