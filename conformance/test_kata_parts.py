@@ -119,7 +119,7 @@ ROW = torch.tensor([1.0, 2.0])
         (ROW + 4e-6, ROW, "first difference at [0]: got 1.00000405, want 1 (tolerance 1.9e-06); 2 of 2 differ"),
         (torch.tensor([[0, 1], [2, 9]]), torch.tensor([[0, 1], [2, 3]]), "first difference at [1, 1]: got 9, want 3"),
         (torch.tensor([-math.inf]), torch.tensor([-math.inf]), None),
-        (torch.tensor(True), torch.tensor(False), "first difference: got 1, want 0"),
+        (torch.tensor(True), torch.tensor(False), "first difference: got True, want False"),
         (1, 1.0, "is of type int, want float"),
         (0.5, 0.25, "first difference: got 0.5, want 0.25"),
         ([1, "a"], [1, "b"], "item 1: got 'a', want 'b'"),

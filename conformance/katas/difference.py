@@ -61,7 +61,9 @@ def wrong_numbers(got: Tensor, want: Tensor, within: float | None) -> str | None
     came, wanted = apart(have[first].item(), need[first].item())
     if nan:
         return f"NaN{at}, want {wanted}; {len(nan)} of {have.numel()} numbers are NaN"
-    told = f"got {came}, want {wanted} (tolerance {limit:.2g})"
+    if want.dtype == torch.bool:
+        came, wanted = str(bool(have[first])), str(bool(need[first]))
+    told = f"got {came}, want {wanted}" + (f" (tolerance {limit:.2g})" if limit else "")
     return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} differ"
 
 
