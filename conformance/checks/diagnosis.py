@@ -106,6 +106,27 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
         yield Step("layers.Block.forward", run, want, f"layer {i}", partial(faults_of, parts))
     yield norm_step(this.truth, model.norm, "norm", "norm", trace["norm.in"])
     yield linear_step(this.truth, model.lm_head, "lm_head", "lm_head", trace["norm"])
+    finished = partial(behind_head, model, ids, positions, trace)
+    yield Step(
+        "model.Transformer.forward", finished, trace["logits"].log_softmax(-1), "logits", partial(softcap_faults, this, trace)
+    )
+
+
+def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace) -> Tensor:
+    """Log-probabilities when the head gives the truth; where nothing gets so far, another part is to blame."""
+    handle = model.lm_head.register_forward_hook(lambda *_: trace["lm_head"][None])
+    try:
+        return model(ids[None], positions=positions[None]).log_softmax(-1)
+    except Exception:
+        return trace["logits"].log_softmax(-1)
+    finally:
+        handle.remove()
+
+
+def softcap_faults(this: Case, trace: Trace) -> list[Failed]:
+    """Whether the cap of the logits is to blame."""
+    head, limit = trace["lm_head"], this.spec.logit_cap
+    return Step("layers.softcap", lambda: nanollama.layers.softcap(head, limit), cap(head, limit)).faults()
 
 
 def run_block(block: Any, x: Tensor, rotations: Any, views: Any, i: int) -> Tensor:
@@ -172,8 +193,7 @@ def whole(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
         wrong = row_error((got - got[:, :1]).double(), (positions - positions[0]).double()[None]) > 0
         if wrong:
             return [Failed("model.Transformer.place", "positions are not counted by ones")]
-        head, limit = truth_of(this.name, prompt)["lm_head"], this.spec.logit_cap
-        return Step("layers.softcap", lambda: nanollama.layers.softcap(head, limit), cap(head, limit)).faults()
+        return softcap_faults(this, truth_of(this.name, prompt))
 
     place = "model.Transformer.forward"
     yield Step(place, lambda: model(ids[None], positions=positions[None]).log_softmax(-1), want, inner=inner)

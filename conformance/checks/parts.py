@@ -1,6 +1,7 @@
 """The steps of each part of a layer: outer ones to judge by, inner ones to find the place. See `replay.py`."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from types import SimpleNamespace
 from typing import Any
@@ -45,9 +46,31 @@ def attention_step(
     module: Any = model.layers[i].self_attn
 
     def inner() -> list[Failed]:
-        return all_faults(attention_parts(model, truth, i, x, positions, trace))
+        return all_faults([*attention_parts(model, truth, i, x, positions, trace), merging])
 
-    return Step("self_attn", lambda: module(x[None], rotations[i], views[i], None), want, f"layer {i}", inner)
+    def run() -> Tensor:
+        return module(x[None], rotations[i], views[i], None)
+
+    mixed, context = (trace[f"layers.{i}.self_attn.{name}"] for name in ("mixed", "context"))
+    merging = Step("self_attn", partial(merged, module, run, mixed, context), context)
+    return Step("self_attn", run, want, f"layer {i}", inner)
+
+
+def merged(module: Any, run: Callable[[], Tensor], mixed: Tensor, context: Tensor) -> Tensor:
+    """What attention hands to o_proj [T, H·D] when its core gives the truth [H, T, D], whatever went into that; where nothing
+    gets so far, another part is to blame, and this one can't be seen."""
+    caught: list[Tensor] = []
+    handles = [
+        module.attend.register_forward_hook(lambda *_: mixed[None]),
+        module.o_proj.register_forward_pre_hook(lambda _, args: caught.append(args[0])),
+    ]
+    try:
+        with suppress(Exception):
+            run()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return caught[0] if caught else context
 
 
 def attention_parts(model: Transformer, truth: Reference, i: int, x: Tensor, positions: Tensor, trace: Trace) -> Iterator[Step]:
