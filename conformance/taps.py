@@ -27,8 +27,9 @@ GPT2_NAMES = {
 
 
 @contextmanager
-def hooks(pairs: list[tuple[nn.Module, Callable[[Any, Any], None], bool]]) -> Iterator[None]:
-    """Call `see(inputs, output)` after each module while inside; with True, `see(inputs, None)` before it."""
+def hooks(pairs: list[tuple[nn.Module, Callable[[Any, Any], Any], bool]]) -> Iterator[None]:
+    """Call `see(inputs, output)` after each module while inside; with True, `see(inputs, None)` before it. What it returns,
+    if anything, stands in for the output (or the inputs)."""
     handles = []
     for module, see, before in pairs:
         if before:

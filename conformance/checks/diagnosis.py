@@ -5,6 +5,7 @@ the order of dependency: what the config means, what the weights are, then the p
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from conformance.checks.loading import loaded, loading_faults
 from conformance.checks.parts import attention_step, experts_step, linear_step, mlp_step, norm_step
 from conformance.checks.reference import Trace, cap
 from conformance.checks.replay import Step, all_faults, row_error
+from conformance.taps import hooks
 from nanollama.config import ModelConfig, read_config
 from nanollama.model import Transformer
 
@@ -114,13 +116,10 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
 
 def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace) -> Tensor:
     """Log-probabilities when the head gives the truth; where nothing gets so far, another part is to blame."""
-    handle = model.lm_head.register_forward_hook(lambda *_: trace["lm_head"][None])
-    try:
-        return model(ids[None], positions=positions[None]).log_softmax(-1)
-    except Exception:
-        return trace["logits"].log_softmax(-1)
-    finally:
-        handle.remove()
+    logits = trace["logits"]
+    with hooks([(model.lm_head, lambda *_: trace["lm_head"][None], False)]), suppress(Exception):
+        logits = model(ids[None], positions=positions[None])
+    return logits.log_softmax(-1)
 
 
 def softcap_faults(this: Case, trace: Trace) -> list[Failed]:

@@ -16,6 +16,7 @@ from conformance.checks import Failed
 from conformance.checks.reference import Reference, Trace, activate, cap, seen
 from conformance.checks.replay import Step, all_faults
 from conformance.checks.turning import rotation_steps
+from conformance.taps import hooks
 from nanollama.model import Transformer
 
 
@@ -60,16 +61,9 @@ def merged(module: Any, run: Callable[[], Tensor], mixed: Tensor, context: Tenso
     """What attention hands to o_proj [T, H·D] when its core gives the truth [H, T, D], whatever went into that; where nothing
     gets so far, another part is to blame, and this one can't be seen."""
     caught: list[Tensor] = []
-    handles = [
-        module.attend.register_forward_hook(lambda *_: mixed[None]),
-        module.o_proj.register_forward_pre_hook(lambda _, args: caught.append(args[0])),
-    ]
-    try:
-        with suppress(Exception):
-            run()
-    finally:
-        for handle in handles:
-            handle.remove()
+    truth = (module.attend, lambda *_: mixed[None], False)
+    with hooks([truth, (module.o_proj, lambda args, _: caught.append(args[0]), True)]), suppress(Exception):
+        run()
     return caught[0] if caught else context
 
 
