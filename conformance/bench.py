@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from conformance.fixtures import checkpoint_shapes
-from nanollama.bench import peak_rss, timed_run
+from nanollama.cli.bench import peak_rss, timed_run
 from nanollama.lm import load_model
 
 TINYLLAMA: dict[str, Any] = {  # the shapes of TinyLlama-1.1B
@@ -69,7 +69,7 @@ def load_transformers(folder: Path) -> Any:
 
 
 def timed_transformers(model: Any, ids: torch.Tensor, new_tokens: int) -> Times:
-    """The same run as `nanollama.bench.timed_run`, with transformers' own cache."""
+    """The same run as `nanollama.cli.bench.timed_run`, with transformers' own cache."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)

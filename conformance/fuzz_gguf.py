@@ -153,7 +153,7 @@ fuzz_checkpoint.KINDS[TARGET] = ["gguf"] * 12 + ["folder"]
 
 def read_models(folder: Path) -> None:
     """Read from every GGUF file of the folder, each a part or a whole, and compare with the `gguf` package."""
-    from nanollama.checkpoint.gguf import read_gguf
+    from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.errors import NanollamaError
 
     if folder.name == "sound":  # which holds a safetensors checkpoint

@@ -42,10 +42,10 @@ def sound_file(architecture: str, file_type: str) -> bytes:
     """A working file of an architecture's fixture, with a small vocabulary."""
     from conformance.llamacpp import write_folder
     from conformance.sound_vocabulary import scored
-    from nanollama.checkpoint.gguf import read_gguf
-    from nanollama.checkpoint.gguf_writer import stored, write_gguf
+    from nanollama.checkpoint.export import export_gguf
+    from nanollama.checkpoint.gguf.reader import read_gguf
+    from nanollama.checkpoint.gguf.writer import stored, write_gguf
     from nanollama.checkpoint.source import open_source
-    from nanollama.export import export_gguf
 
     vocabulary = scored()
     with tempfile.TemporaryDirectory() as name:
@@ -75,8 +75,8 @@ def damage_model(folder: Path, rng: random.Random) -> None:
 
 def rewrite(path: Path, rng: random.Random) -> None:
     """One key or one tensor changed, in a file that is otherwise well-formed."""
-    from nanollama.checkpoint.gguf import read_gguf
-    from nanollama.checkpoint.gguf_writer import stored, write_gguf
+    from nanollama.checkpoint.gguf.reader import read_gguf
+    from nanollama.checkpoint.gguf.writer import stored, write_gguf
     from nanollama.errors import NanollamaError
 
     model = read_gguf(path)

@@ -23,7 +23,7 @@ fuzz_checkpoint.KINDS[TARGET] = ["gguf"] * 12 + ["folder"]
 
 def use_tools(folder: Path) -> None:
     """Show every GGUF file of the folder and quantize it to some type, and look at what that printed and wrote."""
-    from nanollama.checkpoint.gguf import read_gguf
+    from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.errors import NanollamaError
 
     if folder.name == "sound":  # which holds a safetensors checkpoint
@@ -48,9 +48,9 @@ def use_tools(folder: Path) -> None:
 
 def show_and_quantize(path: Path, written: Path) -> str:
     """What both commands print."""
-    from nanollama.filetypes import FILE_TYPES
-    from nanollama.gguf_quantize import quantize_command
-    from nanollama.gguf_show import show_gguf
+    from nanollama.checkpoint.gguf.quantize import quantize_command
+    from nanollama.cli.show import show_gguf
+    from nanollama.quant.file_types import FILE_TYPES
 
     size = path.stat().st_size if path.is_file() else 0
     file_type = list(FILE_TYPES)[size // 32 % len(FILE_TYPES)]

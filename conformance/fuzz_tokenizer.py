@@ -22,10 +22,10 @@ from typing import Any
 import gguf
 
 from conformance.tokenizer_strings import Strings
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.text.bytebpe import BYTE_TO_LETTER
-from nanollama.text.gguf_vocabulary import CHARACTER_PRES, gguf_end_ids, load_gguf_tokenizer
-from nanollama.text.pretokenizers import PRE_TOKENIZERS
+from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.text.bpe.byte_level import BYTE_TO_LETTER
+from nanollama.text.llamacpp.pretokenizers import PRE_TOKENIZERS
+from nanollama.text.llamacpp.vocabulary import CHARACTER_PRES, gguf_end_ids, load_gguf_tokenizer
 from nanollama.text.tokenizer import Tokenizer
 
 ORACLE = Path(__file__).with_name("llamacpp_tokens.py")

@@ -15,7 +15,7 @@ from conformance.checks import Check
 from conformance.zoo.live import find_definition, forget_cached
 from conformance.zoo.seeding import Bug
 
-ELSEWHERE = ("nanollama.text.jinja_child:",)
+ELSEWHERE = ("nanollama.text.chat.jinja_child:",)
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Survey:
 
 
 def functions_run(run: Callable[[], None]) -> frozenset[str]:
-    """The runtime's functions that run while `run` does, as "nanollama.layers:RMSNorm.forward"."""
+    """The runtime's functions that run while `run` does, as "nanollama.model.layers:RMSNorm.forward"."""
     seen: dict[CodeType, str] = {}
 
     def see(frame: FrameType, event: str, _: Any) -> None:  # called at every call; None: not at every line too

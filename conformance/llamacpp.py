@@ -28,9 +28,9 @@ from torch import Tensor
 
 from conformance.engines.foreign import write_vocabulary
 from conformance.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt
-from nanollama.checkpoint import gguf_names
+from nanollama.checkpoint.export import export_gguf
+from nanollama.checkpoint.gguf import names as gguf_names
 from nanollama.checkpoint.source import open_source
-from nanollama.export import export_gguf
 from nanollama.lm import load_model
 
 BAR = 5e-3  # of the standard deviation of the logits

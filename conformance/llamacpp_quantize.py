@@ -25,8 +25,8 @@ import numpy as np
 from gguf import GGUFReader, GGUFWriter
 from numpy.typing import NDArray
 
-from nanollama.filetypes import FILE_TYPES
-from nanollama.gguf_quantize import quantize_command
+from nanollama.checkpoint.gguf.quantize import quantize_command
+from nanollama.quant.file_types import FILE_TYPES
 
 PEER = """
 import llama_cpp, sys

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from nanollama.checkpoint.names import Weight
 from nanollama.quant import dequantize, quantize
-from nanollama.quant.format import Format
-from nanollama.quant.stored import QuantTensor
+from nanollama.quant.formats.format import Format
+from nanollama.quant.quant_tensor import QuantTensor
 
 ALLOWED = 2.0  # times the format's own loss
 EXACT = 1e-6  # a format that loses nothing may be off by float32 rounding: Gemma's norms are stored plus one

@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from nanollama.quant import FORMATS, dequantize
-from nanollama.quant.format import Format
+from nanollama.quant.formats.format import Format
 
 Array = NDArray[np.generic]
 Bytes = NDArray[np.uint8]

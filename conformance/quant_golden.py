@@ -24,7 +24,7 @@ from torch import Tensor
 
 from conformance.quant_exact import awkward_values
 from nanollama.quant import FORMATS, quantize
-from nanollama.quant.format import Format
+from nanollama.quant.formats.format import Format
 
 FOLDER = Path(__file__).parents[1] / "golden" / "quant"
 BLOCKS = 4  # of each set

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from conformance.compare import TapError, relative_error
 from conformance.taps import eager_attention, hooks
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 
 def small_modules(model: Transformer) -> dict[str, nn.Module]:

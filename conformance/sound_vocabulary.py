@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from nanollama.text.sentencepiece import PieceType
+from nanollama.text.sentencepiece.model import PieceType
 
 KEY = "tokenizer.ggml."
 N, U, C, D, X, B = (PieceType[name] for name in ("NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"))

@@ -12,7 +12,7 @@ from typing import Any
 from torch import Tensor, nn
 from transformers.modeling_utils import PreTrainedModel
 
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 Taps = dict[str, Tensor]
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")

@@ -194,7 +194,7 @@ def test_an_error_of_the_last_steps_leaves_the_old_file(tmp_path: Path, monkeypa
 
 KILL = r"""
 import os, pathlib, signal, sys, torch
-from nanollama.checkpoint.gguf_writer import NewTensor, write_gguf
+from nanollama.checkpoint.gguf.writer import NewTensor, write_gguf
 from nanollama.quant import FORMATS
 folder = pathlib.Path(sys.argv[1])
 path, events, ones = folder / "a.gguf", 0, torch.ones(10_000).view(torch.uint8)

@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import nanollama
 from conformance.small_model import LETTERS, write_small_model
-from nanollama import batch
-from nanollama.batch import answer_together, read_lines
-from nanollama.cli import main
+from nanollama.cli import batch
+from nanollama.cli.batch import answer_together, read_lines
+from nanollama.cli.main import main
+from nanollama.cli.settings import make_request
 from nanollama.errors import NanollamaError
 from nanollama.lm import LM
-from nanollama.settings import make_request
 
 PROMPTS = ["Once", "a much longer prompt than the others", "", "x", "Hi there", "zz top"]
 

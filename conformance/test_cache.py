@@ -13,10 +13,10 @@ from conformance.compare import relative_error
 from conformance.fixtures import FIXTURES, fixture_config, write_fixture
 from conformance.taps import eager_attention
 from conformance.weights import derived_ids
-from nanollama.cache import visible
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model
-from nanollama.model import Transformer
+from nanollama.model.kv_cache import visible
+from nanollama.model.transformer import Transformer
 
 CACHE_BAR = 1e-12
 LENGTH = 70  # more than one bucket of 64 slots, fourteen windows of 5

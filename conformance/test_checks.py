@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig
 
-import nanollama.cache
-import nanollama.layers
-import nanollama.model
-import nanollama.rope
+import nanollama.model.kv_cache
+import nanollama.model.layers
+import nanollama.model.rope
+import nanollama.model.transformer
 from conformance.checks import Check, Failed, all_checks, check, compared, judged, place_of
 from conformance.checks.cases import CASES, case, truth_of
 from conformance.checks.diagnosis import diagnose
@@ -62,8 +62,8 @@ def test_a_check_inside_a_check_does_not_lend_its_comparisons() -> None:
 
 def test_an_error_of_the_runtime_names_its_innermost_function() -> None:
     with pytest.raises(NanollamaError) as raised:
-        nanollama.cache.KVCache(case(LLAMA).load().config, 0, 5, torch.float64)
-    assert place_of(raised.tb) == "cache.KVCache.__init__"
+        nanollama.model.kv_cache.KVCache(case(LLAMA).load().config, 0, 5, torch.float64)
+    assert place_of(raised.tb) == "model.kv_cache.KVCache.__init__"
 
 
 def test_names_are_unique_and_every_check_has_requirements_and_an_area() -> None:
@@ -214,7 +214,7 @@ def noisy(forward: Any) -> Any:
 
 @pytest.mark.parametrize("engine", [null, constant, noisy])
 def test_a_null_a_constant_and_a_noisy_model_fail_in_every_family(engine: Callable[[Any], Any]) -> None:
-    with replaced(nanollama.model.Transformer, "forward", engine):
+    with replaced(nanollama.model.transformer.Transformer, "forward", engine):
         judgements = [each for each in MODEL_CHECKS if ".every_tap" in each.name or ".every_module_is_right" in each.name]
         for each in judgements:
             with pytest.raises(Failed):
@@ -250,11 +250,11 @@ def forgets_to_cap(softcap: Any) -> Any:
 
 
 MISTAKES = [
-    (nanollama.layers.RMSNorm, "forward", without_eps, "input_layernorm"),
-    (nanollama.layers, "rotate", turned_the_other_way, "self_attn"),
-    (nanollama.cache, "visible", one_key_more, "cache.visible"),
-    (nanollama.cache.LayerCache, "write", keeps_the_first, "cache.LayerCache.write"),
-    (nanollama.layers, "softcap", forgets_to_cap, "layers.softcap"),
+    (nanollama.model.layers.RMSNorm, "forward", without_eps, "input_layernorm"),
+    (nanollama.model.layers, "rotate", turned_the_other_way, "self_attn"),
+    (nanollama.model.kv_cache, "visible", one_key_more, "model.kv_cache.visible"),
+    (nanollama.model.kv_cache.LayerCache, "write", keeps_the_first, "model.kv_cache.LayerCache.write"),
+    (nanollama.model.layers, "softcap", forgets_to_cap, "model.layers.softcap"),
 ]
 
 
@@ -266,13 +266,13 @@ def test_a_mistake_is_named_at_its_place(owner: Any, name: str, make: Callable[[
 
 def test_two_mistakes_are_both_named_in_one_diagnosis() -> None:
     with (
-        replaced(nanollama.layers.RMSNorm, "forward", without_eps),
-        replaced(nanollama.cache, "visible", one_key_more),
-        replaced(nanollama.layers, "softcap", forgets_to_cap),
+        replaced(nanollama.model.layers.RMSNorm, "forward", without_eps),
+        replaced(nanollama.model.kv_cache, "visible", one_key_more),
+        replaced(nanollama.model.layers, "softcap", forgets_to_cap),
     ):
         places = [fault.place for fault in diagnose(GEMMA)]
-    assert {"input_layernorm", "cache.visible", "layers.softcap"} <= set(places)
-    assert not {"mlp", "lm_head", "self_attn.o_proj", "model.Transformer.forward"} & set(places)
+    assert {"input_layernorm", "model.kv_cache.visible", "model.layers.softcap"} <= set(places)
+    assert not {"mlp", "lm_head", "self_attn.o_proj", "model.transformer.Transformer.forward"} & set(places)
 
 
 def test_a_diagnosis_of_a_sound_family_is_empty() -> None:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from conformance.checks import Check, Failed, all_checks
 from conformance.checks.rigged import NAN, Pieces, RiggedModel, greedy_answer, hashed
-from nanollama import generate, sampling
-from nanollama.text import segment, stream
+from nanollama.generation import loop as generate
+from nanollama.generation import sampling
+from nanollama.text import detokenizer as stream
+from nanollama.text.bpe import merge as segment
 
 AROUND = ("quant_", "gguf_", "text_", "tokenizer_", "template_", "stream_", "sampling_", "generation_", "loading_")
 CHECKS = [check for check in all_checks() if check.name.startswith(AROUND)]
@@ -119,14 +121,14 @@ def test_another_right_implementation_passes(
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "place", "beginnings"),
     [
-        (sampling, "last", lambda ids, window: ids[-window:], "sampling.last", ("sampling_",)),
-        (sampling, "greedy", lambda logits: logits.argmin(-1), "sampling.greedy", ("sampling_",)),
-        (sampling, "top_k", lambda logits, k: logits, "sampling.top_k", ("sampling_",)),
-        (sampling, "process", lambda logits, params, prompt, said: logits, "sampling.process", ("sampling_",)),
-        (stream, "unfinished", lambda text, stops: len(text), "text.stream.unfinished", ("stream_",)),
-        (segment, "merge_pairs", lambda symbols, rank: symbols, "text.segment.merge_pairs", ("text_",)),
-        (generate, "end_ids", lambda request, model, tokenizer: frozenset(), "generate.end_ids", ("generation_",)),
-        (generate, "choose", lambda logits, rows: [0] * len(rows), "generate.choose", ("generation_",)),
+        (sampling, "last", lambda ids, window: ids[-window:], "generation.sampling.last", ("sampling_",)),
+        (sampling, "greedy", lambda logits: logits.argmin(-1), "generation.sampling.greedy", ("sampling_",)),
+        (sampling, "top_k", lambda logits, k: logits, "generation.sampling.top_k", ("sampling_",)),
+        (sampling, "process", lambda logits, params, prompt, said: logits, "generation.sampling.process", ("sampling_",)),
+        (stream, "unfinished", lambda text, stops: len(text), "text.detokenizer.unfinished", ("stream_",)),
+        (segment, "merge_pairs", lambda symbols, rank: symbols, "text.bpe.merge.merge_pairs", ("text_",)),
+        (generate, "end_ids", lambda request, model, tokenizer: frozenset(), "generation.loop.end_ids", ("generation_",)),
+        (generate, "choose", lambda logits, rows: [0] * len(rows), "generation.loop.choose", ("generation_",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

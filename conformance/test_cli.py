@@ -21,12 +21,13 @@ import nanollama
 from conformance.__main__ import parser as suite_parser
 from conformance.fixtures import checkpoint_shapes, fixture_config, write_fixture
 from conformance.small_model import write_small_model
-from nanollama import commands, suite
-from nanollama.cli import main
-from nanollama.generate import Usage
-from nanollama.options import COMMANDS
-from nanollama.output import Answer, speed
-from nanollama.settings import DEFAULT_MAX_TOKENS, SETTINGS
+from nanollama.cli import run as commands
+from nanollama.cli import suite
+from nanollama.cli.main import main
+from nanollama.cli.options import COMMANDS
+from nanollama.cli.output import Answer, speed
+from nanollama.cli.settings import DEFAULT_MAX_TOKENS, SETTINGS
+from nanollama.generation.loop import Usage
 
 SPEED = r"\[prefill: \d+ tok @ [\d.]+ t/s \| decode: \d+ tok @ [\d.]+ t/s\]\n"
 
@@ -222,7 +223,7 @@ def test_text_streams_and_ctrl_c_ends_with_130_and_no_traceback(folder: Path) ->
 def test_ctrl_c_while_torch_is_imported_ends_the_program_though_the_import_swallows_it() -> None:
     code = """
 import os, signal
-from nanollama.cli import ended_by_interrupt
+from nanollama.cli.main import ended_by_interrupt
 with ended_by_interrupt():
     try:
         os.kill(os.getpid(), signal.SIGINT)
@@ -269,7 +270,7 @@ def test_control_characters_are_shown_and_not_sent_to_a_terminal(monkeypatch: py
     hostile = "a\x1b[2Jb\rc\x9b\td\n\x7fé€"
     for stream, shown in ((Terminal(), "a\ufffd[2Jb\ufffdc\ufffd\td\n\ufffdé€"), (io.StringIO(), hostile)):
         monkeypatch.setattr(sys, "stdout", stream)
-        nanollama.output.write(hostile)
+        nanollama.cli.output.write(hostile)
         assert stream.getvalue() == shown
     errors = Terminal()
     monkeypatch.setattr(sys, "stderr", errors)
@@ -418,7 +419,7 @@ def test_help_lists_all_commands_and_the_version_is_the_packages(capfd: pytest.C
 
 
 def test_help_does_not_wait_for_torch() -> None:
-    code = "import sys; from nanollama.cli import main; main(['run', '--help']); sys.exit('torch' in sys.modules)"
+    code = "import sys; from nanollama.cli.main import main; main(['run', '--help']); sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL)
 
 

@@ -13,12 +13,13 @@ from hypothesis import strategies as st
 
 import nanollama
 from conformance.small_model import write_small_model
-from nanollama import batch, commands, kata
-from nanollama.cli import main
+from nanollama.cli import batch, kata
+from nanollama.cli import run as commands
+from nanollama.cli.chat import Repl
+from nanollama.cli.main import main
+from nanollama.cli.options import COMMANDS
+from nanollama.cli.settings import SETTINGS
 from nanollama.lm import LM
-from nanollama.options import COMMANDS
-from nanollama.repl import Repl
-from nanollama.settings import SETTINGS
 
 FUZZ = int(os.environ.get("NANOLLAMA_CLI_FUZZ", "100"))  # cases per test; the numbers in the notes are of 5,000
 fuzz = settings(max_examples=FUZZ, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -70,7 +71,7 @@ def test_any_arguments_end_in_an_answer_or_one_line(
     monkeypatch.setattr(commands, "run_suite", lambda *_, **__: 0)
     monkeypatch.setattr(kata, "run_suite", lambda *_: 0)
     monkeypatch.setattr(commands, "resolve", lambda *_, **__: Path("/nowhere"))
-    for name in ("nanollama.repl", "nanollama.batch"):
+    for name in ("nanollama.cli.chat", "nanollama.cli.batch"):
         monkeypatch.setattr(f"{name}.load_lm", load_lm)
     out, err = streams(monkeypatch, b"Hi\n")
     status = main([command, *(["--max-tokens=2"] if command in ("run", "chat", "batch") else []), *options, *more])

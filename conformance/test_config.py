@@ -24,10 +24,10 @@ from conformance.compare import SEMANTIC_BAR, relative_error
 from conformance.fixtures import FIXTURES, MODEL_TYPES, fixture_config
 from conformance.oracle import float64_everywhere
 from conformance.published_configs import PUBLISHED
-from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
-from nanollama.families import FAMILIES, INERT_AT, INERT_KEYS, REQUIRED
-from nanollama.rope import frequencies
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.families import FAMILIES, INERT_AT, INERT_KEYS, REQUIRED
+from nanollama.model.rope import frequencies
 
 Config = dict[str, Any]
 FUZZ = int(os.environ.get("NANOLLAMA_CONFIG_FUZZ", "1000"))  # random cases; the numbers in the notes are of 100,000

@@ -9,9 +9,9 @@ import tokenizers
 from conformance.test_text_export import BYTE_LEVEL
 from conformance.tokenizer_strings import Strings
 from nanollama.errors import NanollamaError
-from nanollama.text.codepoints import LATER
-from nanollama.text.cuts import pre_name, pre_tokenizer_of
-from nanollama.text.pretokenizers import CUTS, PRE_TOKENIZERS, WHOLE_WORDS, Threes, words_of
+from nanollama.text.convert.pretokenizer_names import pre_name, pre_tokenizer_of
+from nanollama.text.llamacpp.codepoints import LATER
+from nanollama.text.llamacpp.pretokenizers import CUTS, PRE_TOKENIZERS, WHOLE_WORDS, Threes, words_of
 
 LLAMA3 = (  # as meta-llama/Meta-Llama-3-8B's tokenizer.json has it
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

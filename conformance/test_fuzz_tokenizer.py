@@ -8,8 +8,8 @@ import pytest
 from conformance import fuzz_tokenizer
 from conformance.fuzz_tokenizer import ODD_TOKENS, SCORED, differences, every_pair
 from conformance.tokenizer_strings import Strings
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.text.gguf_vocabulary import CHARACTER_PRES, gguf_end_ids, load_gguf_tokenizer
+from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.text.llamacpp.vocabulary import CHARACTER_PRES, gguf_end_ids, load_gguf_tokenizer
 
 CORPORA = ["the cat's 12 hats.\n" * 5]
 

@@ -25,9 +25,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance.fixtures import fixture_config, write_fixture
 from nanollama.errors import NanollamaError
-from nanollama.generate import Piece, Request, Usage, generate
+from nanollama.generation.loop import Piece, Request, Usage, generate
+from nanollama.generation.sampling import SamplingParams
 from nanollama.lm import load_model
-from nanollama.sampling import SamplingParams
 
 INF, NAN = math.inf, math.nan
 GREEDY = SamplingParams(temperature=0.0)

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from conformance.fuzz_checkpoint import Job, fuzz
 from conformance.fuzz_gguf import TARGET, compare
 from conformance.sound_gguf import ARRAY, NUMBERS, STRING, Model, Pair, Tensor, model_bytes, parts_of, random_model
-from nanollama.checkpoint.gguf import GGUF, read_gguf
+from nanollama.checkpoint.gguf.reader import GGUF, read_gguf
 from nanollama.errors import NanollamaError
 from nanollama.quant import FORMATS, dequantize
 
@@ -192,7 +192,7 @@ def test_the_mapping_is_closed_with_the_last_tensor(tmp_path: Path) -> None:
 
 MEASURE = r"""
 import pathlib, re, sys, torch
-from nanollama.checkpoint.gguf import read_gguf
+from nanollama.checkpoint.gguf.reader import read_gguf
 peak = lambda: 1024 * int(re.search(r"VmHWM:\s+(\d+)", pathlib.Path("/proc/self/status").read_text())[1])
 before = peak()
 x = read_gguf(pathlib.Path(sys.argv[1])).tensors["x"]

@@ -16,17 +16,17 @@ from torch import Tensor
 from conformance.compare import relative_error
 from conformance.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt
 from conformance.llamacpp import CHANGES, unpermuted, write_folder
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.checkpoint.gguf_keys import shortest
-from nanollama.checkpoint.gguf_names import ARCHITECTURES, gguf_names, halves_order, neighbours_order
-from nanollama.checkpoint.gguf_writer import NewTensor, stored, write_gguf
+from nanollama.checkpoint.export import export_folder, export_gguf
+from nanollama.checkpoint.gguf.keys import shortest
+from nanollama.checkpoint.gguf.names import ARCHITECTURES, gguf_names, halves_order, neighbours_order
+from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.checkpoint.gguf.writer import NewTensor, stored, write_gguf
 from nanollama.checkpoint.source import open_source
-from nanollama.config import read_config
 from nanollama.errors import NanollamaError
-from nanollama.export import export_folder, export_gguf
 from nanollama.lm import load, load_model
+from nanollama.model.config import read_config
 from nanollama.quant import find_format
-from nanollama.quant.linear import QuantLinear
+from nanollama.quant.modules import QuantLinear
 
 LLAMA = "LlamaForCausalLM"
 PUBLISHED = {  # Llama 3.1 8B

@@ -10,12 +10,12 @@ import torch
 
 from conformance.fuzz_checkpoint import Job, fuzz
 from conformance.fuzz_gguf_tools import TARGET
-from nanollama.checkpoint.gguf import GGUF, read_gguf
-from nanollama.checkpoint.gguf_values import ARRAY, INT32, STRING, UINT32, ValueType
-from nanollama.checkpoint.gguf_writer import NewTensor, write_gguf
-from nanollama.cli import main
-from nanollama.filetypes import FILE_TYPES
+from nanollama.checkpoint.gguf.reader import GGUF, read_gguf
+from nanollama.checkpoint.gguf.values import ARRAY, INT32, STRING, UINT32, ValueType
+from nanollama.checkpoint.gguf.writer import NewTensor, write_gguf
+from nanollama.cli.main import main
 from nanollama.quant import FORMATS, dequantize, quantize
+from nanollama.quant.file_types import FILE_TYPES
 
 
 def write_model(path: Path, format: str = "F32", metadata: dict[str, Any] | None = None) -> GGUF:

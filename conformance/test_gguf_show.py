@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from conformance.sound_gguf import Model, Pair, Tensor, model_bytes, parts_of
-from nanollama.checkpoint.gguf_values import ARRAY, STRING, ValueType
-from nanollama.checkpoint.gguf_writer import NewTensor, write_gguf
-from nanollama.cli import main
-from nanollama.gguf_show import LONGEST, brief, visible
+from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
+from nanollama.checkpoint.gguf.writer import NewTensor, write_gguf
+from nanollama.cli.main import main
+from nanollama.cli.show import LONGEST, brief, visible
 from nanollama.quant import FORMATS
 
 F32, I32, U32, ARRAYS = 6, 5, 4, ValueType(ARRAY, STRING)

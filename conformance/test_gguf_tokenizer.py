@@ -8,10 +8,10 @@ from hypothesis import given
 
 from conformance.sound_vocabulary import KEY, C, D, N, U, X, paired, scored
 from conformance.test_tokenizer_texts import cases, texts
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.text.bytebpe import BYTE_TO_LETTER
-from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
-from nanollama.text.stream import Detokenizer
+from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.text.bpe.byte_level import BYTE_TO_LETTER
+from nanollama.text.detokenizer import Detokenizer
+from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 from nanollama.text.tokenizer import Tokenizer
 
 VOCABULARIES = ("deepseek-llm", "gemma-4", "gpt-2", "llama-bpe", "llama-spm", "phi-3", "qwen2", "starcoder")

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from conformance.sound_vocabulary import KEY, N, X, paired, scored
 from conformance.test_tokenizer_texts import cases
 from nanollama.errors import NanollamaError
-from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
-from nanollama.text.pretokenizers import PRE_TOKENIZERS
+from nanollama.text.llamacpp.pretokenizers import PRE_TOKENIZERS
+from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 
 LETTERS = {"a": N, "b": N, "c": N, "ab": N, "d": X}
 LONE = b"\xff".decode("utf-8", "surrogateescape")

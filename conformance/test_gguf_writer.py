@@ -21,9 +21,9 @@ from torch import Tensor
 from conformance.fuzz_gguf import compare
 from conformance.llamacpp_quantize import peer_python
 from conformance.sound_gguf import model_bytes, random_model
-from nanollama.checkpoint.gguf import GGUF, read_gguf
-from nanollama.checkpoint.gguf_values import ARRAY, BOOL, FLOAT32, INT32, INT64, STRING, UINT32, UINT64, ValueType
-from nanollama.checkpoint.gguf_writer import NewTensor, encoded, stored, write_gguf
+from nanollama.checkpoint.gguf.reader import GGUF, read_gguf
+from nanollama.checkpoint.gguf.values import ARRAY, BOOL, FLOAT32, INT32, INT64, STRING, UINT32, UINT64, ValueType
+from nanollama.checkpoint.gguf.writer import NewTensor, encoded, stored, write_gguf
 from nanollama.errors import NanollamaError
 from nanollama.quant import FORMATS, dequantize, quantize
 
@@ -132,7 +132,7 @@ REFUSED: dict[str, tuple[dict[str, Any], list[NewTensor], str]] = {
 def test_what_can_not_be_read_again_is_refused_before_a_byte_is_written(
     metadata: dict[str, Any], tensors: list[NewTensor], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanollama.checkpoint.gguf_writer.new_file", None)
+    monkeypatch.setattr("nanollama.checkpoint.gguf.writer.new_file", None)
     with pytest.raises(NanollamaError, match=message) as caught:
         write_gguf(tmp_path / "a", metadata, tensors)
     assert len(str(caught.value)) < 800 and str(caught.value).isprintable()
@@ -194,7 +194,7 @@ def test_a_tensor_that_comes_with_other_bytes_than_its_shape_has_leaves_no_file(
 def test_a_tensor_encoded_in_slabs_is_the_tensor_encoded_at_once(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("nanollama.checkpoint.gguf_writer.SLAB", 1500)
+    monkeypatch.setattr("nanollama.checkpoint.gguf.writer.SLAB", 1500)
     values, threads = torch.randn(2, 7, 512, generator=torch.Generator().manual_seed(0)), torch.get_num_threads()
     rows = values.reshape(14, 512)
     asked: list[int] = []

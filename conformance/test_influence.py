@@ -12,12 +12,12 @@ from torch import Tensor
 from conformance.compare import relative_error
 from conformance.fixtures import FAR_POSITIONS, FIXTURES, far_prompt, fixture_config, fixture_tensors, near_prompt
 from nanollama.checkpoint import source
-from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
-from nanollama.families import FAMILIES, FULL, REQUIRED, SLIDING
 from nanollama.lm import build_model
-from nanollama.model import Transformer
-from nanollama.ropeconfig import COMMON, READ_BY_TYPE
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.config_rope import COMMON, READ_BY_TYPE
+from nanollama.model.families import FAMILIES, FULL, REQUIRED, SLIDING
+from nanollama.model.transformer import Transformer
 
 Config = dict[str, Any]
 Tensors = dict[str, Tensor]

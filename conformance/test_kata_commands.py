@@ -13,7 +13,7 @@ from conformance.katas import picture, stub
 from conformance.katas.check import Outcome
 from conformance.katas.course import course
 from conformance.katas.progress import Progress
-from nanollama.cli import main as nanollama_main
+from nanollama.cli.main import main as nanollama_main
 
 RMSNORM = course()["rmsnorm"]
 UNWRITTEN = '        raise NotImplementedError("RMSNorm.forward is yours to write")'
@@ -106,7 +106,7 @@ def test_a_runtime_that_has_changed_since_is_mentioned(someone: Learner, monkeyp
     someone.does("start", "rmsnorm")
     someone.file.write_text(someone.file.read_text().replace(stub.fingerprint(RMSNORM), "0123456789ab", 1))
     monkeypatch.setattr(command, "check", lambda *_: PASSED)
-    assert "note: nanollama.layers has changed since; `nanollama kata reset rmsnorm`" in someone.does("check")[1]
+    assert "note: nanollama.model.layers has changed since; `nanollama kata reset rmsnorm`" in someone.does("check")[1]
     assert "passed; the runtime has changed since" in someone.does("list")[1]
 
 

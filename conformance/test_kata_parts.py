@@ -92,7 +92,7 @@ def test_a_body_from_elsewhere_is_indented_as_the_place_is() -> None:
 
 def test_a_learners_file_says_what_it_was_cut_from() -> None:
     text = stub.header(RMSNORM) + stub.stub(RMSNORM)
-    assert text.startswith(f"# kata rmsnorm, cut from nanollama/layers.py {stub.fingerprint(RMSNORM)}; ")
+    assert text.startswith(f"# kata rmsnorm, cut from nanollama/model/layers.py {stub.fingerprint(RMSNORM)}; ")
     assert not stub.has_moved(RMSNORM, text)
     assert stub.has_moved(RMSNORM, text.replace(stub.fingerprint(RMSNORM), "0123456789ab"))
     assert not stub.has_moved(RMSNORM, stub.own_lines(text))  # a learner may delete the line

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conformance.compare import relative_error
-from nanollama.cache import View
-from nanollama.config import ModelConfig, read_config
-from nanollama.kernels import linear, single_row_linear
-from nanollama.layers import ACTIVATIONS, MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap
-from nanollama.rope import rotate
+from nanollama.kernels.linear import linear, single_row_linear
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import ACTIVATIONS, MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap
+from nanollama.model.rope import rotate
 
 INF = math.inf
 ROUNDING = 1e-13  # relative, in float64: a few hundred roundings of 1e-16, and ten thousand times less than any wrong formula

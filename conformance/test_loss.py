@@ -11,11 +11,11 @@ from conformance.llamacpp import unpermuted, write_folder
 from conformance.loss import distance, holds, own_loss, stored_as, weight_losses
 from conformance.replay import kernel_errors
 from conformance.verify import verify_command
+from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
-from nanollama.export import export_folder, export_gguf
 from nanollama.lm import load_model
 from nanollama.quant import FORMATS, find_format, quantize
-from nanollama.quant.stored import QuantTensor
+from nanollama.quant.quant_tensor import QuantTensor
 
 LLAMA = "LlamaForCausalLM"
 BLOCKY = {"hidden_size": 64, "intermediate_size": 96}  # rows of whole blocks of 32

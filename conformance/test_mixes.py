@@ -12,7 +12,7 @@ import pytest
 from conformance import llamacpp_quantize
 from conformance.llamacpp_quantize import peer_python
 from nanollama.errors import NanollamaError
-from nanollama.quant.format import Format
+from nanollama.quant.formats.format import Format
 from nanollama.quant.mixes import choose_formats
 
 LLAMA = {"general.architecture": "llama", "llama.block_count": 32}

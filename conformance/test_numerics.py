@@ -21,9 +21,9 @@ from conformance.numerics.observe import Observed, Prompt, observe
 from conformance.numerics.recording import fixture_model, prove_clean, record, workload
 from conformance.numerics.statistics import INCOMPARABLE, NOTHING, Statistics, interval, measure
 from conformance.numerics.variants import AS_IS, HELD_OUT, ORDER, POLICY, VARIANTS, Variant, applicable, put, without_compiler
-from nanollama import layers
 from nanollama.lm import load_model
-from nanollama.model import Transformer
+from nanollama.model import layers
+from nanollama.model.transformer import Transformer
 
 LLAMA, GEMMA, MOE = "LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM"
 EVERY = pytest.mark.parametrize("architecture", FIXTURES)

@@ -16,7 +16,7 @@ from conformance.numerics.published import RULES, Outputs, Reference
 from conformance.numerics.trial import NAMES, OURS, REPLAY, SEMANTICS, Trial, try_subject
 from conformance.numerics.variants import AS_IS, HELD_OUT, VARIANTS, put
 from conformance.zoo.entries import Bug
-from nanollama import layers
+from nanollama.model import layers
 
 LLAMA = "LlamaForCausalLM"
 

@@ -15,9 +15,9 @@ from conformance.perplexity import agreement, log_likelihoods, perplexity, windo
 from nanollama.errors import NanollamaError
 from nanollama.lm import load, load_model
 from nanollama.quant import QuantTensor, quantize
-from nanollama.quant.linear import QuantEmbedding, QuantLinear
-from nanollama.quant.own import Change, quantize_model
-from nanollama.quant.rowwise import format_for, own_format
+from nanollama.quant.formats.rowwise import format_for, own_format
+from nanollama.quant.modules import QuantEmbedding, QuantLinear
+from nanollama.quant.weight_only import Change, quantize_model
 
 TOKENS = 12_000  # of wikitext-2's test part; the whole has 1.25 million of babyllama's
 

@@ -16,9 +16,9 @@ from conformance.fixtures import FIXTURES, fixture_config, fixture_tensors, near
 from conformance.golden import LOW_PRECISIONS, Golden, load_golden, rms_error
 from conformance.run import NUMERIC_FACTOR
 from conformance.taps import blocks, eager_attention, runtime_taps
-from nanollama.cache import View
-from nanollama.layers import Attend
 from nanollama.lm import DTYPES, load_model
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Attend
 
 EVERY = pytest.mark.parametrize("architecture", FIXTURES)
 HALVES = [torch.float16, torch.bfloat16]

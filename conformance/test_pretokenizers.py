@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 
 from conformance.test_tokenizer_texts import fewer_cases, texts
-from nanollama.text import codepoints
-from nanollama.text.codepoints import classes
-from nanollama.text.pretokenizers import ADDS_BOS, PRE_TOKENIZERS, WHOLE_WORDS, words_of
+from nanollama.text.llamacpp import codepoints
+from nanollama.text.llamacpp.codepoints import classes
+from nanollama.text.llamacpp.pretokenizers import ADDS_BOS, PRE_TOKENIZERS, WHOLE_WORDS, words_of
 
 CUT = [
     ("gpt-2", "Hello  world's 123!?\n\n x", "Hello| | world|'s| 123|!?|\n\n| x"),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nanollama.quant import FORMATS, dequantize
-from nanollama.quant.bits import pack, round_half_away, unpack
+from nanollama.quant.formats.bits import pack, round_half_away, unpack
 
 ONE = "003c"  # 1.0 as float16, little endian
 TWO = "0040"

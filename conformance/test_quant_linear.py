@@ -16,11 +16,12 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conformance.fixtures import FIXTURES, fixture_config, near_prompt, write_fixture
-from nanollama import kernels
 from nanollama.errors import NanollamaError
+from nanollama.kernels import linear as kernels
 from nanollama.lm import load_model
-from nanollama.quant import FORMATS, QuantTensor, decode_rows, stored
-from nanollama.quant.linear import QuantEmbedding, QuantLinear, keep_resident, use_quantized
+from nanollama.quant import FORMATS, QuantTensor, decode_rows
+from nanollama.quant import quant_tensor as stored
+from nanollama.quant.modules import QuantEmbedding, QuantLinear, keep_resident, use_quantized
 from nanollama.quant.pages import Pages
 
 Q8_0 = FORMATS["Q8_0"]

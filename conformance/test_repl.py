@@ -22,12 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.small_model import write_small_model
-from nanollama.cli import main
-from nanollama.conversation import Conversation, load_conversation
+from nanollama.cli.chat import Repl
+from nanollama.cli.main import main
+from nanollama.cli.output import new_file
 from nanollama.errors import NanollamaError
-from nanollama.generate import Piece, Request, Usage
-from nanollama.output import new_file
-from nanollama.repl import Repl
+from nanollama.generation.loop import Piece, Request, Usage
+from nanollama.text.chat.conversation import Conversation, load_conversation
 
 Messages = Sequence[dict[str, str]]
 
@@ -211,7 +211,9 @@ def test_on_a_real_terminal_ctrl_c_stops_the_answer_clears_the_line_and_ctrl_d_l
     model = str(write_small_model(tmp_path))
     controller, terminal = os.openpty()
     # the first terminal that a session's leader opens becomes the one whose Ctrl-C it gets
-    code = "import os, sys; os.open(os.ttyname(0), os.O_RDWR); from nanollama.cli import main; sys.exit(main(sys.argv[1:]))"
+    code = (
+        "import os, sys; os.open(os.ttyname(0), os.O_RDWR); from nanollama.cli.main import main; sys.exit(main(sys.argv[1:]))"
+    )
     command = [sys.executable, "-c", code, "chat", "--model", model, "--device", "cpu", "--ignore-eos"]
     environment = os.environ | {"OMP_NUM_THREADS": "1", "TERM": "dumb"}
     streams: Any = {"stdin": terminal, "stdout": terminal, "stderr": terminal}

@@ -19,10 +19,10 @@ from conformance.fixtures import fixture_config, write_fixture
 from conformance.oracle import load_oracle, oracle_logits
 from conformance.strategies import log_uniform, rope_objects
 from conformance.weights import derived_ids
-from nanollama.config import ModelConfig, read_config
 from nanollama.lm import load_model
-from nanollama.model import Transformer
-from nanollama.rope import RopeConfig, Rotary, default_frequencies, frequencies
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.rope import RopeConfig, Rotary, default_frequencies, frequencies
+from nanollama.model.transformer import Transformer
 
 ROUNDING = 1e-13
 PI = Decimal("3.14159265358979323846264338327950288419716939937510582097494459")

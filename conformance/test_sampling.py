@@ -17,9 +17,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.generation import logits_process as hf
 
-from nanollama import sampling
 from nanollama.errors import NanollamaError
-from nanollama.sampling import SamplingParams, draw, greedy, no_choice, pick, process, uniform
+from nanollama.generation import sampling
+from nanollama.generation.sampling import SamplingParams, draw, greedy, no_choice, pick, process, uniform
 
 INF, NAN = math.inf, math.nan
 FALSE_ALARM = 1e-3

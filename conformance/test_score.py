@@ -14,10 +14,10 @@ from conformance.score.controls import WHOLE, Void, answering, comparing_nothing
 from conformance.score.judge import Result, score
 from conformance.score.report import needs_a_look, on_models
 from conformance.zoo.seeding import Bug, Edit
-from nanollama.layers import RMSNorm, softcap
+from nanollama.model.layers import RMSNorm, softcap
 
 LLAMA, GEMMA = "LlamaForCausalLM", "Gemma2ForCausalLM"
-FORWARD = "nanollama.layers:RMSNorm.forward"
+FORWARD = "nanollama.model.layers:RMSNorm.forward"
 EPS = Bug("no-eps", "semantic", "layernorm", "own", "No epsilon.", "normalisation", (Edit(FORWARD, "+ self.eps", ""),))
 
 
@@ -106,7 +106,7 @@ def test_what_tells_precision_policies_from_ours_is_asked_about_nothing_else() -
 
 
 def test_a_table_is_seen_by_every_check() -> None:
-    gelu = a_bug("gelu", "mlp", Edit("nanollama.layers:ACTIVATIONS", '"silu": F.silu', '"silu": F.gelu'))
+    gelu = a_bug("gelu", "mlp", Edit("nanollama.model.layers:ACTIVATIONS", '"silu": F.silu', '"silu": F.gelu'))
     assert len(reached(gelu, CHECKS, {check.name: frozenset() for check in CHECKS})) == len(CHECKS)
 
 
@@ -155,7 +155,7 @@ def judged_norm() -> None:
     try:
         norm_of_zeros()
     except TimeoutError as error:
-        raise Failed("layers.RMSNorm.forward", str(error)) from error
+        raise Failed("model.layers.RMSNorm.forward", str(error)) from error
 
 
 def test_when_the_time_is_up_nothing_is_begun_and_what_runs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_survey_runs_every_check_once_and_stops_when_the_time_is_up() -> None:
 
 
 def test_a_broken_engine_is_undone_afterwards() -> None:
-    from nanollama.model import Transformer
+    from nanollama.model.transformer import Transformer
 
     forward = Transformer.forward
     with answering(torch.zeros_like):
@@ -201,7 +201,7 @@ def test_controls_are_engines_judged_by_every_family() -> None:
 
         logits = case("LlamaForCausalLM").load()(torch.arange(1, 6)[None])
         if abs(float(logits.sum()) - right) > 1e-9:
-            raise Failed("model.Transformer.forward", "wrong")
+            raise Failed("model.transformer.Transformer.forward", "wrong")
 
     from conformance.checks.cases import case
 

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 from conformance.sound_vocabulary import KEY, scored
 from conformance.test_text_export import exported, gguf_source, unpacked, write
 from nanollama.errors import NanollamaError
-from nanollama.text.export import folder_text
-from nanollama.text.gguf_vocabulary import load_gguf_tokenizer
-from nanollama.text.segment import merge_pairs
-from nanollama.text.spaced_bpe import merges_of, scores_of
+from nanollama.text.bpe.merge import merge_pairs
+from nanollama.text.convert.spaced_bpe import merges_of, scores_of
+from nanollama.text.convert.text_files import folder_text
+from nanollama.text.llamacpp.vocabulary import load_gguf_tokenizer
 from nanollama.text.tokenizer import load_tokenizer
 
 

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conformance.fake_tokenizers import ByteTokenizer, byte_fallback
 from nanollama.errors import NanollamaError
-from nanollama.text.stream import Detokenizer, StopStrings, TokenizerLike
+from nanollama.text.detokenizer import Detokenizer, StopStrings, TokenizerLike
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from tokenizers import decoders
 
 from conformance.fake_tokenizers import HubTokenizer, SentencePieceTokenizer, byte_fallback
-from nanollama.text.stream import Detokenizer
+from nanollama.text.detokenizer import Detokenizer
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 Peer = HubTokenizer | SentencePieceTokenizer | Tokenizer

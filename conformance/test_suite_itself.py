@@ -30,9 +30,9 @@ from conformance.run import Verdict, judge
 from conformance.taps import blocks, eager_attention, oracle_taps, runtime_taps
 from conformance.verify import verify_command
 from conformance.weights import GAIN, derived_ids, derived_tensors, fnv1a64, unit
-from nanollama.layers import LayerNorm, RMSNorm
 from nanollama.lm import load_model
-from nanollama.model import Transformer
+from nanollama.model.layers import LayerNorm, RMSNorm
+from nanollama.model.transformer import Transformer
 
 INF, NAN = math.inf, math.nan
 LLAMA, GEMMA3, MIXTRAL, GPT2 = "LlamaForCausalLM", "Gemma3ForCausalLM", "MixtralForCausalLM", "GPT2LMHeadModel"

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from nanollama.errors import NanollamaError
-from nanollama.text.sandbox import Sandbox
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.sandbox import Sandbox
+from nanollama.text.chat.template import ChatTemplate
 
 HI = [{"role": "user", "content": "Hi"}]
 SHARED = Sandbox()

@@ -16,9 +16,9 @@ from transformers import PreTrainedTokenizerFast
 
 from conformance.fake_tokenizers import ByteTokenizer, HubTokenizer, byte_fallback
 from nanollama.errors import NanollamaError
-from nanollama.text.chat import encode_chat
-from nanollama.text.sandbox import Sandbox
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.encode import encode_chat
+from nanollama.text.chat.sandbox import Sandbox
+from nanollama.text.chat.template import ChatTemplate
 from nanollama.text.tokenizer import load_tokenizer
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))

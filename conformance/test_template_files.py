@@ -9,7 +9,7 @@ import tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from nanollama.errors import NanollamaError
-from nanollama.text.template import load_template
+from nanollama.text.chat.template import load_template
 
 HI = [{"role": "user", "content": "Hi"}]
 CONFIG: dict[str, Any] = {

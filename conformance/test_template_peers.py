@@ -19,8 +19,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedTokenizerFast
 
 from nanollama.errors import NanollamaError
-from nanollama.text.sandbox import Sandbox
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.sandbox import Sandbox
+from nanollama.text.chat.template import ChatTemplate
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 TOKENS: dict[str, Any] = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "pad_token": "<pad>"}

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from nanollama.errors import NanollamaError
-from nanollama.text.sandbox import Sandbox
+from nanollama.text.chat.sandbox import Sandbox
 
 NOON = "2025-07-10T12:00:00"
 UNSAFE = "unsafe|has no attribute|begins with an underscore|undefined"
@@ -208,7 +208,7 @@ def test_the_process_ends_with_its_sandbox() -> None:
 
 
 def test_the_process_imports_nothing_of_this_package() -> None:
-    from nanollama.text import sandbox
+    from nanollama.text.chat import sandbox
 
     source = sandbox.CHILD.read_text(encoding="utf-8")
     assert "import jinja2" in source

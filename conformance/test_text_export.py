@@ -9,15 +9,15 @@ import pytest
 
 from conformance.fixtures import fixture_config
 from conformance.sound_vocabulary import KEY, C, N, paired
-from nanollama.checkpoint.gguf import GGUF
-from nanollama.checkpoint.gguf_values import ARRAY, FLOAT32, STRING, UINT32, ValueType
-from nanollama.checkpoint.gguf_values_writer import type_of
+from nanollama.checkpoint.gguf.reader import GGUF
+from nanollama.checkpoint.gguf.values import ARRAY, FLOAT32, STRING, UINT32, ValueType
+from nanollama.checkpoint.gguf.values_writer import type_of
 from nanollama.checkpoint.source import Source
-from nanollama.config import read_config
 from nanollama.errors import NanollamaError
-from nanollama.text.export import folder_text, gguf_text
-from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
-from nanollama.text.template import load_template
+from nanollama.model.config import read_config
+from nanollama.text.chat.template import load_template
+from nanollama.text.convert.text_files import folder_text, gguf_text
+from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}

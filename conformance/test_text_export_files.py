@@ -24,15 +24,15 @@ from conformance.sound_vocabulary import KEY, C, D, U, scored
 from conformance.test_text_export import exported, gguf_source, source_of, unpacked, write
 from conformance.test_tokenizer_texts import CASES
 from conformance.tokenizer_strings import Strings
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.checkpoint.gguf_writer import write_gguf
-from nanollama.text.bytebpe import BYTE_TO_LETTER
-from nanollama.text.codepoints import LATER, NOT_ASCII_WHITE
-from nanollama.text.export import folder_text, gguf_text
-from nanollama.text.gguf_vocabulary import load_gguf_template, load_gguf_tokenizer
-from nanollama.text.sentencepiece_file import read_sentencepiece
-from nanollama.text.sentencepiece_writer import sentencepiece_bytes
-from nanollama.text.template import load_template
+from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.checkpoint.gguf.writer import write_gguf
+from nanollama.text.bpe.byte_level import BYTE_TO_LETTER
+from nanollama.text.chat.template import load_template
+from nanollama.text.convert.text_files import folder_text, gguf_text
+from nanollama.text.llamacpp.codepoints import LATER, NOT_ASCII_WHITE
+from nanollama.text.llamacpp.vocabulary import load_gguf_template, load_gguf_tokenizer
+from nanollama.text.sentencepiece.reader import read_sentencepiece
+from nanollama.text.sentencepiece.writer import sentencepiece_bytes
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 CORPUS = [Path(__file__).read_text(encoding="utf-8")]

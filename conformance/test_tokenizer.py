@@ -15,7 +15,7 @@ from tokenizers import decoders, models, pre_tokenizers, processors
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from nanollama.errors import NanollamaError
-from nanollama.text.bytebpe import BYTE_TO_LETTER
+from nanollama.text.bpe.byte_level import BYTE_TO_LETTER
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 PROTOCOL: Any = sentencepiece_model_pb2  # its classes are made at run time

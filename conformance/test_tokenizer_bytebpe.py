@@ -20,8 +20,8 @@ from transformers import GPT2Tokenizer, Qwen2Tokenizer
 
 from conformance.test_tokenizer_texts import CASES, cases, texts
 from nanollama.errors import NanollamaError
-from nanollama.text.bytebpe import BYTE_TO_LETTER, PRE_TOKENIZERS, ByteBpe, merge_ranks, spell
-from nanollama.text.bytebpe_file import read_merges, read_tiktoken
+from nanollama.text.bpe.byte_level import BYTE_TO_LETTER, PRE_TOKENIZERS, ByteBpe, merge_ranks, spell
+from nanollama.text.bpe.files import read_merges, read_tiktoken
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 LETTERS = {letter: id for id, letter in enumerate(BYTE_TO_LETTER.values())}

@@ -19,8 +19,8 @@ from conformance.test_tokenizer import MERGES, TIKTOKEN, VOCAB, library_file, lo
 from conformance.test_tokenizer_sentencepiece import SMALL, build, trained
 from conformance.test_tokenizer_texts import CASES
 from nanollama.errors import NanollamaError
-from nanollama.text.sentencepiece import SentencePiece
-from nanollama.text.sentencepiece_file import read_sentencepiece
+from nanollama.text.sentencepiece.model import SentencePiece
+from nanollama.text.sentencepiece.reader import read_sentencepiece
 from nanollama.text.tokenizer import load_tokenizer
 
 CONFIG: dict[str, Any] = {

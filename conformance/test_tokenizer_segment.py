@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanollama.text.segment import ScoredBpe, Unigram, merge_pairs
+from nanollama.text.bpe.merge import ScoredBpe, Unigram, merge_pairs
 
 Ranks = Mapping[tuple[str, str], float]
 

@@ -15,8 +15,8 @@ from sentencepiece import sentencepiece_model_pb2
 
 from conformance.test_tokenizer_texts import CASES, cases, fewer_cases, texts
 from nanollama.errors import NanollamaError
-from nanollama.text.sentencepiece import SentencePiece
-from nanollama.text.sentencepiece_file import read_sentencepiece
+from nanollama.text.sentencepiece.model import SentencePiece
+from nanollama.text.sentencepiece.reader import read_sentencepiece
 
 PROTOCOL: Any = sentencepiece_model_pb2  # its classes are made at run time
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)

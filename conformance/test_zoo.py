@@ -9,21 +9,21 @@ from types import FunctionType
 import pytest
 import torch
 
-import nanollama.cache
-import nanollama.layers
-import nanollama.model
+import nanollama.model.kv_cache
+import nanollama.model.layers
+import nanollama.model.transformer
 from conformance.zoo import entries
 from conformance.zoo.entries import Bug, Edit, ZooBroken, read_entry
 from conformance.zoo.live import live_function, runtime_modules, source_text
 from conformance.zoo.seeding import load_zoo, seeded
-from nanollama.cache import BUCKET, View
-from nanollama.layers import ACTIVATIONS, RMSNorm, softcap
-from nanollama.quant.rowwise import own_format
-from nanollama.rope import FREQUENCIES, RopeConfig, linear_frequencies
-from nanollama.sampling import SamplingParams
-from nanollama.text.template import ChatTemplate
+from nanollama.generation.sampling import SamplingParams
+from nanollama.model.kv_cache import BUCKET, View
+from nanollama.model.layers import ACTIVATIONS, RMSNorm, softcap
+from nanollama.model.rope import FREQUENCIES, RopeConfig, linear_frequencies
+from nanollama.quant.formats.rowwise import own_format
+from nanollama.text.chat.template import ChatTemplate
 
-LAYERS = "nanollama.layers"
+LAYERS = "nanollama.model.layers"
 
 
 def bug(*edits: tuple[str, str, str], name: str = "a-bug", custom: str | None = None) -> Bug:
@@ -57,7 +57,7 @@ def test_a_seeded_function_does_the_other_thing_and_then_the_first_again() -> No
     assert softcap(x, 2.0) == want
     with seeded(wrong):
         assert softcap(x, 2.0) == 3 * torch.tanh(torch.tensor(1.5))
-        assert vars(nanollama.model)["softcap"] is softcap  # whoever imported it by name has the bug too
+        assert vars(nanollama.model.transformer)["softcap"] is softcap  # whoever imported it by name has the bug too
     assert softcap(x, 2.0) == want
 
 
@@ -102,31 +102,33 @@ def test_a_constructor_that_calls_super_can_be_seeded() -> None:
 
 def test_properties_cached_properties_and_methods_of_dataclasses_can_be_seeded() -> None:
     rope = RopeConfig(4, 10.0, "longrope")
-    with seeded(bug(("nanollama.rope:RopeConfig.depends_on_length", ', "longrope"', ""))):
+    with seeded(bug(("nanollama.model.rope:RopeConfig.depends_on_length", ', "longrope"', ""))):
         assert not rope.depends_on_length
     assert rope.depends_on_length
-    with seeded(bug(("nanollama.cache:View.allowed", ", self.window)", ", 1)"))):
+    with seeded(bug(("nanollama.model.kv_cache:View.allowed", ", self.window)", ", 1)"))):
         assert View(torch.arange(3)[None], 3, None, torch.device("cpu")).allowed.sum() == 3
-    with seeded(bug(("nanollama.sampling:SamplingParams.__post_init__", "0 < self.temperature", "9 < self.temperature"))):
+    with seeded(
+        bug(("nanollama.generation.sampling:SamplingParams.__post_init__", "0 < self.temperature", "9 < self.temperature"))
+    ):
         assert SamplingParams(temperature=1e-9).temperature == 1e-9
 
 
 def test_static_methods_and_decorated_functions_can_be_seeded() -> None:
     edits = [
         ("nanollama.text.added_tokens:AddedTokens._pattern", "reverse=True", "reverse=False"),
-        ("nanollama.generate:decode", "-1 if row.done", "-2 if row.done"),
-        ("nanollama.kernels:without_onednn", "enabled = before", "enabled = True"),
+        ("nanollama.generation.loop:decode", "-1 if row.done", "-2 if row.done"),
+        ("nanollama.kernels.linear:without_onednn", "enabled = before", "enabled = True"),
         ("nanollama.checkpoint.files:open_plain", "file.seek(0)", "file.seek(1)"),
     ]
     before = runtime_state()
     with seeded(bug(*edits)):
-        assert "-2 if row.done" in source_text("nanollama.generate:decode")
+        assert "-2 if row.done" in source_text("nanollama.generation.loop:decode")
     assert runtime_state() == before
 
 
 def test_a_function_in_a_table_is_seeded_in_the_table() -> None:
     rope = RopeConfig(4, 100.0, "linear", factor=2.0)
-    with seeded(bug(("nanollama.rope:linear_frequencies", "/ rope.factor", "* rope.factor"))):
+    with seeded(bug(("nanollama.model.rope:linear_frequencies", "/ rope.factor", "* rope.factor"))):
         assert FREQUENCIES["linear"](rope, 0)[0] == 2.0
     assert FREQUENCIES["linear"](rope, 0)[0] == linear_frequencies(rope, 0)[0] == 0.5
 
@@ -140,16 +142,18 @@ def test_default_arguments_can_be_seeded() -> None:
 
 
 def test_constants_are_seeded_in_place_and_in_modules_that_imported_them() -> None:
-    with seeded(bug((f"{LAYERS}:ACTIVATIONS", '"silu": F.silu', '"silu": F.relu'), ("nanollama.cache:BUCKET", "= 64", "= 8"))):
+    with seeded(
+        bug((f"{LAYERS}:ACTIVATIONS", '"silu": F.silu', '"silu": F.relu'), ("nanollama.model.kv_cache:BUCKET", "= 64", "= 8"))
+    ):
         assert ACTIVATIONS["silu"] is torch.nn.functional.relu
-        assert nanollama.layers.ACTIVATIONS is ACTIVATIONS
-        assert vars(nanollama.cache)["BUCKET"] == 8
+        assert nanollama.model.layers.ACTIVATIONS is ACTIVATIONS
+        assert vars(nanollama.model.kv_cache)["BUCKET"] == 8
     assert ACTIVATIONS["silu"] is torch.nn.functional.silu
-    assert vars(nanollama.cache)["BUCKET"] == BUCKET == 64
+    assert vars(nanollama.model.kv_cache)["BUCKET"] == BUCKET == 64
 
 
 def test_what_a_bug_has_computed_does_not_outlive_it() -> None:
-    with seeded(bug(("nanollama.quant.rowwise:own_format", 'Format("q8"', 'Format("q9"'))):
+    with seeded(bug(("nanollama.quant.formats.rowwise:own_format", 'Format("q8"', 'Format("q9"'))):
         assert own_format("q8", 32).name == "q9"
     assert own_format("q8", 32).name == "q8"
 
@@ -178,7 +182,7 @@ def test_a_bug_in_the_process_for_templates_is_in_new_processes_only() -> None:
         ((f"{LAYERS}:softcap", "cap * torch.tanh(x / cap)", "cap * ("), "it is no Python"),
         ((f"{LAYERS}:softcap", "cap * torch", "cap *  torch"), "changes nothing that runs"),
         ((f"{LAYERS}:RMSNorm", "self.eps = eps", "self.eps = 1"), "not a class"),
-        (("nanollama.rope:RopeConfig.factor", "1.0", "2.0"), "not a class or its fields"),
+        (("nanollama.model.rope:RopeConfig.factor", "1.0", "2.0"), "not a class or its fields"),
     ],
 )
 def test_a_target_that_has_moved_breaks_the_zoo_and_changes_nothing(edit: tuple[str, str, str], problem: str) -> None:

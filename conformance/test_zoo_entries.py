@@ -6,18 +6,18 @@ from types import CodeType
 import pytest
 import torch
 
-import nanollama.generate
+import nanollama.generation.loop
 from conformance.test_zoo import runtime_state
 from conformance.zoo.__main__ import main
 from conformance.zoo.entries import KINDS, ZOO, Bug, ZooBroken, read_toml
 from conformance.zoo.live import live_function, source_text
 from conformance.zoo.mutants import MODULES, kept_mutants, mutants
 from conformance.zoo.seeding import difference, load_zoo, seeded
-from nanollama.config import read_config
-from nanollama.sampling import pick, top_k
+from nanollama.generation.sampling import pick, top_k
+from nanollama.model.config import read_config
 
 ENTRIES = load_zoo()
-LAYERS = "nanollama.layers"
+LAYERS = "nanollama.model.layers"
 COLLECTED = (ZOO / "collected.txt").read_text().split()
 
 
@@ -72,7 +72,7 @@ def test_what_an_entry_needs_is_a_question_to_a_config() -> None:
 
 
 def test_a_mutant_by_hand() -> None:
-    found = {entry.name: entry for entry in mutants("layers") if entry.edits[0].at == f"{LAYERS}:softcap"}
+    found = {entry.name: entry for entry in mutants("model.layers") if entry.edits[0].at == f"{LAYERS}:softcap"}
     news = {entry.edits[0].new.strip() for entry in found.values()}
     assert "return x if cap is None else cap / torch.tanh(x / cap)" in news
     assert "return x if cap is None else cap * torch.tanh(x * cap)" in news
@@ -93,7 +93,7 @@ def test_mutants_are_the_same_every_time_and_no_two_are_equal() -> None:
 
 
 def test_mutants_leave_messages_and_docstrings_alone() -> None:
-    for entry in mutants("sampling"):
+    for entry in mutants("generation.sampling"):
         old, new = entry.edits[0].old, entry.edits[0].new
         assert re.findall("raise .*", old) == re.findall("raise .*", new)
 
@@ -129,5 +129,5 @@ def test_a_bug_of_the_zoo_seen_from_outside() -> None:
     assert top_k(logits, 2).isfinite().sum() == 2
     with seeded(off_by_one):
         assert top_k(logits, 2).isfinite().sum() == 3
-        assert vars(nanollama.generate)["pick"] is pick
+        assert vars(nanollama.generation.loop)["pick"] is pick
     assert top_k(logits, 2).isfinite().sum() == 2

@@ -24,8 +24,8 @@ from nanollama.checkpoint.names import Weight
 from nanollama.checkpoint.source import is_gguf, open_source
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model
-from nanollama.model import Transformer
-from nanollama.quant.linear import Stored
+from nanollama.model.transformer import Transformer
+from nanollama.quant.modules import Stored
 
 PROMPT = 24  # tokens of the derived prompt
 

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanollama.errors import NanollamaError
-    from nanollama.generate import Piece, Request
+    from nanollama.generation.loop import Piece, Request
+    from nanollama.generation.sampling import SamplingParams
     from nanollama.lm import LM, load
-    from nanollama.sampling import SamplingParams
 
 __all__ = ["LM", "NanollamaError", "Piece", "Request", "SamplingParams", "load"]
 __version__ = "0.1.0"
@@ -20,9 +20,9 @@ __version__ = "0.1.0"
 HOMES = {
     "LM": "lm",
     "NanollamaError": "errors",
-    "Piece": "generate",
-    "Request": "generate",
-    "SamplingParams": "sampling",
+    "Piece": "generation.loop",
+    "Request": "generation.loop",
+    "SamplingParams": "generation.sampling",
     "load": "lm",
 }
 

@@ -10,18 +10,18 @@ from torch import Tensor
 
 from nanollama.checkpoint.hub import resolve
 from nanollama.checkpoint.source import Source, open_source
-from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.generate import Piece, Request, generate
-from nanollama.kernels import keep_freed_memory
-from nanollama.model import Transformer
-from nanollama.quant.linear import keep_resident, use_quantized
-from nanollama.quant.own import quantize_model
-from nanollama.quant.stored import QuantTensor
-from nanollama.sampling import SamplingParams
-from nanollama.text.chat import encode_chat
-from nanollama.text.gguf_vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
-from nanollama.text.template import ChatTemplate, load_template
+from nanollama.generation.loop import Piece, Request, generate
+from nanollama.generation.sampling import SamplingParams
+from nanollama.kernels.linear import keep_freed_memory
+from nanollama.model.config import ModelConfig
+from nanollama.model.transformer import Transformer
+from nanollama.quant.modules import keep_resident, use_quantized
+from nanollama.quant.quant_tensor import QuantTensor
+from nanollama.quant.weight_only import quantize_model
+from nanollama.text.chat.encode import encode_chat
+from nanollama.text.chat.template import ChatTemplate, load_template
+from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}

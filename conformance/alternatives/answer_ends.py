@@ -1,6 +1,6 @@
 """Other right ways to end an answer."""
 
-from nanollama.generate import FinishReason, Piece, Row, Usage
+from nanollama.generation.loop import FinishReason, Piece, Row, Usage
 
 
 def Row_advance__case_by_case(self: Row, token_id: int, seconds: float) -> Piece:

@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from nanollama.cache import View
-from nanollama.layers import Attend
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Attend
 
 
 def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:

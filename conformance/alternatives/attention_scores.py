@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.layers import Scores, at_least_float32, softcap
+from nanollama.model.layers import Scores, at_least_float32, softcap
 
 
 def summed(self: Scores, q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:

@@ -5,8 +5,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nanollama.cache import KVCache
-from nanollama.generate import Row
+from nanollama.generation.loop import Row
+from nanollama.model.kv_cache import KVCache
 
 
 @torch.inference_mode()

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from nanollama.cache import LayerCache, View
-from nanollama.layers import Block, Rotation
+from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.layers import Block, Rotation
 
 
 def one_road(self: Block, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:

@@ -2,7 +2,7 @@
 
 from heapq import heappop, heappush
 
-from nanollama.text.segment import Rank
+from nanollama.text.bpe.merge import Rank
 
 
 def merge_pairs__look_at_all(symbols: list[str], rank: Rank) -> list[str]:

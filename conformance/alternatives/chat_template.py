@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanollama.errors import NanollamaError
-from nanollama.text.messages import (
+from nanollama.text.chat.messages import (
     checked_dicts,
     checked_messages,
     cut_at_tag,
@@ -12,7 +12,7 @@ from nanollama.text.messages import (
     tag_final_message,
     with_reasoning_names,
 )
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.template import ChatTemplate
 
 
 def ChatTemplate_render__update(

@@ -1,6 +1,6 @@
 """Other right ways to count slots in buckets."""
 
-from nanollama.cache import BUCKET
+from nanollama.model.kv_cache import BUCKET
 
 
 def bucketed__remainder(tokens: int, size: int) -> int:

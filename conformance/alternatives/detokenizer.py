@@ -1,7 +1,7 @@
 """Other right ways to stream text."""
 
 from nanollama.errors import NanollamaError
-from nanollama.text.stream import KEPT, REPLACEMENT, Detokenizer
+from nanollama.text.detokenizer import KEPT, REPLACEMENT, Detokenizer
 
 
 def Detokenizer_push__window_first(self: Detokenizer, token_id: int) -> str:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from nanollama.cache import KVCache
 from nanollama.errors import NanollamaError
-from nanollama.model import Transformer
+from nanollama.model.kv_cache import KVCache
+from nanollama.model.transformer import Transformer
 
 
 def Transformer_place__row_by_row(self: Transformer, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:

@@ -1,9 +1,9 @@
 """Other right ways to collect the ids that end a request."""
 
 from nanollama.errors import NanollamaError
-from nanollama.generate import Request
-from nanollama.model import Transformer
-from nanollama.text.stream import TokenizerLike
+from nanollama.generation.loop import Request
+from nanollama.model.transformer import Transformer
+from nanollama.text.detokenizer import TokenizerLike
 
 
 def end_ids__sets_joined(request: Request, model: Transformer, tokenizer: TokenizerLike | None) -> frozenset[int]:

@@ -6,10 +6,10 @@ from typing import Any
 
 import torch
 
-from nanollama.checkpoint.gguf_config import config_from_gguf
-from nanollama.checkpoint.gguf_metadata import CLOSE, NOT_COMPARED, close, rope_tensors, same_rotation
-from nanollama.config import ModelConfig, read_config
+from nanollama.checkpoint.gguf.config import config_from_gguf
+from nanollama.checkpoint.gguf.metadata import CLOSE, NOT_COMPARED, close, rope_tensors, same_rotation
 from nanollama.errors import NanollamaError
+from nanollama.model.config import ModelConfig, read_config
 
 
 def window_keys__by_architecture(config: ModelConfig) -> dict[str, Any]:

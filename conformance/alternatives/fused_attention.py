@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanollama.cache import View
-from nanollama.layers import Attend
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Attend
 
 
 def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:

@@ -3,11 +3,11 @@
 from typing import Any
 
 from nanollama.checkpoint.files import quote
-from nanollama.checkpoint.gguf import ALIGNMENT, MAX_DIMENSIONS, MAX_KEY_BYTES, Entry, is_alignment, pad
-from nanollama.checkpoint.gguf_values import UINT32, UINT64, ValueReader, ValueType
+from nanollama.checkpoint.gguf.reader import ALIGNMENT, MAX_DIMENSIONS, MAX_KEY_BYTES, Entry, is_alignment, pad
+from nanollama.checkpoint.gguf.values import UINT32, UINT64, ValueReader, ValueType
 from nanollama.checkpoint.safetensors import DAMAGED
 from nanollama.errors import NanollamaError
-from nanollama.quant.table import format_of_type
+from nanollama.quant.formats.table import format_of_type
 
 
 def pad__remainder(position: int, alignment: int) -> int:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor, nn
 
-from nanollama.cache import LayerCache, View
-from nanollama.layers import Attention, Rotation
-from nanollama.rope import rotate
+from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.layers import Attention, Rotation
+from nanollama.model.rope import rotate
 
 
 def Attention_heads__permuted(self: Attention, x: Tensor, norm: nn.Module | None) -> Tensor:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.cache import LayerCache, View
+from nanollama.model.kv_cache import LayerCache, View
 
 
 def LayerCache_append__copied(self: LayerCache, k: Tensor, v: Tensor, view: View) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanollama.layers import LayerNorm, at_least_float32
+from nanollama.model.layers import LayerNorm, at_least_float32
 
 
 def library(self: LayerNorm, x: Tensor) -> Tensor:

@@ -4,8 +4,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from nanollama.generate import Piece, Row, choose, decode, prefill
-from nanollama.model import Transformer
+from nanollama.generation.loop import Piece, Row, choose, decode, prefill
+from nanollama.model.transformer import Transformer
 
 
 def run__counts_down(

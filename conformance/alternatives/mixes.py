@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from nanollama.filetypes import FILE_TYPES
-from nanollama.quant.format import Format
+from nanollama.quant.file_types import FILE_TYPES
+from nanollama.quant.formats.format import Format
+from nanollama.quant.formats.table import FORMATS
 from nanollama.quant.mixes import FALLBACK, KEPT, KEPT_NAMES, Traits, has_more_bits
-from nanollama.quant.table import FORMATS
 
 
 def is_quantized__refusals(name: str, shape: Sequence[int]) -> bool:

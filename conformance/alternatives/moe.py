@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.layers import MoE, at_least_float32
+from nanollama.model.layers import MoE, at_least_float32
 
 
 def MoE_route__chosen_first(self: MoE, logits: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,7 +1,7 @@
 """Other right ways to fit a conversation into the context."""
 
-from nanollama.conversation import Conversation, Encode, Message
 from nanollama.errors import NanollamaError
+from nanollama.text.chat.conversation import Conversation, Encode, Message
 
 
 def Conversation_messages__append(self: Conversation, dropped: int = 0, newest: str | None = None) -> list[Message]:

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.quant.rowwise import GROUP
+from nanollama.quant.formats.rowwise import GROUP
 
 
 def encode_q4__group_by_group(values: Tensor) -> dict[str, Tensor]:

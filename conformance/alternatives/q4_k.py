@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.quant.superblock import six_bit_pairs
+from nanollama.quant.formats.superblock import six_bit_pairs
 
 
 def six_bit_pairs__one_by_one(scales: Tensor) -> tuple[Tensor, Tensor]:

@@ -4,8 +4,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from nanollama.configkeys import Keys
 from nanollama.errors import NanollamaError
+from nanollama.model.config_keys import Keys
 
 
 def read_heads__step_by_step(keys: Keys) -> tuple[int, int, int]:

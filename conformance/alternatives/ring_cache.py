@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from nanollama.cache import BUCKET, KVCache, View, slots_of
+from nanollama.model.kv_cache import BUCKET, KVCache, View, slots_of
 
 
 def slots_of__one_by_one(positions: Tensor, size: int) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanollama.layers import RMSNorm, at_least_float32
+from nanollama.model.layers import RMSNorm, at_least_float32
 
 
 def library(self: RMSNorm, x: Tensor) -> Tensor:

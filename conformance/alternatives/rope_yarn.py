@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from nanollama.rope import RopeConfig, default_frequencies
+from nanollama.model.rope import RopeConfig, default_frequencies
 
 
 def kept_and_slowed(rope: RopeConfig, length: int) -> Tensor:

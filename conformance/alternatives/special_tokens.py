@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from nanollama.errors import NanollamaError
-from nanollama.text.chat import encode_section, map_strings, marked_chat, unused_character, without
-from nanollama.text.stream import TokenizerLike
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.encode import encode_section, map_strings, marked_chat, unused_character, without
+from nanollama.text.chat.template import ChatTemplate
+from nanollama.text.detokenizer import TokenizerLike
 
 
 def map_strings__by_type(value: Any, change: Callable[[str], str]) -> Any:

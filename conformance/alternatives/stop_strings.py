@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from nanollama.text.stream import StopStrings, first_stop, unfinished
+from nanollama.text.detokenizer import StopStrings, first_stop, unfinished
 
 
 def first_stop__by_place(text: str, stops: Sequence[str]) -> tuple[int, str | None]:

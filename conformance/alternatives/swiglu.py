@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanollama.layers import MLP
+from nanollama.model.layers import MLP
 
 
 def one_product(self: MLP, x: Tensor) -> Tensor:

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
-from nanollama.cache import KVCache
-from nanollama.layers import softcap
-from nanollama.model import Transformer
+from nanollama.model.kv_cache import KVCache
+from nanollama.model.layers import softcap
+from nanollama.model.transformer import Transformer
 
 
 def zipped(

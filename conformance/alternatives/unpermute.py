@@ -3,10 +3,10 @@
 import torch
 from torch import Tensor
 
-from nanollama.checkpoint.gguf_names import is_rotary, neighbours_order, reorder, rotary_heads, stores_plus_one
+from nanollama.checkpoint.gguf.names import is_rotary, neighbours_order, reorder, rotary_heads, stores_plus_one
 from nanollama.checkpoint.names import Weight
-from nanollama.config import ModelConfig
-from nanollama.quant.stored import QuantTensor
+from nanollama.model.config import ModelConfig
+from nanollama.quant.quant_tensor import QuantTensor
 
 
 def halves_order__by_formula(heads: int, head_dim: int) -> Tensor:

@@ -5,9 +5,9 @@ import re
 from torch import Tensor
 
 from nanollama.checkpoint.names import rows_of
-from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.families import Family
+from nanollama.model.config import ModelConfig
+from nanollama.model.families import Family
 
 
 def rename__patterns(family: Family, name: str) -> str:

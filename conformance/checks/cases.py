@@ -21,7 +21,7 @@ from conformance.checks.stored import module_tensors
 from conformance.fixtures import FIXTURES, SEED, far_prompt, fixture_config, fixture_tensors, near_prompt, write_fixture
 from conformance.weights import derived_ids
 from nanollama.lm import load_model
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 LLAMA = "LlamaForCausalLM"
 SLIDE, FULL = "sliding_attention", "full_attention"

@@ -8,53 +8,53 @@ from conformance.checks import Failed, compared
 from conformance.checks.rotation import Rope
 from conformance.checks.spec import Spec
 from conformance.checks.turning import runtime_rope
-from nanollama import families
-from nanollama.config import ModelConfig, read_layer_types
-from nanollama.configkeys import Keys
-from nanollama.families import FAMILIES
+from nanollama.model import families
+from nanollama.model.config import ModelConfig, read_layer_types
+from nanollama.model.config_keys import Keys
+from nanollama.model.families import FAMILIES
 
 FIELDS = {  # ours → (the spec's name, the function that reads it)
-    "vocab_size": ("vocab", "config.read_config"),
-    "hidden_size": ("hidden", "config.read_config"),
-    "intermediate_size": ("width", "config.read_config"),
-    "num_hidden_layers": ("layers", "config.read_config"),
-    "num_attention_heads": ("heads", "config.read_heads"),
-    "num_key_value_heads": ("kv_heads", "config.read_heads"),
-    "head_dim": ("head_dim", "config.read_heads"),
-    "max_position_embeddings": ("max_length", "config.read_config"),
-    "hidden_act": ("activation", "config.read_activation"),
-    "gated_mlp": ("gated", "families.FAMILIES"),
-    "norm": ("norm", "families.FAMILIES"),
-    "norm_eps": ("eps", "config.read_config"),
-    "placement": ("placement", "families.FAMILIES"),
-    "qk_norm": ("qk_norm", "families.FAMILIES"),
-    "qkv_bias": ("qkv_bias", "config.read_config"),
-    "o_bias": ("o_bias", "config.read_config"),
-    "mlp_bias": ("mlp_bias", "config.read_config"),
-    "tie_word_embeddings": ("tied", "config.read_config"),
-    "embedding_scale": ("embedding_scale", "config.read_config"),
-    "learned_positions": ("learned_positions", "families.FAMILIES"),
-    "attention_scales": ("scales", "config.read_attention_scales"),
-    "attention_softcap": ("attention_cap", "config.read_config"),
-    "logit_softcap": ("logit_cap", "config.read_config"),
-    "windows": ("windows", "config.read_layer_types"),
-    "moe_layers": ("sparse", "config.read_experts"),
-    "num_experts": ("experts", "config.read_experts"),
-    "num_experts_per_tok": ("chosen", "config.read_experts"),
-    "moe_intermediate_size": ("expert_width", "config.read_experts"),
-    "norm_topk_prob": ("renormalise", "config.read_experts"),
+    "vocab_size": ("vocab", "model.config.read_config"),
+    "hidden_size": ("hidden", "model.config.read_config"),
+    "intermediate_size": ("width", "model.config.read_config"),
+    "num_hidden_layers": ("layers", "model.config.read_config"),
+    "num_attention_heads": ("heads", "model.config.read_heads"),
+    "num_key_value_heads": ("kv_heads", "model.config.read_heads"),
+    "head_dim": ("head_dim", "model.config.read_heads"),
+    "max_position_embeddings": ("max_length", "model.config.read_config"),
+    "hidden_act": ("activation", "model.config.read_activation"),
+    "gated_mlp": ("gated", "model.families.FAMILIES"),
+    "norm": ("norm", "model.families.FAMILIES"),
+    "norm_eps": ("eps", "model.config.read_config"),
+    "placement": ("placement", "model.families.FAMILIES"),
+    "qk_norm": ("qk_norm", "model.families.FAMILIES"),
+    "qkv_bias": ("qkv_bias", "model.config.read_config"),
+    "o_bias": ("o_bias", "model.config.read_config"),
+    "mlp_bias": ("mlp_bias", "model.config.read_config"),
+    "tie_word_embeddings": ("tied", "model.config.read_config"),
+    "embedding_scale": ("embedding_scale", "model.config.read_config"),
+    "learned_positions": ("learned_positions", "model.families.FAMILIES"),
+    "attention_scales": ("scales", "model.config.read_attention_scales"),
+    "attention_softcap": ("attention_cap", "model.config.read_config"),
+    "logit_softcap": ("logit_cap", "model.config.read_config"),
+    "windows": ("windows", "model.config.read_layer_types"),
+    "moe_layers": ("sparse", "model.config.read_experts"),
+    "num_experts": ("experts", "model.config.read_experts"),
+    "num_experts_per_tok": ("chosen", "model.config.read_experts"),
+    "moe_intermediate_size": ("expert_width", "model.config.read_experts"),
+    "norm_topk_prob": ("renormalise", "model.config.read_experts"),
 }
 READERS = {  # of a rotation's fields
-    "rope_type": "ropeconfig.read_rope_type",
-    "dim": "ropeconfig.rope_of",
-    "theta": "ropeconfig.read_rope",
-    "original_length": "ropeconfig.RopeReader.original_length",
-    "attention_factor": "ropeconfig.RopeReader.{kind}",
-    "beta_fast": "ropeconfig.RopeReader.yarn",
-    "beta_slow": "ropeconfig.RopeReader.yarn",
-    "truncate": "ropeconfig.RopeReader.yarn",
-    "short_factor": "ropeconfig.RopeReader.longrope",
-    "long_factor": "ropeconfig.RopeReader.longrope",
+    "rope_type": "model.config_rope.read_rope_type",
+    "dim": "model.config_rope.rope_of",
+    "theta": "model.config_rope.read_rope",
+    "original_length": "model.config_rope.RopeReader.original_length",
+    "attention_factor": "model.config_rope.RopeReader.{kind}",
+    "beta_fast": "model.config_rope.RopeReader.yarn",
+    "beta_slow": "model.config_rope.RopeReader.yarn",
+    "truncate": "model.config_rope.RopeReader.yarn",
+    "short_factor": "model.config_rope.RopeReader.longrope",
+    "long_factor": "model.config_rope.RopeReader.longrope",
 }
 READ_ONLY_BY = {"short_factor": ("longrope",), "long_factor": ("longrope",), "factor": ("linear", "dynamic", "llama3", "yarn")}
 LENGTHS = ("llama3", "yarn", "longrope", "dynamic")  # the types that know a trained length
@@ -79,7 +79,7 @@ def key_faults(raw: Mapping[str, Any], config: ModelConfig) -> Iterator[Failed]:
         if spelt in raw:
             compared()
             if keys.get(key) != raw[spelt] or type(keys.get(key)) is not type(raw[spelt]):
-                yield Failed("configkeys.Keys", f"{key} is {keys.get(key)!r}, and {spelt} is {raw[spelt]!r} in the file")
+                yield Failed("model.config_keys.Keys", f"{key} is {keys.get(key)!r}, and {spelt} is {raw[spelt]!r} in the file")
 
 
 def field_faults(raw: Mapping[str, Any], config: ModelConfig, spec: Spec) -> Iterator[Failed]:
@@ -101,14 +101,14 @@ def place_of_windows(raw: Mapping[str, Any], spec: Spec) -> str:
         return [kind == families.SLIDING for kind in types] != slides
 
     if not wrong(read_layer_types(keys, family)):
-        return "config.read_config"
+        return "model.config.read_config"
     if raw.get("layer_types") is not None or not wrong(family.layer_types(keys)):
-        return "config.read_layer_types"
+        return "model.config.read_layer_types"
     rotary = [bool(on) for on in families.rotary_layers(keys)] if spec.architecture.startswith("SmolLM3") else None
     if rotary is not None and rotary != [rope is not None for rope in spec.ropes]:
-        return "families.rotary_layers"
+        return "model.families.rotary_layers"
     rule = next((rule for start, rule in RULES.items() if spec.architecture.startswith(start)), "full_everywhere")
-    return f"families.{rule}" if wrong(getattr(families, rule)(keys)) else "families.FAMILIES"
+    return f"families.{rule}" if wrong(getattr(families, rule)(keys)) else "model.families.FAMILIES"
 
 
 def alike(got: Any, want: Any) -> bool:
@@ -125,11 +125,11 @@ def rope_faults(config: ModelConfig, spec: Spec) -> Iterator[Failed]:
     for i, (got, want) in enumerate(zip(config.ropes, spec.ropes, strict=False)):
         compared()
         if (got is None) != (want is None):
-            yield Failed("families.rotary_layers", f"layer {i} rotates: {got is not None}, expected {want is not None}")
+            yield Failed("model.families.rotary_layers", f"layer {i} rotates: {got is not None}, expected {want is not None}")
         elif got is not None and want is not None:
             yield from fields_of_rope(got, want)
     if len(config.ropes) != len(spec.ropes):
-        yield Failed("config.read_ropes", f"{len(config.ropes)} rotations for {len(spec.ropes)} layers")
+        yield Failed("model.config.read_ropes", f"{len(config.ropes)} rotations for {len(spec.ropes)} layers")
 
 
 def fields_of_rope(got: Any, want: Rope) -> Iterator[Failed]:
@@ -140,7 +140,7 @@ def fields_of_rope(got: Any, want: Rope) -> Iterator[Failed]:
             name == "original_length" and want.kind not in LENGTHS
         )
         if not unread and not alike(getattr(got, name), getattr(true, name)):
-            place = READERS.get(name, "ropeconfig.RopeReader.scaling").format(kind=want.kind)
+            place = READERS.get(name, "model.config_rope.RopeReader.scaling").format(kind=want.kind)
             yield Failed(place, f"{name} is {getattr(got, name)!r}, expected {getattr(true, name)!r}")
 
 

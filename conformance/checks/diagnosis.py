@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.layers
+import nanollama.model.layers
 from conformance.checks import Failed, compared
 from conformance.checks.cases import Case, case, truth_of
 from conformance.checks.configured import config_faults, repaired
@@ -21,8 +21,8 @@ from conformance.checks.parts import attention_step, experts_step, linear_step, 
 from conformance.checks.reference import Trace, cap
 from conformance.checks.replay import Step, all_faults, row_error
 from conformance.taps import hooks
-from nanollama.config import ModelConfig, read_config
-from nanollama.model import Transformer
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.transformer import Transformer
 
 NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 PROMPTS = ("near", "far")
@@ -105,12 +105,16 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
         x = trace[f"layers.{i}.in"][None]
         run = partial(run_block, block, x, rotations, views, i)
         parts = partial(layer_steps, model, this, i, positions, trace, rotations, views)
-        yield Step("layers.Block.forward", run, want, f"layer {i}", partial(faults_of, parts))
+        yield Step("model.layers.Block.forward", run, want, f"layer {i}", partial(faults_of, parts))
     yield norm_step(this.truth, model.norm, "norm", "norm", trace["norm.in"])
     yield linear_step(this.truth, model.lm_head, "lm_head", "lm_head", trace["norm"])
     finished = partial(behind_head, model, ids, positions, trace)
     yield Step(
-        "model.Transformer.forward", finished, trace["logits"].log_softmax(-1), "logits", partial(softcap_faults, this, trace)
+        "model.transformer.Transformer.forward",
+        finished,
+        trace["logits"].log_softmax(-1),
+        "logits",
+        partial(softcap_faults, this, trace),
     )
 
 
@@ -125,7 +129,7 @@ def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace
 def softcap_faults(this: Case, trace: Trace) -> list[Failed]:
     """Whether the cap of the logits is to blame."""
     head, limit = trace["lm_head"], this.spec.logit_cap
-    return Step("layers.softcap", lambda: nanollama.layers.softcap(head, limit), cap(head, limit)).faults()
+    return Step("model.layers.softcap", lambda: nanollama.model.layers.softcap(head, limit), cap(head, limit)).faults()
 
 
 def run_block(block: Any, x: Tensor, rotations: Any, views: Any, i: int) -> Tensor:
@@ -180,7 +184,7 @@ def embedding_step(model: Transformer, this: Case, ids: Tensor, positions: Tenso
         return all_faults(step(name, index) for name, index in tables.items())
 
     want = this.truth.embed(ids, positions)
-    return Step("model.Transformer.embed", lambda: model.embed(ids[None], positions[None]), want, inner=inner)
+    return Step("model.transformer.Transformer.embed", lambda: model.embed(ids[None], positions[None]), want, inner=inner)
 
 
 def whole(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
@@ -191,10 +195,10 @@ def whole(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
         got = model.place(ids[None], None, None if prompt == "near" else positions[None])
         wrong = row_error((got - got[:, :1]).double(), (positions - positions[0]).double()[None]) > 0
         if wrong:
-            return [Failed("model.Transformer.place", "positions are not counted by ones")]
+            return [Failed("model.transformer.Transformer.place", "positions are not counted by ones")]
         return softcap_faults(this, truth_of(this.name, prompt))
 
-    place = "model.Transformer.forward"
+    place = "model.transformer.Transformer.forward"
     yield Step(place, lambda: model(ids[None], positions=positions[None]).log_softmax(-1), want, inner=inner)
     if prompt == "near":
         yield Step(place, lambda: model(ids[None]).log_softmax(-1), want, inner=inner)

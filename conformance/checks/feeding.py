@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.cache
+import nanollama.model.kv_cache
 from conformance.checks import Failed, compared, place_of
 from conformance.checks.replay import row_error
-from nanollama.config import ModelConfig
-from nanollama.model import Transformer
+from nanollama.model.config import ModelConfig
+from nanollama.model.transformer import Transformer
 
 Calls = Sequence[Tensor]
 PADDING_ID = 3
@@ -93,9 +93,9 @@ def cache_faults(config: ModelConfig, max_len: int, calls: Calls) -> list[Failed
 def played(config: ModelConfig, max_len: int, calls: Calls) -> Iterator[Failed]:
     """The faults of every call."""
     batch, held = len(calls[0]), [set[int]() for _ in calls[0]]
-    cache = nanollama.cache.KVCache(config, batch, max_len, torch.float64)
+    cache = nanollama.model.kv_cache.KVCache(config, batch, max_len, torch.float64)
     for positions in calls:
-        views = {w: nanollama.cache.View(positions, w, cache, torch.device("cpu")) for w in set(config.windows)}
+        views = {w: nanollama.model.kv_cache.View(positions, w, cache, torch.device("cpu")) for w in set(config.windows)}
         keys = code(positions, config.num_key_value_heads, config.head_dim)
         for row, places in enumerate(positions.tolist()):
             held[row] |= {p for p in places if p >= 0}
@@ -105,7 +105,9 @@ def played(config: ModelConfig, max_len: int, calls: Calls) -> Iterator[Failed]:
         cache.advance(positions)
         compared()
         if list(cache.lengths) != [max(row, default=-1) + 1 for row in held]:
-            yield Failed("cache.KVCache.advance", f"rows count {cache.lengths} tokens, and hold {[len(row) for row in held]}")
+            yield Failed(
+                "model.kv_cache.KVCache.advance", f"rows count {cache.lengths} tokens, and hold {[len(row) for row in held]}"
+            )
 
 
 def view_faults(
@@ -141,22 +143,22 @@ def view_faults(
 def culprit(cache: Any, layer: Any, view: Any, window: int | None, held: Sequence[set[int]]) -> str:
     """Which piece of the cache is at fault, by what each leaves for the next."""
     if cache.size(window) != (cache.max_len if window is None else min(window, cache.max_len)):
-        return "cache.KVCache.size"
+        return "model.kv_cache.KVCache.size"
     queries, keys = view.positions, view.key_positions
     distance = queries[:, :, None] - keys[:, None, :]
     near = distance < window if window is not None else torch.ones_like(distance, dtype=torch.bool)
     want = (distance >= 0) & (keys[:, None, :] >= 0) & near
     real = (queries >= 0)[:, :, None].expand_as(want)
-    seen = nanollama.cache.visible(queries, keys, window)[:, 0]
+    seen = nanollama.model.kv_cache.visible(queries, keys, window)[:, 0]
     if not torch.equal(seen[real], want[real]) or not seen.any(-1).all():  # a query of padding must not be NaN either
-        return "cache.visible"
+        return "model.kv_cache.visible"
     if not flags_right(cache, view, window):
-        return "cache.View.__init__"
+        return "model.kv_cache.View.__init__"
     if not view.causal and (view.allowed[:, 0].shape != want.shape or not torch.equal(view.allowed[:, 0][real], want[real])):
-        return "cache.View.allowed"
+        return "model.kv_cache.View.allowed"
     if not slots_right(cache, view, window, held):
-        return "cache.View._place"
-    return "cache.LayerCache.append" if stored_right(layer, view) else "cache.LayerCache.write"
+        return "model.kv_cache.View._place"
+    return "model.kv_cache.LayerCache.append" if stored_right(layer, view) else "model.kv_cache.LayerCache.write"
 
 
 def flags_right(cache: Any, view: Any, window: int | None) -> bool:

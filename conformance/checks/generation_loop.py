@@ -13,8 +13,8 @@ import torch
 from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import Pieces, RiggedModel, Rule, greedy_answer, hashed
-from nanollama import generate as loop
-from nanollama.sampling import SamplingParams, uniform
+from nanollama.generation import loop
+from nanollama.generation.sampling import SamplingParams, uniform
 
 GREEDY = SamplingParams(temperature=0.0)
 SIZE = 11
@@ -46,11 +46,19 @@ def prefill_feeds_each_prompt_once_and_returns_its_last_logits() -> None:
             rows = rows_of(subject, [request(prompt) for prompt in chosen])
             cache = subject.new_cache(batch=len(rows), max_len=20)
             got = loop.prefill(subject, cache, rows, chunk)
-            same("generate.prefill", cache.rows, [list(p) for p in chosen], f"what the rows were fed in chunks of {chunk}")
-            same("generate.prefill", got.tolist(), [subject.rule(list(p)) for p in chosen], f"logits in chunks of {chunk}")
+            same(
+                "generation.loop.prefill", cache.rows, [list(p) for p in chosen], f"what the rows were fed in chunks of {chunk}"
+            )
+            same(
+                "generation.loop.prefill", got.tolist(), [subject.rule(list(p)) for p in chosen], f"logits in chunks of {chunk}"
+            )
             widths = [call[1] for call in subject.calls]
-            expect("generate.prefill", max(widths) <= 2 * chunk, f"chunks of {chunk} are {widths}")
-            expect("generate.prefill", all(call[2] for call in subject.calls), "prefill asks for the logits of whole prompts")
+            expect("generation.loop.prefill", max(widths) <= 2 * chunk, f"chunks of {chunk} are {widths}")
+            expect(
+                "generation.loop.prefill",
+                all(call[2] for call in subject.calls),
+                "prefill asks for the logits of whole prompts",
+            )
 
 
 @check("GENR-002", area="generation")
@@ -70,13 +78,13 @@ def decode_feeds_the_newest_token_at_its_place() -> None:
         fed = [[*p, *s] for p, s in zip(PROMPTS, said, strict=True)]
         for i, row in enumerate(rows):
             if not row.done:
-                same("generate.decode", cache.rows[i], fed[i], f"what row {i} was fed in step {step}")
-                same("generate.decode", got[i].tolist(), subject.rule(fed[i]), f"logits of row {i} in step {step}")
+                same("generation.loop.decode", cache.rows[i], fed[i], f"what row {i} was fed in step {step}")
+                same("generation.loop.decode", got[i].tolist(), subject.rule(fed[i]), f"logits of row {i} in step {step}")
 
 
 @check("GENR-003", "ERRS-009", area="generation")
 def every_row_that_runs_chooses_by_its_own_logits() -> None:
-    place, subject = "generate.choose", model()
+    place, subject = "generation.loop.choose", model()
     strong, weak = (SamplingParams(temperature=0.0, presence_penalty=penalty) for penalty in (2.0, 0.25))
     rows = rows_of(subject, [request([1], params=each) for each in (strong, weak, strong, strong)])
     rows[1].generated.append(4)
@@ -96,7 +104,7 @@ def every_row_that_runs_chooses_by_its_own_logits() -> None:
 
 @check("EOSX-001", "EOSX-002", "EOSX-003", "STOP-005", area="eos")
 def the_ids_that_end_an_answer() -> None:
-    place, subject = "generate.end_ids", model(eos=(4, 5))
+    place, subject = "generation.loop.end_ids", model(eos=(4, 5))
     tokenizer = Pieces([b"a", b"b", b"<e>", b"<s>"], special_ids=frozenset({2, 3}))
     for fields, wanted in (
         ({}, {4, 5}),
@@ -115,7 +123,7 @@ def the_ids_that_end_an_answer() -> None:
 
 @check("ERRS-004", "LIMT-004", area="generation")
 def prompts_and_ids_are_checked() -> None:
-    place = "generate.check_ids"
+    place = "generation.loop.check_ids"
     for fields, part in (
         ({"prompt_ids": []}, "empty prompt"),
         ({"prompt_ids": [1, SIZE]}, "prompt_ids"),
@@ -134,7 +142,7 @@ def prompts_and_ids_are_checked() -> None:
 
 @check("ERRS-004", area="generation")
 def requests_are_checked() -> None:
-    place = "generate.Request"
+    place = "generation.loop.Request"
     for field, bad in (
         ("prompt_ids", "12"),
         ("prompt_ids", 3),
@@ -162,7 +170,7 @@ def requests_are_checked() -> None:
 
 @check("STRM-006", "STOP-002", area="streaming")
 def text_continues_the_prompt_and_ends_before_a_stop_string() -> None:
-    place = "generate.TextStream"
+    place = "generation.loop.TextStream"
     tokenizer = Pieces([b"<s>", b" a", b"b", b"\xc3", b"\xa9", b" st", b"op", b"."], special_ids=frozenset({0}), strips=True)
 
     def text(prompt: Sequence[int], ids: Sequence[int], *stops: str) -> tuple[list[str], bool]:
@@ -184,7 +192,7 @@ def text_continues_the_prompt_and_ends_before_a_stop_string() -> None:
 
 @check("GENR-004", "BATCH-010", area="generation")
 def the_answer_is_the_models_whatever_the_batch_and_the_chunks() -> None:
-    place = "generate.run"
+    place = "generation.loop.run"
     for chunk, chosen in itertools.product((1, 3, 512), (PROMPTS[:1], PROMPTS, PROMPTS[::-1])):
         lengths = [3 + i for i in range(len(chosen))]
         subject = model()
@@ -199,7 +207,7 @@ def the_answer_is_the_models_whatever_the_batch_and_the_chunks() -> None:
 
 @check("GENR-005", "DRAW-004", "BATCH-010", area="generation")
 def sampled_answers_depend_on_the_seed_alone() -> None:
-    place = "generate.run"
+    place = "generation.loop.run"
 
     def answer(seeds: Sequence[int | None], which: int) -> tuple[list[int], int | None]:
         requests = [request([1, 2], params=SamplingParams(temperature=0.3, seed=seed), max_tokens=12) for seed in seeds]

@@ -11,8 +11,8 @@ from conformance.checks import check
 from conformance.checks.generation_loop import GREEDY, SIZE, model, request, rows_of
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import Pieces, RiggedModel, scripted
-from nanollama import generate as loop
-from nanollama.sampling import SamplingParams
+from nanollama.generation import loop
+from nanollama.generation.sampling import SamplingParams
 
 LETTERS = Pieces([b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j", b"<end>"], special_ids=frozenset({10}))
 
@@ -24,14 +24,14 @@ def told(
     subject: Any = RiggedModel(scripted([*script, *[9] * 30], SIZE, prompt=3), SIZE, context=context, eos=eos)
     each = loop.Request([0, 1, 0], **{"params": GREEDY, **fields})
     pieces = list(loop.generate(subject, tokenizer, [each]))
-    expect("generate.run", len(pieces) > 0, f"a request with {fields} gave no piece")
+    expect("generation.loop.run", len(pieces) > 0, f"a request with {fields} gave no piece")
     last = pieces[-1]
     expect(
-        "generate.Row",
+        "generation.loop.Row",
         all(p.finish_reason is None and p.usage is None for p in pieces[:-1]),
         "a piece before the last has an end",
     )
-    expect("generate.Row", last.usage is not None and last.usage.prompt_tokens == 3, f"the usage is {last.usage}")
+    expect("generation.loop.Row", last.usage is not None and last.usage.prompt_tokens == 3, f"the usage is {last.usage}")
     ids = [p.token_id for p in pieces if p.token_id is not None]
     return ids, "".join(map(str, pieces)), last.finish_reason, last.usage.completion_tokens if last.usage else None
 
@@ -49,12 +49,12 @@ def the_budget_is_max_tokens_or_the_room_that_is_left() -> None:
         (20, 0, 20, (0, "length")),
     ):
         (row,) = rows_of(model(context=context), [request([1] * prompt, max_tokens=most)])
-        same("generate.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}")
+        same("generation.loop.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}")
 
 
 @check("EOSX-001", "EOSX-004", "LIMT-001", area="eos")
 def an_answer_ends_for_the_right_reason() -> None:
-    place = "generate.Row"
+    place = "generation.loop.Row"
     for arguments, wanted in (
         ({"max_tokens": 3}, ([2, 3, 4], "cde", "length", 3)),
         ({"max_tokens": 1}, ([2], "c", "length", 1)),
@@ -82,17 +82,27 @@ def an_answer_ends_for_the_right_reason() -> None:
 @check("EOSX-005", "DETO-003", area="eos")
 def special_tokens_that_do_not_end_have_no_text() -> None:
     same(
-        "generate.Row", told([2, 10, 3], max_tokens=3), ([2, 10, 3], "cd", "length", 3), "an answer with a special token in it"
+        "generation.loop.Row",
+        told([2, 10, 3], max_tokens=3),
+        ([2, 10, 3], "cd", "length", 3),
+        "an answer with a special token in it",
     )
     half = Pieces([b"a", b"b", b"\xe2", b"\x82", b"\xac"], special_ids=frozenset())
-    same("generate.Row", told([2, 3, 4], half, max_tokens=3), ([2, 3, 4], "€", "length", 3), "a character in three tokens")
     same(
-        "generate.Row",
+        "generation.loop.Row", told([2, 3, 4], half, max_tokens=3), ([2, 3, 4], "€", "length", 3), "a character in three tokens"
+    )
+    same(
+        "generation.loop.Row",
         told([0, 2, 3], half, max_tokens=3),
         ([0, 2, 3], "a\ufffd", "length", 3),
         "a character cut by max_tokens",
     )
-    same("generate.Row", told([0, 2, 4], half, eos=(4,)), ([0, 2, 4], "a\ufffd", "stop", 3), "a character cut by an end token")
+    same(
+        "generation.loop.Row",
+        told([0, 2, 4], half, eos=(4,)),
+        ([0, 2, 4], "a\ufffd", "stop", 3),
+        "a character cut by an end token",
+    )
 
 
 @check("GENR-006", "BATCH-012", area="batching")
@@ -113,15 +123,15 @@ def each_request_of_a_batch_ends_by_itself() -> None:
         own = [p for p in pieces if p.index == i]
         ids = [p.token_id for p in own if p.token_id is not None]
         got = ids, "".join(p.text for p in own), own[-1].finish_reason if own else "no piece"
-        same("generate.run", got, each, f"request {i} of the batch")
+        same("generation.loop.run", got, each, f"request {i} of the batch")
         counts = [(p.usage.prompt_tokens, p.usage.completion_tokens) for p in own if p.usage]
-        same("generate.run", counts, [(len(requests[i].prompt_ids), len(each[0]))], f"the usage of request {i}")
+        same("generation.loop.run", counts, [(len(requests[i].prompt_ids), len(each[0]))], f"the usage of request {i}")
     order = [p.index for p in pieces if p.token_id is not None]
-    same("generate.run", order, [0, 1, 3, 5, 0, 1, 3, 5, 0, 3, 5, 0, 5], "whose turn it was")
-    same("generate.run", list(loop.generate(subject, LETTERS, [])), [], "the pieces of no requests")
+    same("generation.loop.run", order, [0, 1, 3, 5, 0, 1, 3, 5, 0, 3, 5, 0, 5], "whose turn it was")
+    same("generation.loop.run", list(loop.generate(subject, LETTERS, [])), [], "the pieces of no requests")
     before = len(subject.calls)
     list(loop.generate(subject, LETTERS, [request([1], max_tokens=0)]))
-    same("generate.run", len(subject.calls), before, "how often the model runs for max_tokens 0")
+    same("generation.loop.run", len(subject.calls), before, "how often the model runs for max_tokens 0")
 
 
 def ticking(steps: Sequence[float]) -> Callable[[], float]:
@@ -136,12 +146,12 @@ def the_times_are_those_of_the_model_alone() -> None:
     for index, wanted in ((0, (1, 3, 1.0, 6.0)), (1, (1, 1, 1.0, 0.0))):
         (usage,) = [p.usage for p in pieces if p.index == index and p.usage] or [loop.Usage(0, 0, 0, 0.0, 0.0)]
         got = usage.prompt_tokens, usage.completion_tokens, usage.prefill_seconds, usage.decode_seconds
-        same("generate.run", got, wanted, f"the usage of request {index}")
+        same("generation.loop.run", got, wanted, f"the usage of request {index}")
 
 
 @check("ERRS-006", "LIMT-002", area="generation")
 def options_are_checked_before_anything_runs() -> None:
-    place, subject = "generate.generate", model(context=8)
+    place, subject = "generation.loop.generate", model(context=8)
     for name, bad in (
         ("context", 0),
         ("context", 9),
@@ -154,10 +164,16 @@ def options_are_checked_before_anything_runs() -> None:
             place, lambda name=name, bad=bad: loop.generate(subject, None, [request([1])], **{name: bad}), name, f"{name} {bad}"
         )
     refused(
-        "generate.check_ids", lambda: loop.generate(subject, None, [request([1]), request([])]), "request 1", "an empty prompt"
+        "generation.loop.check_ids",
+        lambda: loop.generate(subject, None, [request([1]), request([])]),
+        "request 1",
+        "an empty prompt",
     )
     refused(
-        "generate.check_ids", lambda: loop.generate(subject, None, [request([1] * 5)], context=4), "5 tokens", "a long prompt"
+        "generation.loop.check_ids",
+        lambda: loop.generate(subject, None, [request([1] * 5)], context=4),
+        "5 tokens",
+        "a long prompt",
     )
     same(place, subject.calls, [], "the calls of the model before a piece is asked for")
     for context, count in ((8, 7), (None, 7), (4, 3), (1, 0)):
@@ -175,8 +191,8 @@ def options_are_checked_before_anything_runs() -> None:
 def another_forward_is_called_in_place_of_the_model() -> None:
     subject, other = model(), model()
     pieces = list(loop.generate(subject, None, [request([1, 2, 3], max_tokens=3)], forward=other))
-    same("generate.run", (len(pieces), subject.calls, len(other.calls)), (3, [], 3), "pieces, and calls of both")
-    same("generate.run", [call[:2] for call in other.calls], [(1, 3), (1, 1), (1, 1)], "the shapes of ids")
+    same("generation.loop.run", (len(pieces), subject.calls, len(other.calls)), (3, [], 3), "pieces, and calls of both")
+    same("generation.loop.run", [call[:2] for call in other.calls], [(1, 3), (1, 1), (1, 1)], "the shapes of ids")
 
 
 @check("ERRS-009", "NUMR-005", area="generation")
@@ -184,4 +200,4 @@ def logits_that_are_no_numbers_end_with_an_error() -> None:
     for t in (0.0, 1.0):
         subject = model(lambda ids: [float("nan")] * SIZE if len(ids) > 3 else [1.0] * SIZE)
         pieces = loop.generate(subject, None, [request([1, 2], params=SamplingParams(temperature=t, seed=1))])
-        refused("generate.choose", lambda pieces=pieces: list(pieces), "token 3", "NaN logits")
+        refused("generation.loop.choose", lambda pieces=pieces: list(pieces), "token 3", "NaN logits")

@@ -14,9 +14,12 @@ from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import Pieces, RiggedModel, scripted
 from conformance.checks.template_sees import template
 from conformance.checks.template_to_ids import Letters, ids_of
-from nanollama import batch, conversation, generate, lm, output, settings
-from nanollama.sampling import SamplingParams
-from nanollama.text.chat import encode_chat
+from nanollama import lm
+from nanollama.cli import batch, output, settings
+from nanollama.generation import loop as generate
+from nanollama.generation.sampling import SamplingParams
+from nanollama.text.chat import conversation
+from nanollama.text.chat.encode import encode_chat
 
 WORDS = Pieces([b"a", b"b", b"c", b"d", b"<s>"], special_ids=frozenset({4}), bos_id=4)
 
@@ -76,7 +79,7 @@ def a_loaded_model_chats_by_its_own_template() -> None:
 
 @check("CHAT-007", "CHAT-008", area="chat_template")
 def conversations_drop_their_oldest_turns() -> None:
-    place = "conversation.Conversation"
+    place = "text.chat.conversation.Conversation"
 
     def encode(chat: list[dict[str, str]]) -> list[int]:
         return [0] * sum(len(message["content"]) for message in chat)
@@ -118,13 +121,13 @@ def conversations_drop_their_oldest_turns() -> None:
         place, lambda: dataclasses.replace(subject).fit("new", encode, 5, 1), "5 tokens", "a message that fills the context"
     )
     refused(
-        "conversation.check_message",
+        "text.chat.conversation.check_message",
         lambda: conversation.check_message("x", {"role": "user"}),
         "role and content",
         "no content",
     )
     refused(
-        "conversation.check_message",
+        "text.chat.conversation.check_message",
         lambda: conversation.check_message("x", {"role": "user", "content": 1}),
         "content",
         "a number",
@@ -133,7 +136,7 @@ def conversations_drop_their_oldest_turns() -> None:
 
 @check("GENR-011", "BATCH-013", "ERRS-011", area="batching")
 def a_batch_answers_every_line_in_its_place() -> None:
-    place, subject = "batch.answer_group", loaded(Typed(WORDS.pieces, WORDS.special_ids, 4))
+    place, subject = "cli.batch.answer_group", loaded(Typed(WORDS.pieces, WORDS.special_ids, 4))
     lines = [
         (1, b'{"prompt": "a", "max_tokens": 2}'),
         (2, b'{"prompt": "a", "nonsense": 2}'),
@@ -160,14 +163,14 @@ def a_batch_answers_every_line_in_its_place() -> None:
         (9, "prompt or messages"),
     ):
         error = dict(found)[number].get("error", "")
-        expect("batch.read_object", part in error, f"the error of line {number} is {error!r}, which does not name {part!r}")
+        expect("cli.batch.read_object", part in error, f"the error of line {number} is {error!r}, which does not name {part!r}")
     plain = batch.answer_group(subject, [(1, b"a"), (2, b"a\xff")], {"temperature": 0.0, "max_tokens": 1}, False, None)
     same(place, (plain[0][1].get("text"), "UTF-8" in plain[1][1].get("error", "")), ("b", True), "lines of plain text")
     nan: Any = RiggedModel(lambda ids: [float("nan")] * 5 if 1 in ids else [0.0, 0.0, 0.0, 9.0, 0.0], 5, context=16)
     broken = lm.LM(nan.config, nan, Typed(WORDS.pieces, WORDS.special_ids, 4), None)
     requests = [generate.Request(ids, SamplingParams(temperature=0.0), 2) for ids in ([0], [1], [2])]
     got = [("error" in r, r.get("text")) for r in batch.answer_together(broken, requests, None)]
-    same("batch.answer_together", got, [(False, "dd"), (True, None), (False, "dd")], "one request that fails under way")
+    same("cli.batch.answer_together", got, [(False, "dd"), (True, None), (False, "dd")], "one request that fails under way")
 
 
 @check("LIMT-006", "GENR-012", area="generation")
@@ -178,20 +181,20 @@ def answers_are_added_up() -> None:
         answer.add(piece)
     wanted = {"text": "ab", "token_ids": [5, 6], "finish_reason": "length", "seed": 7}
     wanted |= {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
-    same("output.Answer", answer.to_json(), wanted, "an answer as JSON")
-    same("output.rates", output.rates(usage), (6.0, 4.0), "tokens per second: the first belongs to prefill")
-    same("output.rates", output.rates(generate.Usage(3, 0, 7, 0.0, 0.0)), (None, None), "rates of nothing")
+    same("cli.output.Answer", answer.to_json(), wanted, "an answer as JSON")
+    same("cli.output.rates", output.rates(usage), (6.0, 4.0), "tokens per second: the first belongs to prefill")
+    same("cli.output.rates", output.rates(generate.Usage(3, 0, 7, 0.0, 0.0)), (None, None), "rates of nothing")
 
 
 @check("ERRS-010", "CLIX-001", area="generation")
 def settings_reach_the_request() -> None:
-    place = "settings.make_request"
+    place = "cli.settings.make_request"
     values = {"temperature": 0.5, "top_k": 3, "seed": 9, "stop": ["x"], "max_tokens": 4, "ignore_eos": True}
     got = settings.make_request([1], values)
     facts = got.params.temperature, got.params.top_k, got.params.seed, got.stop, got.max_tokens, got.ignore_eos
     same(place, facts, (0.5, 3, 9, ("x",), 4, True), "fields of a request")
     names = {f.name for f in dataclasses.fields(SamplingParams)} | {"stop", "max_tokens", "ignore_eos"}
-    same("settings.SETTINGS", set(settings.SETTINGS), names, "every parameter has a setting")
+    same("cli.settings.SETTINGS", set(settings.SETTINGS), names, "every parameter has a setting")
     for name, text, value in (
         ("temperature", "0.5", 0.5),
         ("top_k", "3", 3),
@@ -201,7 +204,7 @@ def settings_reach_the_request() -> None:
         ("ignore_eos", "true", True),
         ("stop", '["a", "b"]', ["a", "b"]),
     ):
-        same("settings.read_typed", settings.read_typed(name, text), value, f"{name} {text}")
+        same("cli.settings.read_typed", settings.read_typed(name, text), value, f"{name} {text}")
     for name, text in (
         ("temperature", "x"),
         ("top_k", "1.5"),
@@ -210,8 +213,8 @@ def settings_reach_the_request() -> None:
         ("stop", "[1"),
         ("top_p", "2"),
     ):
-        refused("settings.read_typed", lambda name=name, text=text: settings.read_typed(name, text), "", f"{name} {text}")
-    refused("settings.bias_table", lambda: settings.bias_table([(1, 1.0), (1, 2.0)]), "twice", "a token twice")
+        refused("cli.settings.read_typed", lambda name=name, text=text: settings.read_typed(name, text), "", f"{name} {text}")
+    refused("cli.settings.bias_table", lambda: settings.bias_table([(1, 1.0), (1, 2.0)]), "twice", "a token twice")
     options = SimpleNamespace(
         **dict.fromkeys(settings.SETTINGS) | {"temperature": "0.25", "stop": ["a", "b"], "logit_bias": ["1=2", "3=4"]}
     )
@@ -222,5 +225,5 @@ def settings_reach_the_request() -> None:
         "stop": ["a", "b"],
         "logit_bias": {1: 2.0, 3: 4.0},
     }
-    same("settings.read_settings", got_values, wanted, "options of a command line")
-    same("settings.checked", json.loads(json.dumps(settings.checked("stop", "a"))), ["a"], "one stop string")
+    same("cli.settings.read_settings", got_values, wanted, "options of a command line")
+    same("cli.settings.checked", json.loads(json.dumps(settings.checked("stop", "a"))), ["a"], "one stop string")

@@ -14,7 +14,9 @@ from unittest import mock
 from conformance.checks import check
 from conformance.checks.generation_whole import WORDS, Typed, loaded
 from conformance.checks.judging import at, expect, refused, same
-from nanollama import batch, cli, conversation, settings
+from nanollama.cli import batch, settings
+from nanollama.cli import main as cli
+from nanollama.text.chat import conversation
 
 MIXED = "\ufeffa\r\nb\x0b\x0c\x1c\x85\u2028c\rd\n\n\ufeffe"
 CHATS: tuple[tuple[str | None, list[tuple[str, str]]], ...] = (
@@ -45,13 +47,13 @@ def only_newlines_end_lines() -> None:
         (MIXED.encode(), [b"a", "b\x0b\x0c\x1c\x85\u2028c\rd".encode(), b"", "\ufeffe".encode()]),
     ):
         with file_of(content) as path:
-            same("batch.read_lines", list(batch.read_lines(str(path))), list(enumerate(want, 1)), f"lines of {content!r}")
+            same("cli.batch.read_lines", list(batch.read_lines(str(path))), list(enumerate(want, 1)), f"lines of {content!r}")
     before, batch.LONGEST_LINE = batch.LONGEST_LINE, 4
     try:
         with file_of(b"abc\nabcde") as path:
             lines = batch.read_lines(str(path))
-            same("batch.read_lines", next(lines), (1, b"abc"), "a line of the length that is allowed")
-            refused("batch.read_lines", lambda: next(lines), "line 2", "a longer one")
+            same("cli.batch.read_lines", next(lines), (1, b"abc"), "a line of the length that is allowed")
+            refused("cli.batch.read_lines", lambda: next(lines), "line 2", "a longer one")
     finally:
         batch.LONGEST_LINE = before
 
@@ -72,7 +74,7 @@ def answered(content: bytes, name: str, **changes: Any) -> tuple[int, list[dict[
 
 @check("GENR-011", "BATCH-013", "CLIX-002", area="batching")
 def a_batch_is_answered_line_by_line() -> None:
-    place = "batch.batch_command"
+    place = "cli.batch.batch_command"
     with at(place):
         status, results, said = answered(b"a\nb\na\xff\na\na", "x.txt")
     same(place, [result["line"] for result in results], [1, 2, 3, 4, 5], "line numbers")
@@ -87,23 +89,23 @@ def a_batch_is_answered_line_by_line() -> None:
     same(place, (status, results[0]["text"], results[0]["finish_reason"]), (0, "b", "stop"), "settings of the command line")
     with tempfile.TemporaryDirectory() as folder, at(place):
         status, results, _ = answered(b"a\nb\n", "x.txt", output=str(Path(folder, "out")))
-        same("batch.destination", [result.get("text") for result in results], ["bc", "bc"], "answers in a file")
+        same("cli.batch.destination", [result.get("text") for result in results], ["bc", "bc"], "answers in a file")
     same(place, answered(b"", "x.txt")[:2], (0, []), "an empty file")
     missing = Namespace(**dict.fromkeys(settings.SETTINGS), file="/none/x", output=None, context=None, batch_size=2)
-    refused("batch.open_input", lambda: batch.batch_command(missing), "/none/x", "a file that isn't there")
+    refused("cli.batch.open_input", lambda: batch.batch_command(missing), "/none/x", "a file that isn't there")
     refused(place, lambda: answered(b"a", "x.txt", context=17), "context", "a context that the model does not have")
 
 
 @check("CHAT-009", area="chat_template")
 def conversations_are_saved_and_read() -> None:
-    place = "conversation.load_conversation"
+    place = "text.chat.conversation.load_conversation"
     for system, turns in CHATS:
         whole = conversation.Conversation(system, list(turns), dropped=len(turns))
         saved = conversation.to_json(whole)
         chat = [{"role": "system", "content": system}] if system is not None else list[dict[str, str]]()
         for one, other in turns:
             chat += [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
-        same("conversation.to_json", saved, {"messages": chat}, "what is saved: the dropped turns, too")
+        same("text.chat.conversation.to_json", saved, {"messages": chat}, "what is saved: the dropped turns, too")
         with file_of(json.dumps(saved).encode(), "chat.json") as path, at(place):
             read = conversation.load_conversation(str(path))
         same(place, (read.system, read.turns, read.dropped), (system, list(turns), 0), "what is read")
@@ -132,8 +134,13 @@ def conversations_are_saved_and_read() -> None:
     alone = conversation.Conversation(None, [])
     for system, named in ((None, "the message"), ("s", "the system prompt and the message")):
         fit = partial(conversation.Conversation(system, []).fit, "x", lambda _: [0] * 9, 9, 1)
-        refused("conversation.Conversation.fit", fit, f"{named} make 9", "no room")
-    same("conversation.Conversation.fit", len(alone.fit("x", lambda _: [0] * 8, 9, 4)), 8, "less room than was reserved")
+        refused("text.chat.conversation.Conversation.fit", fit, f"{named} make 9", "no room")
+    same(
+        "text.chat.conversation.Conversation.fit",
+        len(alone.fit("x", lambda _: [0] * 8, 9, 4)),
+        8,
+        "less room than was reserved",
+    )
 
 
 @check("CLIX-002", "ERRS-001", area="generation")
@@ -151,7 +158,12 @@ def an_error_of_a_command_is_one_line() -> None:
         (["no-such-command"], "no-such-command"),
     ):
         out, err = io.StringIO(), io.StringIO()
-        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at("cli.main"):
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at("cli.main.main"):
             status = cli.main(arguments)
         said = (status, out.getvalue(), err.getvalue().count("\n"), part in err.getvalue())
-        same("cli.main", said, (2, "", 1, True), f"status, output, lines of error and whether it names {part} of {arguments}")
+        same(
+            "cli.main.main",
+            said,
+            (2, "", 1, True),
+            f"status, output, lines of error and whether it names {part} of {arguments}",
+        )

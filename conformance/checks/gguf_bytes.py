@@ -11,10 +11,11 @@ from typing import Any
 from conformance.checks import check
 from conformance.checks.judging import refused, same
 from conformance.sound_gguf import Model, Pair, Tensor, model_bytes, parts_of
-from nanollama.checkpoint import gguf, gguf_values
-from nanollama.checkpoint.gguf_values import ValueType
+from nanollama.checkpoint.gguf import reader as gguf
+from nanollama.checkpoint.gguf import values as gguf_values
+from nanollama.checkpoint.gguf.values import ValueType
 
-READ = "checkpoint.gguf.read_gguf"
+READ = "checkpoint.gguf.reader.read_gguf"
 ARCHITECTURE = Pair(b"general.architecture", 8, b"llama")
 
 
@@ -51,7 +52,7 @@ VALUES: tuple[tuple[int, bytes, Any], ...] = (
 
 @check("GGUF-001", "GGUF-002", area="weights")
 def values_of_every_type_are_read() -> None:
-    place = "checkpoint.gguf_values.ValueReader"
+    place = "checkpoint.gguf.values.ValueReader"
     for kind, raw, value in VALUES:
         subject = reader(raw + b"rest")
         got, type_ = subject.value(kind)
@@ -116,7 +117,12 @@ def a_file_is_its_metadata_and_tensors() -> None:
         wanted = [("a.weight", (2, 3), "F32", (6, 4)), ("b", (2, 32), "Q8_0", (2, 34)), ("c", (2, 3), "F32", (6, 4))]
         same(READ, facts, wanted, f"tensors of version {version}, alignment {alignment}")
         for tensor, source in zip(got.tensors.values(), (F32, Q8, F32), strict=True):
-            same("checkpoint.gguf._tensor", bytes(tensor.blocks.flatten().tolist()), source.data, f"bytes of {tensor.name}")
+            same(
+                "checkpoint.gguf.reader._tensor",
+                bytes(tensor.blocks.flatten().tolist()),
+                source.data,
+                f"bytes of {tensor.name}",
+            )
     whole = model_bytes(model(Q8))
     for data in (
         whole[: len(whole) - 28],
@@ -174,7 +180,7 @@ def damaged_gguf_files_are_refused_with_the_reason() -> None:
 
 @check("GGUF-009", area="weights")
 def a_split_model_is_read_whole_from_any_part() -> None:
-    place, names = "checkpoint.gguf._join", [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
+    place, names = "checkpoint.gguf.reader._join", [f"m-0000{i}-of-00003.gguf" for i in (1, 2, 3)]
     whole = model(F32, Q8, F32._replace(name=b"c"))
     parts = [model_bytes(part) for part in parts_of(whole, 3)]
     files = dict(zip(names, parts, strict=True))
@@ -186,11 +192,11 @@ def a_split_model_is_read_whole_from_any_part() -> None:
             (["a.weight", "b", "c"], 3, 0),
             f"read from {name}",
         )
-    place = "checkpoint.gguf._part_paths"
+    place = "checkpoint.gguf.reader._part_paths"
     refused(place, lambda: read(parts[0], names[0], **{names[1]: parts[1]}), names[2], "a missing part")
     refused(place, lambda: read(parts[0], "m.gguf"), "00001-of-", "a part under another name")
     refused(place, lambda: read(parts[0], "m-00001-of-00004.gguf"), "3 parts", "a part of four")
-    place = "checkpoint.gguf._join"
+    place = "checkpoint.gguf.reader._join"
     swapped = {names[1]: parts[2], names[2]: parts[1]}
     refused(place, lambda: read(parts[0], names[0], **swapped), "split.no", "parts that changed names")
     twice = model_bytes(parts_of(model(F32, F32, Q8), 3)[1])

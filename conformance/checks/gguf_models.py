@@ -13,9 +13,11 @@ from torch import Tensor
 from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import blamed
-from nanollama.checkpoint import gguf_config, gguf_keys, gguf_rope
-from nanollama.config import read_config
-from nanollama.families import FULL, SLIDING
+from nanollama.checkpoint.gguf import config as gguf_config
+from nanollama.checkpoint.gguf import keys as gguf_keys
+from nanollama.checkpoint.gguf import rope as gguf_rope
+from nanollama.model.config import read_config
+from nanollama.model.families import FULL, SLIDING
 
 SHAPES: dict[str, tuple[int, ...]] = {"token_embd.weight": (40, 24), "output.weight": (40, 24)}
 LLAMA = {"context_length": 64, "embedding_length": 24, "feed_forward_length": 48, "block_count": 3, "attention.head_count": 6}
@@ -36,16 +38,16 @@ def raw(data: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, 
 def floats_are_read_as_the_decimals_that_were_meant() -> None:
     for meant in (1e-5, 1e-6, 0.1, 500000.0, 1.0, 0.0, 0.70710677, 1.1920929e-07, 30.0, -0.3):
         (stored,) = struct.unpack("<f", struct.pack("<f", meant))
-        same("checkpoint.gguf_keys.shortest", gguf_keys.shortest(stored), meant, f"the float32 nearest to {meant}")
+        same("checkpoint.gguf.keys.shortest", gguf_keys.shortest(stored), meant, f"the float32 nearest to {meant}")
     for value in (math.pi, 1e-50, 1e30 + 1e15):
-        same("checkpoint.gguf_keys.shortest", gguf_keys.shortest(value), value, f"{value}, which is no float32")
+        same("checkpoint.gguf.keys.shortest", gguf_keys.shortest(value), value, f"{value}, which is no float32")
     same(
-        "checkpoint.gguf_keys.shortest",
+        "checkpoint.gguf.keys.shortest",
         [gguf_keys.shortest(math.inf), math.isnan(gguf_keys.shortest(math.nan))],
         [math.inf, True],
         "inf, NaN",
     )
-    place = "checkpoint.gguf_keys.Metadata"
+    place = "checkpoint.gguf.keys.Metadata"
     found = gguf_keys.Metadata(
         {"general.architecture": "x", "x.a": [3, 3], "x.b": 2, "x.c": 0.10000000149011612, "x.d": [1, 2], "x.rope.x": True}
     )
@@ -79,7 +81,7 @@ def floats_are_read_as_the_decimals_that_were_meant() -> None:
 
 @check("GGUF-022", "GGUF-024", area="rope")
 def theta_is_read_for_each_kind_of_layer() -> None:
-    place = "checkpoint.gguf_rope.rope_from_gguf"
+    place = "checkpoint.gguf.rope.rope_from_gguf"
     for architecture, keys, wanted in (
         ("llama", {"rope.freq_base": 5e5}, (5e5, None)),
         ("llama", {"rope.freq_base": 5e5, "rope.freq_base_swa": 5e5}, (5e5, None)),
@@ -102,7 +104,7 @@ def theta_is_read_for_each_kind_of_layer() -> None:
 
 @check("GGUF-022", area="weights")
 def where_a_file_is_silent_the_default_is_llama_cpps() -> None:
-    place = "checkpoint.gguf_config.KEYS"
+    place = "checkpoint.gguf.config.KEYS"
     gemma = read_config(raw(metadata("gemma2")))
     same(
         place,
@@ -125,7 +127,7 @@ def where_a_file_is_silent_the_default_is_llama_cpps() -> None:
 
 @check("GGUF-021", "GGUF-022", area="weights")
 def metadata_stand_for_a_config() -> None:
-    place = "checkpoint.gguf_config.config_from_gguf"
+    place = "checkpoint.gguf.config.config_from_gguf"
     got = raw(metadata(**{"attention.key_length": 8, "attention.value_length": 8, "rope.dimension_count": 8, "vocab_size": 40}))
     wanted = {
         "hidden_size": 24,
@@ -184,7 +186,7 @@ def metadata_stand_for_a_config() -> None:
         more = {} if pattern is None else {"attention.sliding_window_pattern": pattern}
         types = raw(metadata("gemma2", **more))["layer_types"]
         same(
-            "checkpoint.gguf_config.gemma_keys",
+            "checkpoint.gguf.config.gemma_keys",
             types,
             [SLIDING if each else FULL for each in slides],
             f"layers by the pattern {pattern}",
@@ -192,7 +194,7 @@ def metadata_stand_for_a_config() -> None:
     for layers, wanted_scalar in ((3, 8), (46, 4)):
         got = raw(metadata("gemma2", block_count=layers, **{"attention.key_length": 8, "attention.value_length": 8}))
         same(
-            "checkpoint.gguf_config.attention_divisor",
+            "checkpoint.gguf.config.attention_divisor",
             got["query_pre_attn_scalar"],
             wanted_scalar,
             f"what Gemma of {layers} layers divides by",
@@ -206,9 +208,9 @@ def metadata_stand_for_a_config() -> None:
         "tokenizer.ggml.padding_token_id": 0,
     }
     got = gguf_config.token_ids(ids)
-    same("checkpoint.gguf_config.token_ids", got, {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0}, "token ids")
+    same("checkpoint.gguf.config.token_ids", got, {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0}, "token ids")
     same(
-        "checkpoint.gguf_config.token_ids",
+        "checkpoint.gguf.config.token_ids",
         gguf_config.token_ids({}),
         {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None},
         "no tokens",
@@ -217,7 +219,7 @@ def metadata_stand_for_a_config() -> None:
 
 @check("GGUF-023", "CONF-009", area="weights")
 def metadata_that_would_be_ignored_are_refused() -> None:
-    place = "checkpoint.gguf_config.config_from_gguf"
+    place = "checkpoint.gguf.config.config_from_gguf"
     for data, shapes, part in (
         (metadata("mamba"), SHAPES, "mamba"),
         ({**metadata(), "general.type": "adapter"}, SHAPES, "adapter"),
@@ -238,7 +240,7 @@ def metadata_that_would_be_ignored_are_refused() -> None:
 
 @check("GGUF-024", "ROPE-020", area="rope")
 def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
-    place = "checkpoint.gguf_rope.read_scaling"
+    place = "checkpoint.gguf.rope.read_scaling"
 
     def scaling(architecture: str = "llama", factors: dict[str, Tensor] | None = None, **keys: Any) -> Any:
         data = metadata(architecture, **{f"rope.{key.replace('__', '.')}": value for key, value in keys.items()})
@@ -249,12 +251,12 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
     same(place, (scaling(scaling__type="none", scaling__factor=4.0), scaling(scaling__factor=1.0)), (None, None), "none")
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
     base = {"scaling__type": "yarn", "scaling__factor": 4.0, "scaling__original_context_length": 16}
-    same("checkpoint.gguf_rope.read_yarn", scaling(**base), yarn, "YaRN")
+    same("checkpoint.gguf.rope.read_yarn", scaling(**base), yarn, "YaRN")
     got = scaling(**base, scaling__yarn_beta_fast=8.0, scaling__attn_factor=0.5)
     wanted = {**yarn, "beta_fast": 8.0, "attention_factor": 0.5 * (1 + 0.1 * math.log(4.0))}
-    same("checkpoint.gguf_rope.read_yarn", got, wanted, "YaRN with other numbers")
+    same("checkpoint.gguf.rope.read_yarn", got, wanted, "YaRN with other numbers")
     for key in ("yarn_attn_factor", "yarn_ext_factor"):
-        refused("checkpoint.gguf_rope.read_yarn", lambda key=key: scaling(**base, **{f"scaling__{key}": 3.0}), key, key)
+        refused("checkpoint.gguf.rope.read_yarn", lambda key=key: scaling(**base, **{f"scaling__{key}": 3.0}), key, key)
     short, long = torch.tensor([1.0, 1.5]), torch.tensor([2.0, 4.0])
     lists = {"rope_factors_short": short, "rope_factors_long": long}
     got = scaling("phi3", lists, scaling__original_context_length=16, scaling__attn_factor=1.25)
@@ -265,21 +267,21 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
         "original_max_position_embeddings": 16,
         "attention_factor": 1.25,
     }
-    same("checkpoint.gguf_rope.read_factors", got, wanted, "LongRoPE")
+    same("checkpoint.gguf.rope.read_factors", got, wanted, "LongRoPE")
     natural = struct.unpack("<f", struct.pack("<f", math.sqrt(1 + math.log(4) / math.log(16))))[0]
     got = scaling("phi3", lists, scaling__original_context_length=16, scaling__attn_factor=natural)
     expect(
-        "checkpoint.gguf_rope.read_sharpness", "attention_factor" not in got, f"LongRoPE with the implied sharpness is {got}"
+        "checkpoint.gguf.rope.read_sharpness", "attention_factor" not in got, f"LongRoPE with the implied sharpness is {got}"
     )
-    with blamed("checkpoint.gguf_rope.read_factors"):
+    with blamed("checkpoint.gguf.rope.read_factors"):
         got = scaling("llama", {"rope_freqs": torch.tensor([1.0, 1.5])})
         got = (got or {}) | {
             "short_factor": (got or {}).get("short_factor"),
             "attention_factor": (got or {}).get("attention_factor"),
         }
-        expect("checkpoint.gguf_rope.read_scaling", "rope_type" in got, "rope_freqs is not read")
+        expect("checkpoint.gguf.rope.read_scaling", "rope_type" in got, "rope_freqs is not read")
     same(
-        "checkpoint.gguf_rope.read_factors",
+        "checkpoint.gguf.rope.read_factors",
         (got["rope_type"], got["short_factor"], got["attention_factor"]),
         ("longrope", [1.0, 1.5], 1.0),
         "one list",
@@ -291,13 +293,13 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
     if float(divisors.max()) == 1.0:
         divisors = torch.tensor([1.0, 1.0])
     refused(
-        "checkpoint.gguf_rope.read_factors",
+        "checkpoint.gguf.rope.read_factors",
         lambda: scaling("gemma2", {"rope_freqs": long}),
         "rope_freqs",
         "a list that llama.cpp does not read",
     )
     refused(
-        "checkpoint.gguf_rope.read_factors",
+        "checkpoint.gguf.rope.read_factors",
         lambda: scaling("phi3", {"rope_factors_short": short}),
         "rope_factors_short",
         "one of two lists",
@@ -324,7 +326,7 @@ def llama_3_is_recognised_by_its_divisors() -> None:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    same("checkpoint.gguf_rope.is_llama3", got, wanted, "Llama 3's scaling")
+    same("checkpoint.gguf.rope.is_llama3", got, wanted, "Llama 3's scaling")
     divisors[20] *= 1.01
     got = raw(metadata(**keys), shapes, rope_freqs=torch.tensor(divisors))["rope_scaling"]
-    same("checkpoint.gguf_rope.is_llama3", got["rope_type"], "longrope", "divisors that are not Llama 3's")
+    same("checkpoint.gguf.rope.is_llama3", got["rope_type"], "longrope", "divisors that are not Llama 3's")

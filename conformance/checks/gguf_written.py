@@ -15,14 +15,16 @@ import torch
 from conformance.checks import check
 from conformance.checks.gguf_bytes import VALUES, reader
 from conformance.checks.judging import expect, refused, same, same_tensor
-from nanollama.checkpoint import gguf, gguf_values_writer, gguf_writer
-from nanollama.checkpoint.gguf_values import ValueType
+from nanollama.checkpoint.gguf import reader as gguf
+from nanollama.checkpoint.gguf import values_writer as gguf_values_writer
+from nanollama.checkpoint.gguf import writer as gguf_writer
+from nanollama.checkpoint.gguf.values import ValueType
 from nanollama.quant import FORMATS
 
 
 @check("GGUF-040", area="weights")
 def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
-    place = "checkpoint.gguf_values_writer.type_of"
+    place = "checkpoint.gguf.values_writer.type_of"
     wide, list_of = ValueType, lambda kind: ValueType(9, kind)
     for value, wanted in (
         *((True, wide(7)), ("a", wide(8)), (1.0, wide(6)), (1, wide(4)), (2**32 - 1, wide(4)), (-1, wide(5))),
@@ -32,7 +34,7 @@ def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
         same(place, gguf_values_writer.type_of(value), wanted, f"the type of {value}")
     for bad in ([], [1, "a"], [1, True], None, 2**64, [2**64], -(2**63) - 1, {"a": 1}, [1.0, 1]):
         refused(place, lambda bad=bad: gguf_values_writer.type_of(bad), "", f"{bad}")
-    place = "checkpoint.gguf_values_writer.stored_value"
+    place = "checkpoint.gguf.values_writer.stored_value"
     for kind, raw, value in VALUES:
         type_ = reader(raw).value(kind)[1]
         same(place, gguf_values_writer.stored_value(value, type_), raw, f"{value!r} as {type_}")
@@ -53,7 +55,7 @@ def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
 
 @check("GGUF-041", "GGUF-042", "SAFE-022", area="weights")
 def what_is_written_is_what_the_peer_reads() -> None:
-    place = "checkpoint.gguf_writer.write_gguf"
+    place = "checkpoint.gguf.writer.write_gguf"
     metadata = {
         "general.architecture": "llama",
         "general.alignment": 64,
@@ -83,11 +85,11 @@ def what_is_written_is_what_the_peer_reads() -> None:
         same(place, ours.metadata, metadata, "metadata, read by us")
         copy = Path(folder) / "copy.gguf"
         gguf_writer.write_gguf(copy, ours.metadata, [gguf_writer.stored(t) for t in ours.tensors.values()], ours.types)
-        expect("checkpoint.gguf_writer.stored", copy.read_bytes() == path.read_bytes(), "a copied model differs")
+        expect("checkpoint.gguf.writer.stored", copy.read_bytes() == path.read_bytes(), "a copied model differs")
         coded = gguf_writer.encoded("b", (2, 32), FORMATS["Q8_0"], lambda rows: numbers["b"][rows])
         got = torch.cat([piece.reshape(-1) for piece in coded.data()])
         wanted = FORMATS["Q8_0"].encode(numbers["b"])
-        same_tensor("checkpoint.gguf_writer.encoded", got, wanted.reshape(-1), "rows encoded")
+        same_tensor("checkpoint.gguf.writer.encoded", got, wanted.reshape(-1), "rows encoded")
         for what, bad, part in bad_models(new):
             refused(place, lambda bad=bad: gguf_writer.write_gguf(Path(folder) / "bad.gguf", *bad), part, what)
             expect(

@@ -12,8 +12,8 @@ from conformance.checks import Failed, compared, place_of
 from conformance.checks.cases import Case
 from conformance.checks.configured import config_faults, repaired
 from conformance.checks.stored import module_tensors
-from nanollama.config import ModelConfig, read_config
-from nanollama.model import Transformer
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.transformer import Transformer
 
 
 def loading_faults(this: Case) -> list[Failed]:

@@ -17,9 +17,9 @@ from conformance.checks.judging import expect, refused, same, same_tensor
 from conformance.fixtures import fixture_config, write_fixture
 from nanollama import lm
 from nanollama.checkpoint import names, source
-from nanollama.config import ModelConfig, read_config
-from nanollama.families import FAMILIES
-from nanollama.model import Transformer
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.families import FAMILIES
+from nanollama.model.transformer import Transformer
 from nanollama.quant import FORMATS, QuantTensor
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.cache
+import nanollama.model.kv_cache
 from conformance.checks import Failed, check, place_of
 from conformance.checks.cases import Case, case
 from conformance.checks.feeding import Calls, cache_faults, chunks, error_of, fed, late, paused, ragged, truths_of
@@ -20,7 +20,7 @@ from conformance.checks.replay import all_faults, row_error
 from conformance.checks.rotation import table
 from conformance.checks.turning import differences
 from conformance.fixtures import FIXTURES
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 CACHE_BAR = 1e-12  # float64, the same sums in another order
 LONG = 70  # more than one bucket of 64 slots, fourteen windows of 5
@@ -70,16 +70,16 @@ def counting_faults(model: Transformer) -> list[Failed]:
         moved, want = begins[1] - begins[0], torch.tensor([[3], [0], [7]]).expand(3, tokens)
         counts = begins[0] - begins[0][:1, :1]
         if not torch.equal(moved, want) or not torch.equal(counts, torch.arange(tokens).expand(3, -1)):
-            return [Failed("model.Transformer.place", f"rows of [3, 0, 7] tokens go on at {begins[1].tolist()}")]
+            return [Failed("model.transformer.Transformer.place", f"rows of [3, 0, 7] tokens go on at {begins[1].tolist()}")]
     return []
 
 
 def padding_faults() -> list[Failed]:
     """A query of padding sees something, for a softmax over nothing is not a number."""
     padded = torch.tensor([[-1, -1, 0]])
-    if nanollama.cache.visible(padded, padded, 2).any(-1).all():
+    if nanollama.model.kv_cache.visible(padded, padded, 2).any(-1).all():
         return []
-    return [Failed("cache.visible", "a query of padding sees no key at all")]
+    return [Failed("model.kv_cache.visible", "a query of padding sees no key at all")]
 
 
 def place_faults(model: Transformer, this: Case, calls: Calls) -> list[Failed]:
@@ -89,7 +89,7 @@ def place_faults(model: Transformer, this: Case, calls: Calls) -> list[Failed]:
             ids = this.long(positions.shape[1])
             got = model.embed(ids.expand(len(positions), -1), positions)[0]
             if row_error(got, this.truth.embed(ids, positions[0])) > CACHE_BAR:
-                return [Failed("model.Transformer.embed", f"wrong at positions {positions[0].tolist()[:5]}")]
+                return [Failed("model.transformer.Transformer.embed", f"wrong at positions {positions[0].tolist()[:5]}")]
     return []
 
 
@@ -102,7 +102,9 @@ def length_faults(model: Transformer, this: Case, max_len: int, limits: Sequence
         tables: list[Any] = [rotary(positions, list(limits)) for rotary in model.rotary]
         places = [("rotary", tables[n], rope) for n, rope in enumerate(kinds) if n < len(tables)]
         rotations = model.rotations(positions, cache)
-        places += [("model.Transformer.rotations", rotations[i], rope) for i, rope in enumerate(this.spec.ropes) if rope]
+        places += [
+            ("model.transformer.Transformer.rotations", rotations[i], rope) for i, rope in enumerate(this.spec.ropes) if rope
+        ]
         for place, got, rope in places:
             for row, limit in enumerate(limits):
                 mine = [part.expand(len(limits), -1, -1, -1)[row] for part in got]
@@ -120,13 +122,15 @@ def judge(
     cache = model.new_cache(len(rows), max_len, limits or None)
     try:
         error = error_of(fed(model, rows, calls, cache, **options), truths)
-        detail, place = f"{way}: off by {error:.1e} (bar {CACHE_BAR:.0e})", "model.Transformer.forward"
+        detail, place = f"{way}: off by {error:.1e} (bar {CACHE_BAR:.0e})", "model.transformer.Transformer.forward"
     except Exception as raised:
         error, place = torch.inf, place_of(raised.__traceback__)
         detail = f"{way}: {type(raised).__name__}: {str(raised)[:200]}"
     if error > CACHE_BAR:
         if any(tensor.dtype != model.dtype for layer in cache.layers for tensor in (layer.k, layer.v)):
-            raise Failed("model.Transformer.new_cache", f"the cache of a model in {model.dtype} keeps another dtype")
+            raise Failed(
+                "model.transformer.Transformer.new_cache", f"the cache of a model in {model.dtype} keeps another dtype"
+            )
         raise attempt(lambda: locate(model, this, calls, max_len, lengths)) or Failed(place, detail)
 
 
@@ -213,7 +217,7 @@ def rows_of_a_batch_without_a_cache_are_independent(family: str) -> None:
         calls = ragged((9, 1, 14), side, 0)
         rows = rows_for(this, calls)
         error = error_of(fed(model, rows, calls, None), truths_of(this, rows, [len(row) for row in rows]))
-        expect("model.Transformer.forward", error <= CACHE_BAR, f"padded {side}, no cache: off by {error:.1e}")
+        expect("model.transformer.Transformer.forward", error <= CACHE_BAR, f"padded {side}, no cache: off by {error:.1e}")
 
 
 @check("CACHE-006", "CACHE-007", area="kv_cache", each=("LlamaForCausalLM", "Gemma2ForCausalLM", "GPT2LMHeadModel"))
@@ -225,15 +229,22 @@ def a_cache_can_be_filled_to_the_last_slot_and_no_further(family: str) -> None:
     cache, ids = model.new_cache(1, 16), this.long(17)
     for _ in fed(model, [ids], chunks(9, 7), cache):
         pass
-    refused("model.Transformer.place", lambda: model(ids[None, 16:], cache=cache), "16", "a token beyond a full cache")
-    expect("model.Transformer.place", cache.lengths == [16], f"a refused call left lengths {cache.lengths}")
-    refused("model.Transformer.place", lambda: model(ids[None].expand(2, -1), cache=model.new_cache(3, 20)), "2", "other rows")
+    refused(
+        "model.transformer.Transformer.place", lambda: model(ids[None, 16:], cache=cache), "16", "a token beyond a full cache"
+    )
+    expect("model.transformer.Transformer.place", cache.lengths == [16], f"a refused call left lengths {cache.lengths}")
+    refused(
+        "model.transformer.Transformer.place",
+        lambda: model(ids[None].expand(2, -1), cache=model.new_cache(3, 20)),
+        "2",
+        "other rows",
+    )
 
 
 @check("ERRS-001", "SAFE-002", "EMBD-004", area="kv_cache")
 def calls_that_can_not_be_meant_are_refused() -> None:
     model = case("GPT2LMHeadModel").load()
-    place, init = "model.Transformer.place", "cache.KVCache.__init__"
+    place, init = "model.transformer.Transformer.place", "model.kv_cache.KVCache.__init__"
     for batch, max_len, limits in ((0, 5, None), (1, 0, None), (-1, 5, None), (2, 5, [5, 6]), (2, 5, [0, 5]), (2, 5, [5])):
         refused(init, partial(model.new_cache, batch, max_len, limits), "cache" if limits is None else "limits")
     expect(init, model.new_cache(1, 1, [1]).limits == [1], "the smallest cache has another limit than 1")
@@ -256,7 +267,7 @@ def one_call_leaves_nothing_behind_for_the_next(name: str) -> None:
     ids = this.long(12)
     for _ in range(2):
         error = row_error(model(ids[None])[0].log_softmax(-1), truths_of(this, [ids], [12])[0])
-        expect("model.Transformer.forward", error <= CACHE_BAR, f"after other sequences: off by {error:.1e}")
+        expect("model.transformer.Transformer.forward", error <= CACHE_BAR, f"after other sequences: off by {error:.1e}")
     judge(model, this, short, "after others", max_len=30)
 
 
@@ -272,5 +283,5 @@ def far_positions_work_in_a_cache(family: str) -> None:
     error = row_error(torch.cat(got), truth)
     if error > CACHE_BAR:
         found = attempt(lambda: locate(model, this, [p[None] for p in positions.split([6, 1, 5, 1, 1, 4])], 4200, [4200]))
-        raise found or Failed("model.Transformer.forward", f"positions beyond 4096 in a cache: off by {error:.1e}")
-    expect("cache.KVCache.advance", cache.lengths == [4109], f"the row ends at {cache.lengths}, and not at 4109")
+        raise found or Failed("model.transformer.Transformer.forward", f"positions beyond 4096 in a cache: off by {error:.1e}")
+    expect("model.kv_cache.KVCache.advance", cache.lengths == [4109], f"the row ends at {cache.lengths}, and not at 4109")

@@ -11,7 +11,7 @@ from conformance.checks.configured import config_faults
 from conformance.checks.judging import refused, same
 from conformance.checks.spec import read_spec
 from conformance.fixtures import FIXTURES, LLAMA3, fixture_config
-from nanollama.config import architecture_of, read_config, read_dtype, read_token_ids
+from nanollama.model.config import architecture_of, read_config, read_dtype, read_token_ids
 
 Raw = dict[str, Any]
 FAMILIES = tuple(FIXTURES)
@@ -154,7 +154,7 @@ def every_layers_kind_is_read_rightly() -> None:
 
 @check("EOSX-001", "CONF-004", area="eos")
 def token_ids_and_dtype_come_from_the_right_file() -> None:
-    place = "config.read_token_ids"
+    place = "model.config.read_token_ids"
     files: list[tuple[Raw, Raw, int | None, tuple[int, ...]]] = [
         ({"bos_token_id": 1, "eos_token_id": 2}, {}, 1, (2,)),
         ({"bos_token_id": 1, "eos_token_id": [2, 5]}, {}, 1, (2, 5)),
@@ -181,7 +181,7 @@ def token_ids_and_dtype_come_from_the_right_file() -> None:
         ({"dtype": None, "torch_dtype": "float16"}, "float16"),
     ]
     for raw, dtype in dtypes:
-        same("config.read_dtype", read_dtype(raw), dtype, f"the dtype of {raw}")
+        same("model.config.read_dtype", read_dtype(raw), dtype, f"the dtype of {raw}")
 
 
 @check("CONF-005", area="weights")
@@ -189,69 +189,74 @@ def the_architecture_is_named_in_either_key_and_both_agree() -> None:
     for family in FAMILIES:
         model_type = fixture_config(family)["model_type"]
         for raw in ({"architectures": [family]}, {"model_type": model_type}, {"architectures": [], "model_type": model_type}):
-            same("config.architecture_of", architecture_of(raw), family, f"the architecture of {raw}")
+            same("model.config.architecture_of", architecture_of(raw), family, f"the architecture of {raw}")
     for raw, named in (
         ({"architectures": ["BertModel"], "model_type": "bert"}, "BertModel"),
         ({"architectures": [LLAMA], "model_type": "qwen2"}, "qwen2"),
         ({"architectures": [LLAMA, "MistralForCausalLM"]}, "MistralForCausalLM"),
         ({}, "None"),
     ):
-        refused("config.architecture_of", partial(architecture_of, raw), named, f"{raw}")
+        refused("model.config.architecture_of", partial(architecture_of, raw), named, f"{raw}")
 
 
 WRONG: list[tuple[str, str, Raw, str]] = [  # what must be refused: by whom, in which family, with which change, naming what
-    ("configkeys.refuse_unknown_keys", LLAMA, {"alibi": True}, "alibi"),
-    ("configkeys.refuse_unknown_keys", LLAMA, {"sliding_window": 5}, "sliding_window"),
-    ("configkeys.refuse_unknown_keys", LLAMA, {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
-    ("configkeys.refuse_unknown_keys", LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
-    ("configkeys.refuse_unknown_keys", "MistralForCausalLM", {"attention_bias": True}, "attention_bias"),
-    ("configkeys.refuse_unknown_keys", "Gemma3ForCausalLM", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
-    ("configkeys.refuse_unknown_keys", "GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
-    ("configkeys.Keys.__init__", LLAMA, {"vocab_size": None}, "vocab_size"),
-    ("configkeys.Keys.__init__", "GPT2LMHeadModel", {"n_embd": None}, "n_embd"),
-    ("configkeys.Keys.integer", LLAMA, {"hidden_size": 0}, "hidden_size"),
-    ("configkeys.Keys.integer", LLAMA, {"hidden_size": 60.0}, "hidden_size"),
-    ("configkeys.Keys.integer", LLAMA, {"num_hidden_layers": True}, "num_hidden_layers"),
-    ("configkeys.Keys.integer", LLAMA, {"vocab_size": 1 << 25}, "vocab_size"),
-    ("configkeys.Keys.number", LLAMA, {"rms_norm_eps": 0}, "rms_norm_eps"),
-    ("configkeys.Keys.number", LLAMA, {"rms_norm_eps": "1e-5"}, "rms_norm_eps"),
-    ("configkeys.Keys.number", LLAMA, {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
-    ("configkeys.Keys.flag", LLAMA, {"tie_word_embeddings": 1}, "tie_word_embeddings"),
-    ("configkeys.Keys.flag", LLAMA, {"attention_bias": "false"}, "attention_bias"),
-    ("configkeys.Keys.optional_number", "Gemma2ForCausalLM", {"attn_logit_softcapping": -1}, "attn_logit_softcapping"),
-    ("config.read_activation", LLAMA, {"hidden_act": "swish"}, "hidden_act"),
-    ("config.read_heads", LLAMA, {"num_key_value_heads": 5}, "num_key_value_heads"),
-    ("config.read_heads", PHI3, {"hidden_size": 97}, "hidden_size"),
-    ("config.check_layer_keys", "Qwen3ForCausalLM", {"layer_types": [FULL, SLIDE]}, "layer_types"),
-    ("config.check_layer_keys", "Qwen3ForCausalLM", {"layer_types": [FULL, SLIDE, "global"]}, "layer_types"),
-    ("config.check_layer_keys", "SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 2, 1]}, "no_rope_layers"),
-    ("config.read_layer_types", "Qwen3ForCausalLM", {"use_sliding_window": False}, "layer_types"),
-    ("config.read_experts", "Qwen3MoeForCausalLM", {"mlp_only_layers": ["1"]}, "mlp_only_layers"),
-    ("config.read_experts", "Qwen3MoeForCausalLM", {"num_experts_per_tok": 8}, "num_experts_per_tok"),
-    ("config.read_expert_count", "Qwen3MoeForCausalLM", {"num_local_experts": 6}, "num_experts"),
-    ("config.read_expert_count", "MixtralForCausalLM", {"num_local_experts": None}, "num_experts"),
-    ("ropeconfig.read_rope", LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
-    ("ropeconfig.read_rope", LLAMA, {"rope_parameters": [1]}, "rope_parameters"),
-    ("ropeconfig.read_rope", "Gemma3ForCausalLM", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
-    ("ropeconfig.read_rope_type", LLAMA, {"rope_parameters": {"rope_type": "mrope"}}, "mrope"),
-    ("ropeconfig.read_rope_type", LLAMA, {"rope_parameters": {"rope_type": "yarn", "type": "linear"}}, "linear"),
-    ("ropeconfig.rope_of", LLAMA, {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}}, "beta_fast"),
-    ("ropeconfig.rope_of", LLAMA, {"rope_parameters": {"rope_theta": 0.5}}, "rope_theta"),
-    ("ropeconfig.rope_of", LLAMA, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
-    ("ropeconfig.rope_of", PHI3, {"rope_scaling": None, "partial_rotary_factor": 0.4}, "rotary"),
-    ("ropeconfig.RopeReader.number", LLAMA, {"rope_parameters": {"rope_type": "linear"}}, "factor"),
-    ("ropeconfig.RopeReader.number", LLAMA, {"rope_parameters": {"rope_type": "linear", "factor": -2}}, "factor"),
-    ("ropeconfig.RopeReader.divisors", PHI3, {"rope_scaling": {**LONG, "short_factor": [1.0]}}, "short_factor"),
-    ("ropeconfig.RopeReader.divisors", PHI3, {"rope_scaling": {**LONG, "short_factor": [1.0, 0.0]}}, "short_factor"),
+    ("model.config_keys.refuse_unknown_keys", LLAMA, {"alibi": True}, "alibi"),
+    ("model.config_keys.refuse_unknown_keys", LLAMA, {"sliding_window": 5}, "sliding_window"),
+    ("model.config_keys.refuse_unknown_keys", LLAMA, {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
+    ("model.config_keys.refuse_unknown_keys", LLAMA, {"partial_rotary_factor": 0.5}, "partial_rotary_factor"),
+    ("model.config_keys.refuse_unknown_keys", "MistralForCausalLM", {"attention_bias": True}, "attention_bias"),
+    ("model.config_keys.refuse_unknown_keys", "Gemma3ForCausalLM", {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),
+    ("model.config_keys.refuse_unknown_keys", "GPT2LMHeadModel", {"add_cross_attention": True}, "add_cross_attention"),
+    ("model.config_keys.Keys.__init__", LLAMA, {"vocab_size": None}, "vocab_size"),
+    ("model.config_keys.Keys.__init__", "GPT2LMHeadModel", {"n_embd": None}, "n_embd"),
+    ("model.config_keys.Keys.integer", LLAMA, {"hidden_size": 0}, "hidden_size"),
+    ("model.config_keys.Keys.integer", LLAMA, {"hidden_size": 60.0}, "hidden_size"),
+    ("model.config_keys.Keys.integer", LLAMA, {"num_hidden_layers": True}, "num_hidden_layers"),
+    ("model.config_keys.Keys.integer", LLAMA, {"vocab_size": 1 << 25}, "vocab_size"),
+    ("model.config_keys.Keys.number", LLAMA, {"rms_norm_eps": 0}, "rms_norm_eps"),
+    ("model.config_keys.Keys.number", LLAMA, {"rms_norm_eps": "1e-5"}, "rms_norm_eps"),
+    ("model.config_keys.Keys.number", LLAMA, {"rms_norm_eps": float("nan")}, "rms_norm_eps"),
+    ("model.config_keys.Keys.flag", LLAMA, {"tie_word_embeddings": 1}, "tie_word_embeddings"),
+    ("model.config_keys.Keys.flag", LLAMA, {"attention_bias": "false"}, "attention_bias"),
+    ("model.config_keys.Keys.optional_number", "Gemma2ForCausalLM", {"attn_logit_softcapping": -1}, "attn_logit_softcapping"),
+    ("model.config.read_activation", LLAMA, {"hidden_act": "swish"}, "hidden_act"),
+    ("model.config.read_heads", LLAMA, {"num_key_value_heads": 5}, "num_key_value_heads"),
+    ("model.config.read_heads", PHI3, {"hidden_size": 97}, "hidden_size"),
+    ("model.config.check_layer_keys", "Qwen3ForCausalLM", {"layer_types": [FULL, SLIDE]}, "layer_types"),
+    ("model.config.check_layer_keys", "Qwen3ForCausalLM", {"layer_types": [FULL, SLIDE, "global"]}, "layer_types"),
+    ("model.config.check_layer_keys", "SmolLM3ForCausalLM", {"no_rope_layers": [1, 0, 2, 1]}, "no_rope_layers"),
+    ("model.config.read_layer_types", "Qwen3ForCausalLM", {"use_sliding_window": False}, "layer_types"),
+    ("model.config.read_experts", "Qwen3MoeForCausalLM", {"mlp_only_layers": ["1"]}, "mlp_only_layers"),
+    ("model.config.read_experts", "Qwen3MoeForCausalLM", {"num_experts_per_tok": 8}, "num_experts_per_tok"),
+    ("model.config.read_expert_count", "Qwen3MoeForCausalLM", {"num_local_experts": 6}, "num_experts"),
+    ("model.config.read_expert_count", "MixtralForCausalLM", {"num_local_experts": None}, "num_experts"),
+    ("model.config_rope.read_rope", LLAMA, {"rope_scaling": {"type": "linear", "factor": 2.0}}, "rope_scaling"),
+    ("model.config_rope.read_rope", LLAMA, {"rope_parameters": [1]}, "rope_parameters"),
+    ("model.config_rope.read_rope", "Gemma3ForCausalLM", {"rope_parameters": {"rope_theta": 5.0}}, "rope_parameters"),
+    ("model.config_rope.read_rope_type", LLAMA, {"rope_parameters": {"rope_type": "mrope"}}, "mrope"),
+    ("model.config_rope.read_rope_type", LLAMA, {"rope_parameters": {"rope_type": "yarn", "type": "linear"}}, "linear"),
     (
-        "ropeconfig.RopeReader.scaling",
+        "model.config_rope.rope_of",
+        LLAMA,
+        {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0}},
+        "beta_fast",
+    ),
+    ("model.config_rope.rope_of", LLAMA, {"rope_parameters": {"rope_theta": 0.5}}, "rope_theta"),
+    ("model.config_rope.rope_of", LLAMA, {"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor"),
+    ("model.config_rope.rope_of", PHI3, {"rope_scaling": None, "partial_rotary_factor": 0.4}, "rotary"),
+    ("model.config_rope.RopeReader.number", LLAMA, {"rope_parameters": {"rope_type": "linear"}}, "factor"),
+    ("model.config_rope.RopeReader.number", LLAMA, {"rope_parameters": {"rope_type": "linear", "factor": -2}}, "factor"),
+    ("model.config_rope.RopeReader.divisors", PHI3, {"rope_scaling": {**LONG, "short_factor": [1.0]}}, "short_factor"),
+    ("model.config_rope.RopeReader.divisors", PHI3, {"rope_scaling": {**LONG, "short_factor": [1.0, 0.0]}}, "short_factor"),
+    (
+        "model.config_rope.RopeReader.scaling",
         LLAMA,
         {"rope_parameters": {**LLAMA3, "high_freq_factor": 1.5, "original_max_position_embeddings": 16}},
         "high_freq_factor",
     ),
-    ("ropeconfig.RopeReader.yarn", LLAMA, {"rope_parameters": {**YARN, "truncate": 1}}, "truncate"),
+    ("model.config_rope.RopeReader.yarn", LLAMA, {"rope_parameters": {**YARN, "truncate": 1}}, "truncate"),
     (
-        "ropeconfig.RopeReader.original_length",
+        "model.config_rope.RopeReader.original_length",
         PHI3,
         {"rope_scaling": {**LONG, "short_factor": [1, 2], "long_factor": [1, 2], "original_max_position_embeddings": 17}},
         "original_max_position_embeddings",
@@ -273,4 +278,4 @@ def harmless_keys_are_let_through() -> None:
     for family in FAMILIES:
         raw = fixture_config(family)
         got = read_config({**raw, **harmless})
-        same("configkeys.refuse_unknown_keys", got, read_config(raw), f"{family} with harmless keys")
+        same("model.config_keys.refuse_unknown_keys", got, read_config(raw), f"{family} with harmless keys")

@@ -21,8 +21,8 @@ from conformance.checks.replay import row_error
 from conformance.checks.spec import Spec, read_spec
 from conformance.checks.stored import module_tensors
 from conformance.fixtures import fixture_config, fixture_tensors, write_fixture
+from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
-from nanollama.export import export_folder, export_gguf
 
 
 @functools.cache
@@ -50,13 +50,13 @@ def a_gguf_file_is_written_as_llama_cpp_expects_it(name: str) -> None:
     tensors, keys = tensors_of(target)
     want = {**{key: tensor.float() for key, tensor in gathered(spec, module_tensors(spec, stored)).items()}, **factors(spec)}
     extra = sorted(tensors.keys() ^ want.keys())
-    same("checkpoint.gguf_names.stored_name", extra, [], f"tensors that only one of {name} and its truth has")
+    same("checkpoint.gguf.names.stored_name", extra, [], f"tensors that only one of {name} and its truth has")
     for key, tensor in want.items():
         near = tensor.shape == tensors[key].shape and row_error(tensors[key], tensor) <= (1e-6 if "rope" in key else 0)
-        place = "checkpoint.gguf_metadata.rope_tensors" if "rope" in key else f"checkpoint.gguf_names.to_gguf: {part_of(key)}"
+        place = "checkpoint.gguf.metadata.rope_tensors" if "rope" in key else f"checkpoint.gguf_names.to_gguf: {part_of(key)}"
         expect(place, near, f"{key} has other numbers than llama.cpp's converter gives it")
     prefix = ARCHITECTURES[spec.architecture]
-    same("checkpoint.gguf_metadata.metadata_of", keys.get("general.architecture"), prefix, "general.architecture")
+    same("checkpoint.gguf.metadata.metadata_of", keys.get("general.architecture"), prefix, "general.architecture")
     for key, value in metadata(spec).items():
         found = keys.get(f"{prefix}.{key}")
         close = found == value
@@ -94,4 +94,9 @@ def a_folder_is_written_under_the_checkpoints_own_names(name: str) -> None:
         right = ours[part].shape == want.shape and row_error(ours[part], want.float()) == 0
         expect(place, right, f"{part} is written with other numbers")
     meaning = read_spec(json.loads((target / "config.json").read_text()))
-    same("export.export_folder", (meaning.heads, meaning.eps, meaning.tied), (spec.heads, spec.eps, spec.tied), "config.json")
+    same(
+        "checkpoint.export.export_folder",
+        (meaning.heads, meaning.eps, meaning.tied),
+        (spec.heads, spec.eps, spec.tied),
+        "config.json",
+    )

@@ -14,15 +14,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-import nanollama.export
+import nanollama.checkpoint.export
 from conformance.checks import check
 from conformance.checks.cases import scratch, workplace
 from conformance.checks.judging import at, expect, refused, same, same_tensor
 from conformance.checks.model_export import folder, tensors_of
 from conformance.checks.text_exported import byte_level
 from conformance.fixtures import fixture_config, write_fixture
+from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
-from nanollama.export import export_folder, export_gguf
 from nanollama.lm import load
 
 
@@ -32,27 +32,34 @@ def blocks_come_along_or_are_decoded() -> None:
     path, first, again = wide_folder(), workplace() / "first.gguf", workplace() / "again.gguf"
     for target in (first, again):
         target.unlink(missing_ok=True)
-    same("export.refuse_requantizing", export(path, first, "q8_0") + export(first, again, "q8_0"), "", "what is said of a copy")
+    same(
+        "checkpoint.export.refuse_requantizing",
+        export(path, first, "q8_0") + export(first, again, "q8_0"),
+        "",
+        "what is said of a copy",
+    )
     blocks, keys = tensors_of(first)
     for name, tensor in tensors_of(again)[0].items():
-        same_tensor("export.stored_bytes", tensor, blocks[name], f"{name}, copied")
-    same("export.general_keys", (keys["general.file_type"], keys["general.name"]), (7, path.name), "type and name")
+        same_tensor("checkpoint.export.stored_bytes", tensor, blocks[name], f"{name}, copied")
+    same("checkpoint.export.general_keys", (keys["general.file_type"], keys["general.name"]), (7, path.name), "type and name")
     twice, own = (partial(export_gguf, open_source(first), *to) for to in ((again, "q4_0"), (first, "q8_0")))
-    refused("export.refuse_requantizing", twice, "are quantized already", "rounding twice")
-    refused("gguf_quantize.refuse_own_input", own, "is the file that is read", "its own input")
+    refused("checkpoint.export.refuse_requantizing", twice, "are quantized already", "rounding twice")
+    refused("checkpoint.gguf.quantize.refuse_own_input", own, "is the file that is read", "its own input")
     said = export(first, again, "q4_0", allow_requantize=True)
-    expect("export.refuse_requantizing", "second time" in said, f"nothing is said of rounding twice: {said!r}")
-    same("export.refuse_requantizing", export(first, again, "f32"), "", "what is said of decoding")
+    expect("checkpoint.export.refuse_requantizing", "second time" in said, f"nothing is said of rounding twice: {said!r}")
+    same("checkpoint.export.refuse_requantizing", export(first, again, "f32"), "", "what is said of decoding")
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
-        same_tensor("export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
+        same_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
     shutil.rmtree(workplace() / "decoded", ignore_errors=True)
-    with at("export.export_folder"):
+    with at("checkpoint.export.export_folder"):
         export_folder(open_source(first), workplace() / "decoded", "f32")
     written = load_file(workplace() / "decoded" / "model.safetensors")
     up = next(each for each in gguf.GGUFReader(first).tensors if each.name == "blk.0.ffn_up.weight")
-    same("export.stored_bytes", up.tensor_type.name, "Q8_0", "the type of a matrix")
-    same_tensor("export.folder_tensor", written["model.layers.0.mlp.up_proj.weight"], values_of(up), "blocks in a folder")
+    same("checkpoint.export.stored_bytes", up.tensor_type.name, "Q8_0", "the type of a matrix")
+    same_tensor(
+        "checkpoint.export.folder_tensor", written["model.layers.0.mlp.up_proj.weight"], values_of(up), "blocks in a folder"
+    )
 
 
 @functools.cache
@@ -68,7 +75,7 @@ def values_of(tensor: Any) -> Tensor:
 
 def export(source: Path, target: Path, file_type: str, **options: Any) -> str:
     """Write a GGUF file; what is said on stderr."""
-    with at("export.export_gguf"), contextlib.redirect_stderr(io.StringIO()) as said:
+    with at("checkpoint.export.export_gguf"), contextlib.redirect_stderr(io.StringIO()) as said:
         export_gguf(open_source(source), target, file_type, **options)
     return said.getvalue()
 
@@ -78,15 +85,15 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     path, _, stored = folder("llama")
     target, limit = workplace() / "shards", 40_000
     shutil.rmtree(target, ignore_errors=True)
-    before, nanollama.export.SHARD_BYTES = nanollama.export.SHARD_BYTES, limit
+    before, nanollama.checkpoint.export.SHARD_BYTES = nanollama.checkpoint.export.SHARD_BYTES, limit
     try:
-        with at("export.write_shards"):
+        with at("checkpoint.export.write_shards"):
             said = export_folder(open_source(path), target, "f16")
     finally:
-        nanollama.export.SHARD_BYTES = before
+        nanollama.checkpoint.export.SHARD_BYTES = before
     files = sorted(file.name for file in target.glob("*.safetensors"))
     same(
-        "export.write_shards",
+        "checkpoint.export.write_shards",
         files,
         [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)],
         "files",
@@ -94,21 +101,44 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     parts = {file: load_file(target / file) for file in files}
     index = json.loads((target / "model.safetensors.index.json").read_text())
     where = {name: file for file, tensors in parts.items() for name in tensors}
-    same("export.write_shards", index["weight_map"], where, "the index")
+    same("checkpoint.export.write_shards", index["weight_map"], where, "the index")
     sizes = {file: sum(tensor.nbytes for tensor in tensors.values()) for file, tensors in parts.items()}
-    same("export.write_shards", index["metadata"]["total_size"], sum(sizes.values()), "the size that the index gives")
+    same(
+        "checkpoint.export.write_shards", index["metadata"]["total_size"], sum(sizes.values()), "the size that the index gives"
+    )
     largest = max(tensor.numel() * 2 for tensor in stored.values())
-    expect("export.plan_shards", all(size <= max(limit, largest) for size in sizes.values()), f"shards of {sizes} bytes")
+    expect(
+        "checkpoint.export.plan_shards", all(size <= max(limit, largest) for size in sizes.values()), f"shards of {sizes} bytes"
+    )
     pairs = list(zip(sizes.values(), list(sizes.values())[1:], strict=False))
-    expect("export.plan_shards", all(a + b > limit for a, b in pairs), f"two shards would fit one: {sizes}")
+    expect("checkpoint.export.plan_shards", all(a + b > limit for a, b in pairs), f"two shards would fit one: {sizes}")
     for name, tensor in stored.items():
-        same_tensor("export.folder_tensor", parts[where[name]][name], tensor.half(), name)
-    same("export.export_folder", json.loads((target / "config.json").read_text())["torch_dtype"], "float16", "torch_dtype")
-    expect("export.export_folder", f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in said, said)
-    refused("export.export_folder", lambda: export_folder(open_source(path), target, "f16"), "exists already", "a folder twice")
-    refused("export.export_folder", lambda: export_folder(open_source(path), target, "q8_0"), "q8_0", "blocks in safetensors")
+        same_tensor("checkpoint.export.folder_tensor", parts[where[name]][name], tensor.half(), name)
+    same(
+        "checkpoint.export.export_folder",
+        json.loads((target / "config.json").read_text())["torch_dtype"],
+        "float16",
+        "torch_dtype",
+    )
+    expect(
+        "checkpoint.export.export_folder",
+        f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in said,
+        said,
+    )
+    refused(
+        "checkpoint.export.export_folder",
+        lambda: export_folder(open_source(path), target, "f16"),
+        "exists already",
+        "a folder twice",
+    )
+    refused(
+        "checkpoint.export.export_folder",
+        lambda: export_folder(open_source(path), target, "q8_0"),
+        "q8_0",
+        "blocks in safetensors",
+    )
     left = [path.name for path in target.parent.glob(".*.part")]
-    same("export.export_folder", left, [], "unfinished folders")
+    same("checkpoint.export.export_folder", left, [], "unfinished folders")
 
 
 @check("EOSX-010", "TOKN-058", area="eos")

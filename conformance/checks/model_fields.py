@@ -17,18 +17,18 @@ from conformance.checks.replay import BAR, row_error
 from conformance.checks.rotation import Rope
 from conformance.checks.spec import Spec
 from conformance.fixtures import FIXTURES
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 FAMILIES = tuple(FIXTURES)
 EFFECT = 1e-6  # relative; the weakest field moves the logits by more
 PLACES = {
     "eps": "input_layernorm",
     "activation": "mlp.activation",
-    "embedding_scale": "model.Transformer.embed",
+    "embedding_scale": "model.transformer.Transformer.embed",
     "attention_cap": "self_attn.attend.scores",
-    "logit_cap": "model.Transformer.forward",
+    "logit_cap": "model.transformer.Transformer.forward",
     "scales": "self_attn.attend.scores",
-    "windows": "cache.View",
+    "windows": "model.kv_cache.View",
     "ropes": "rotary",
     "chosen": "mlp.route",
     "renormalise": "mlp.route",

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.checkpoint.gguf_names as gguf_names
+import nanollama.checkpoint.gguf.names as gguf_names
 from conformance.checks import Failed, check, compared, place_of
 from conformance.checks.cases import scratch
 from conformance.checks.configured import FIELDS, alike, fields_of_rope
@@ -22,11 +22,11 @@ from conformance.fixtures import far_prompt, fixture_config, fixture_tensors, ne
 from conformance.quant_golden import GOLDEN_FORMATS, load_goldens
 from conformance.sound_gguf import Tensor as Stored
 from conformance.weights import derived_ids
-from nanollama.checkpoint.gguf import read_gguf
+from nanollama.checkpoint.gguf.reader import read_gguf
 from nanollama.checkpoint.source import Source, open_source
 from nanollama.lm import build_model
 from nanollama.quant import FORMATS
-from nanollama.quant.stored import QuantTensor
+from nanollama.quant.quant_tensor import QuantTensor
 
 PUBLISHED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_theta": 500000.0}
 YARN = {"rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 512}
@@ -141,7 +141,7 @@ def config_fault(source: Source, spec: Spec) -> Failed | None:
     """A field that the metadata do not mean."""
     config = source.config
     if ARCHITECTURES[config.architecture] != ARCHITECTURES[spec.architecture] or config.num_experts != spec.experts:
-        return Failed("checkpoint.gguf_config.family_of", f"the file is read as {config.architecture}")
+        return Failed("checkpoint.gguf.config.family_of", f"the file is read as {config.architecture}")
     for ours, (theirs, _) in FIELDS.items():
         compared()
         got, want = getattr(config, ours), getattr(spec, theirs)
@@ -188,7 +188,7 @@ def module_fault(source: Source, truth: Reference) -> Failed | None:
             x = torch.linspace(-1, 1, 3 * weight.shape[1], dtype=torch.float64).view(3, -1).sin()
             error = row_error(module(x[None]), truth.linear(name, x))
         if error > BAR:
-            owner = "kernels.quantized_linear" if kind == "QuantLinear" else f"quant.linear.{kind}"
+            owner = "kernels.linear.quantized_linear" if kind == "QuantLinear" else f"quant.linear.{kind}"
             return Failed(f"{owner}: {without_layer(name + '.')}", f"{name}: off by {error:.1e} on the file's own numbers")
     return None
 

@@ -135,7 +135,9 @@ def numbers_keep_their_values_and_models_the_dtype_asked_for() -> None:
             kinds = {tensor.dtype for tensor in model.state_dict().values()}
             same("lm.build_model", kinds, {getattr(torch, asked)}, f"the dtypes of weights loaded as {asked}")
             logits = model(torch.tensor([[1, 2, 3]]))
-            same("model.Transformer.forward", logits.dtype, model.dtype, f"the dtype of logits of a model in {asked}")
+            same(
+                "model.transformer.Transformer.forward", logits.dtype, model.dtype, f"the dtype of logits of a model in {asked}"
+            )
     refused("lm.pick_dtype", lambda: load_model(case(LLAMA).folder, "int8", "cpu"), "int8", "a dtype that there is not")
     refused("lm.pick_device", lambda: load_model(case(LLAMA).folder, "auto", "tpu"), "tpu", "a device that there is not")
 

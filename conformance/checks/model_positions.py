@@ -37,7 +37,7 @@ def padding_is_finite(family: str) -> None:
             out = model(ids, cache=cache, positions=positions)
             finite = bool(out.isfinite().all())
             expect(
-                "cache.visible",
+                "model.kv_cache.visible",
                 finite,
                 f"{road}, {'with' if cache else 'without'} a cache: padding gives numbers that are none",
             )
@@ -53,4 +53,8 @@ def a_layer_with_a_window_stores_no_more_than_the_window(family: str) -> None:
             kept = layer.k.numel() // (2 * this.spec.kv_heads * this.spec.head_dim)
             slots = min(longest, window or longest)
             what = f"keys of a layer with the window {window} in a cache of {longest}"
-            expect("cache.KVCache.size", slots <= kept <= slots + 1, f"{kept} {what}; expected {slots}, and one for padding")
+            expect(
+                "model.kv_cache.KVCache.size",
+                slots <= kept <= slots + 1,
+                f"{kept} {what}; expected {slots}, and one for padding",
+            )

@@ -83,7 +83,7 @@ def every_tap_equals_the_golden(family: str) -> None:
             error = relative_error(value, want[name])
             expect(without_layer(name), error <= BAR, f"{prompt}, {name}: off by {error:.1e} (bar {BAR:.0e})")
         error = row_error(logits, want["logits"])
-        expect("model.Transformer.forward", error <= BAR, f"{prompt}, logits: off by {error:.1e} (bar {BAR:.0e})")
+        expect("model.transformer.Transformer.forward", error <= BAR, f"{prompt}, logits: off by {error:.1e} (bar {BAR:.0e})")
 
 
 def keep(taps: dict[str, Tensor], name: str, module: nn.Module) -> Any:
@@ -101,7 +101,7 @@ def without_layer(name: str) -> str:
     parts = name.split(".")
     if parts[0] != "layers":
         return name
-    return ".".join(parts[2:]) or "layers.Block.forward"
+    return ".".join(parts[2:]) or "model.layers.Block.forward"
 
 
 @check("BATCH-002", "MOE-005", area="moe", each=tuple(FIXTURES))

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.cache
-import nanollama.kernels
-import nanollama.layers
+import nanollama.kernels.linear
+import nanollama.model.kv_cache
+import nanollama.model.layers
 from conformance.checks import Failed
 from conformance.checks.reference import Reference, Trace, activate, cap, seen
 from conformance.checks.replay import Step, all_faults
 from conformance.checks.turning import rotation_steps
 from conformance.taps import hooks
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 
 def linear_step(truth: Reference, module: Any, name: str, place: str, x: Tensor) -> Step:
@@ -26,7 +26,7 @@ def linear_step(truth: Reference, module: Any, name: str, place: str, x: Tensor)
 
     def inner() -> list[Failed]:
         weight, bias = truth.tensors[f"{name}.weight"], truth.tensors.get(f"{name}.bias")
-        return Step("kernels.linear", lambda: nanollama.kernels.linear(x[None], weight, bias), want).faults()
+        return Step("kernels.linear.linear", lambda: nanollama.kernels.linear.linear(x[None], weight, bias), want).faults()
 
     return Step(place, lambda: module(x[None]), want, inner=inner)
 
@@ -96,9 +96,9 @@ def view_steps(model: Transformer, truth: Reference, i: int, positions: Tensor) 
         plain = torch.ones_like(want).tril()[None, None]
         return plain if view.causal else view.allowed.double()
 
-    yield Step("cache.visible", lambda: nanollama.cache.visible(row, row, window).double(), want)
-    yield Step("cache.View", lambda: mask(nanollama.cache.View(row, window, None, model.device)), want)
-    yield Step("model.Transformer.views", lambda: mask(model.views(row, None)[i]), want)
+    yield Step("model.kv_cache.visible", lambda: nanollama.model.kv_cache.visible(row, row, window).double(), want)
+    yield Step("model.kv_cache.View", lambda: mask(nanollama.model.kv_cache.View(row, window, None, model.device)), want)
+    yield Step("model.transformer.Transformer.views", lambda: mask(model.views(row, None)[i]), want)
 
 
 def attend_steps(attend: Any, truth: Reference, i: int, positions: Tensor, trace: Trace) -> Iterator[Step]:
@@ -108,7 +108,7 @@ def attend_steps(attend: Any, truth: Reference, i: int, positions: Tensor, trace
     allowed, repeated = seen(positions, spec.windows[i])[None, None], trace[f"{at}.repeated"][None]
     values = torch.linspace(-60, 60, 41, dtype=torch.float64)
     capped = cap(values, spec.attention_cap)
-    yield Step("layers.softcap", lambda: nanollama.layers.softcap(values, spec.attention_cap), capped)
+    yield Step("model.layers.softcap", lambda: nanollama.model.layers.softcap(values, spec.attention_cap), capped)
     yield Step("self_attn.attend.scores", lambda: attend.scores(q, repeated, allowed), trace[f"{at}.attend.scores"])
     causal = bool((allowed[0, 0] == torch.ones_like(allowed[0, 0]).tril()).all())
     mixed = trace[f"{at}.mixed"]

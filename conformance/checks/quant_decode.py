@@ -13,8 +13,8 @@ from torch import Tensor
 from conformance.checks import check
 from conformance.checks.judging import same, same_tensor
 from conformance.checks.rigged import blamed
-from nanollama.quant import codebook, plain, superblock, table, ternary, uniform
-from nanollama.quant.format import Format
+from nanollama.quant.formats import codebook, plain, superblock, table, ternary, uniform
+from nanollama.quant.formats.format import Format
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "quant" / "blocks.safetensors"
 HOMES: dict[str, ModuleType] = {
@@ -105,16 +105,16 @@ def plain_numbers_are_their_own_bytes() -> None:
         numbers = [1, -2, 100] if name.startswith("I") else [1.5, -0.25, 100.0]
         raw = [list(struct.pack(layout, number)) for number in numbers]
         got = table.FORMATS[name].decode(torch.tensor(raw, dtype=torch.uint8))
-        same("quant.plain.read_value", got.flatten().tolist(), numbers, f"numbers stored as {name}")
+        same("quant.formats.plain.read_value", got.flatten().tolist(), numbers, f"numbers stored as {name}")
     raw16 = [list(struct.pack("<f", number)[2:]) for number in (1.5, -0.25, 3.0)]
     got = table.FORMATS["BF16"].decode(torch.tensor(raw16, dtype=torch.uint8))
-    same("quant.plain.read_value", got.flatten().tolist(), [1.5, -0.25, 3.0], "numbers stored as BF16")
+    same("quant.formats.plain.read_value", got.flatten().tolist(), [1.5, -0.25, 3.0], "numbers stored as BF16")
     kinds = {name: table.FORMATS[name].plain for name in ("F32", "BF16", "I8", "Q8_0")}
     same(
-        "quant.format.Format.plain",
+        "quant.formats.format.Format.plain",
         kinds,
         {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "Q8_0": None},
         "dtypes",
     )
     given = torch.tensor([[1.0]])
-    same_tensor("quant.plain.write_value", plain.write_value(given)["value"], given, "what is written")
+    same_tensor("quant.formats.plain.write_value", plain.write_value(given)["value"], given, "what is written")

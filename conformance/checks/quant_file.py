@@ -15,8 +15,8 @@ from torch import Tensor
 from conformance.checks import check
 from conformance.checks.cases import workplace
 from conformance.checks.judging import at, expect, refused, same, same_tensor
-from nanollama.checkpoint.gguf import read_gguf
-from nanollama.gguf_quantize import quantize_command, refuse_own_input
+from nanollama.checkpoint.gguf.quantize import quantize_command, refuse_own_input
+from nanollama.checkpoint.gguf.reader import read_gguf
 
 MATRIX, NORM, INDEX = "blk.0.attn_q.weight", "blk.0.attn_norm.weight", "blk.0.index"
 KINDS = gguf.GGMLQuantizationType
@@ -61,7 +61,7 @@ def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = quantize_command(options(source, target, file_type, allow))
-    same("gguf_quantize.quantize_command", status, 0, "the exit status")
+    same("checkpoint.gguf.quantize.quantize_command", status, 0, "the exit status")
     return target, out.getvalue(), err.getvalue()
 
 
@@ -84,50 +84,57 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
     kind, (number, bar) = getattr(KINDS, name), {"Q8_0": (7, 0.02), "Q4_0": (2, 0.3), "F16": (1, 0.002)}[name]
     source = write("plain.gguf")
     before, _ = stored(source)
-    with at("gguf_quantize.quantize_command"):
+    with at("checkpoint.gguf.quantize.quantize_command"):
         path, out, err = quantized(source, name.lower())
     fields, tensors = stored(path)
     want = {key: value for key, value in before.items() if not key.startswith("split.")}
     want |= {"general.file_type": ("UINT32", number), "general.quantization_version": ("UINT32", 2)}
-    same("gguf_quantize.new_metadata", fields, want, "metadata")
-    same("gguf_quantize.plan_tensors", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
+    same("checkpoint.gguf.quantize.new_metadata", fields, want, "metadata")
+    same("checkpoint.gguf.quantize.plan_tensors", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
     matrix, norm, index = tensors.values()
     types = [tensor.tensor_type.name for tensor in (matrix, norm)]
-    same("gguf_quantize.plan_tensors", types, [name, "F32"], "types of a matrix and a vector")
-    same("gguf_quantize.is_integer", index.tensor_type.name, "I32", "the type of whole numbers")
-    same("gguf_quantize.plan_tensors", index.data.tolist(), numpy.arange(512).reshape(2, 256).tolist(), "whole numbers")
-    same_tensor("gguf_quantize.plan_tensors", numbers(norm), VALUES[0], "a vector")
+    same("checkpoint.gguf.quantize.plan_tensors", types, [name, "F32"], "types of a matrix and a vector")
+    same("checkpoint.gguf.quantize.is_integer", index.tensor_type.name, "I32", "the type of whole numbers")
+    same(
+        "checkpoint.gguf.quantize.plan_tensors",
+        index.data.tolist(),
+        numpy.arange(512).reshape(2, 256).tolist(),
+        "whole numbers",
+    )
+    same_tensor("checkpoint.gguf.quantize.plan_tensors", numbers(norm), VALUES[0], "a vector")
     if name != "F16":
         encoded = torch.from_numpy(gguf.quantize(VALUES.numpy(), kind))
-        same_tensor("gguf_quantize.recoded", torch.from_numpy(matrix.data.copy()), encoded, f"blocks of {name}")
+        same_tensor("checkpoint.gguf.quantize.recoded", torch.from_numpy(matrix.data.copy()), encoded, f"blocks of {name}")
     off = float((numbers(matrix) - VALUES).abs().max())
-    expect("gguf_quantize.recoded", off <= bar, f"{name}: off by {off:.2g} (bar {bar})")
+    expect("checkpoint.gguf.quantize.recoded", off <= bar, f"{name}: off by {off:.2g} (bar {bar})")
     size = sum(tensor.n_bytes for tensor in tensors.values())
     bits = f"{8 * 7168 / 1792:.2f} → {8 * size / 1792:.2f} bits per weight"
     first = f"{path}: 3 tensors, 7,168 → {size:,} bytes ({bits})"
-    same("gguf_quantize.summary", out.splitlines()[0], first, "the first line")
-    expect("gguf_quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
-    same("gguf_quantize.quantize_command", err, "", "what is said on stderr")
+    same("checkpoint.gguf.quantize.summary", out.splitlines()[0], first, "the first line")
+    expect("checkpoint.gguf.quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
+    same("checkpoint.gguf.quantize.quantize_command", err, "", "what is said on stderr")
 
 
 @check("QUNT-061", area="quantization")
 def blocks_are_copied_or_rounded_again_only_when_asked() -> None:
-    source, say = write("blocks.gguf", KINDS.Q8_0), "gguf_quantize.say_requantized"
+    source, say = write("blocks.gguf", KINDS.Q8_0), "checkpoint.gguf.quantize.say_requantized"
     once = gguf.quantize(VALUES.numpy(), KINDS.Q8_0)
     decoded = gguf.dequantize(once, KINDS.Q8_0)
-    with at("gguf_quantize.quantize_command"):
+    with at("checkpoint.gguf.quantize.quantize_command"):
         path, _, err = quantized(source, "q8_0")
-    same_tensor("gguf_quantize.plan_tensors", bytes_of(path), torch.from_numpy(once), "blocks that have the type already")
+    same_tensor(
+        "checkpoint.gguf.quantize.plan_tensors", bytes_of(path), torch.from_numpy(once), "blocks that have the type already"
+    )
     same(say, err, "", "what is said of a copy")
     refused(say, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
-    with at("gguf_quantize.quantize_command"):
+    with at("checkpoint.gguf.quantize.quantize_command"):
         path, _, err = quantized(source, "q4_0", allow=True)
     twice = torch.from_numpy(gguf.quantize(decoded, KINDS.Q4_0))
-    same_tensor("gguf_quantize.recoded", bytes_of(path), twice, "rounded twice")
+    same_tensor("checkpoint.gguf.quantize.recoded", bytes_of(path), twice, "rounded twice")
     expect(say, "rounded a second time" in err, f"nothing is said of rounding twice: {err!r}")
-    with at("gguf_quantize.quantize_command"):
+    with at("checkpoint.gguf.quantize.quantize_command"):
         path, _, _ = quantized(source, "f32", allow=True)
-    same_tensor("gguf_quantize.recoded", numbers(stored(path)[1][MATRIX]), torch.from_numpy(decoded), "decoded")
+    same_tensor("checkpoint.gguf.quantize.recoded", numbers(stored(path)[1][MATRIX]), torch.from_numpy(decoded), "decoded")
 
 
 def bytes_of(path: Path) -> Tensor:
@@ -137,7 +144,7 @@ def bytes_of(path: Path) -> Tensor:
 
 @check("QUNT-060", area="security")
 def the_file_that_is_read_is_never_written() -> None:
-    source, link, place = write("own.gguf"), workplace() / "link.gguf", "gguf_quantize.refuse_own_input"
+    source, link, place = write("own.gguf"), workplace() / "link.gguf", "checkpoint.gguf.quantize.refuse_own_input"
     link.unlink(missing_ok=True)
     link.symlink_to(source)
     raw = source.read_bytes()
@@ -149,6 +156,6 @@ def the_file_that_is_read_is_never_written() -> None:
     with at(place):
         refuse_own_input(link, [source])
     folder = partial(quantize_command, options(workplace(), link, "q8_0"))
-    refused("gguf_quantize.quantize_command", folder, "is a folder", "a folder")
-    refused("filetypes.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type")
-    same("checkpoint.gguf.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was")
+    refused("checkpoint.gguf.quantize.quantize_command", folder, "is a folder", "a folder")
+    refused("quant.file_types.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type")
+    same("checkpoint.gguf.reader.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was")

@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.checks import check
 from conformance.checks.judging import refused, same
-from nanollama import filetypes
+from nanollama.quant import file_types as filetypes
 from nanollama.quant import mixes
 
 
@@ -161,4 +161,4 @@ def formats_of_unusual_models() -> None:
     down = ["Q6_K" if i < 1 else "Q5_K" if i < 2 or i >= 14 or (i - 2) % 3 == 2 else "Q4_K" for i in range(16)]
     same("quant.mixes.wanted_for_ffn_down", by_part(falcon, "ffn_down"), down, "ffn_down of Falcon")
     same(place, falcon["output.weight"], "Q8_0", "the head of Falcon")
-    refused("filetypes.find_file_type", lambda: filetypes.find_file_type("q9"), "q9", "an unknown file type")
+    refused("quant.file_types.find_file_type", lambda: filetypes.find_file_type("q9"), "q9", "an unknown file type")

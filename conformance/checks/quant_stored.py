@@ -13,8 +13,12 @@ from torch import Tensor, nn
 
 from conformance.checks import check
 from conformance.checks.judging import close, expect, refused, same, same_tensor
-from nanollama import kernels, layers
-from nanollama.quant import linear, rowwise, stored, table, tensor
+from nanollama.kernels import linear as kernels
+from nanollama.model import layers
+from nanollama.quant import modules as linear
+from nanollama.quant import quant_tensor as stored
+from nanollama.quant import tensor
+from nanollama.quant.formats import rowwise, table
 
 Q4_0, Q8_0 = table.FORMATS["Q4_0"], table.FORMATS["Q8_0"]
 
@@ -108,7 +112,7 @@ def tensors_are_quantized_row_by_row_and_only_if_they_fit() -> None:
 
 @check("QUNT-034", area="quantization")
 def a_quantized_matrix_is_its_rows_in_order() -> None:
-    place, values = "quant.stored.QuantTensor", numbers(5, 64)
+    place, values = "quant.quant_tensor.QuantTensor", numbers(5, 64)
     order = torch.tensor([3, 0, 4, 1, 2])
     plain, turned = stored.QuantTensor(q8_0(values), Q8_0), stored.QuantTensor(q8_0(values), Q8_0, order)
     facts = plain.shape, plain.ndim, plain.dtype, plain.device.type, plain.nbytes
@@ -161,26 +165,26 @@ def a_quantized_product_is_that_of_the_decoded_matrix() -> None:
         for rows in (x, x[:1], x[None]):
             want = wanted[: len(rows)] if rows.ndim == 2 else wanted[None]
             got = kernels.quantized_linear(rows.to(dtype), matrix, given)
-            expect("kernels.quantized_linear", got.dtype == dtype, f"{dtype} became {got.dtype}")
-            close("kernels.quantized_linear", got, want, bar, f"a product in {dtype}")
+            expect("kernels.linear.quantized_linear", got.dtype == dtype, f"{dtype} became {got.dtype}")
+            close("kernels.linear.quantized_linear", got, want, bar, f"a product in {dtype}")
             module = linear.QuantLinear(matrix, None if given is None else nn.Parameter(given))
-            close("quant.linear.QuantLinear", module(rows.to(dtype)), want, bar, f"a module's product in {dtype}")
+            close("quant.modules.QuantLinear", module(rows.to(dtype)), want, bar, f"a module's product in {dtype}")
     odd = torch.tensor([[*b"\x31\x2e", *range(32)]], dtype=torch.uint8)  # the scale 0.0968 times 0 to 31
     got = kernels.quantized_linear(torch.eye(32, dtype=torch.float64), stored.QuantTensor(odd, Q8_0))
     wanted = torch.tensor([struct.unpack("<e", b"\x31\x2e")[0] * i for i in range(32)], dtype=torch.float64)
-    close("kernels.decoded_linear", got[:, 0], wanted, 1e-7, "numbers that no half precision holds")
+    close("kernels.linear.decoded_linear", got[:, 0], wanted, 1e-7, "numbers that no half precision holds")
     given_back: list[int] = []
     pages: Any = type("Pages", (), {"give_back": lambda self: given_back.append(1)})()
     linear.QuantLinear(stored.QuantTensor(q8_0(values), Q8_0, None, pages))(x)
     same(
-        "quant.linear.QuantLinear",
+        "quant.modules.QuantLinear",
         (given_back, list(linear.QuantLinear(matrix).state_dict())),
         ([1], []),
         "pages given back, and state",
     )
     table_ = linear.QuantEmbedding(stored.QuantTensor(q8_0(values), Q8_0, order), torch.float64)
     got = table_(torch.tensor([[5, 0], [0, 3]]))
-    same_tensor("quant.linear.QuantEmbedding", got, values[order].double()[torch.tensor([[5, 0], [0, 3]])], "looked up rows")
+    same_tensor("quant.modules.QuantEmbedding", got, values[order].double()[torch.tensor([[5, 0], [0, 3]])], "looked up rows")
 
 
 class Small(nn.Module):
@@ -196,7 +200,7 @@ class Small(nn.Module):
 
 @check("QUNT-036", "WGHT-005", area="quantization")
 def modules_are_swapped_for_quantized_ones_by_name() -> None:
-    place, model = "quant.linear.use_quantized", Small().eval()
+    place, model = "quant.modules.use_quantized", Small().eval()
     shared, other = stored.QuantTensor(q8_0(numbers(4, 32)), Q8_0), stored.QuantTensor(q8_0(numbers(2, 32)), Q8_0)
     bias: Any = model.inner[0].bias
     linear.use_quantized(
@@ -218,7 +222,7 @@ def modules_are_swapped_for_quantized_ones_by_name() -> None:
         ("inner.0.weight", shared),
     ):
         refused(
-            "quant.linear.find_matrix", lambda n=name, w=weight: linear.use_quantized(model, {n: w}, torch.float32), name, name
+            "quant.modules.find_matrix", lambda n=name, w=weight: linear.use_quantized(model, {n: w}, torch.float32), name, name
         )
 
 
@@ -229,7 +233,7 @@ def the_first_weights_keep_their_pages() -> None:
     kept = linear.keep_resident({str(i): weight for i, weight in enumerate(each)}, 0.75)
     got = [weight.pages is None for weight in kept.values()]
     same(
-        "quant.linear.keep_resident",
+        "quant.modules.keep_resident",
         got,
         [True, True, True, False],
         "whose pages stay, of 4, 4, 1 and 3 rows and three quarters",

@@ -42,7 +42,7 @@ class RiggedModel:
         return self.caches[-1]
 
     def __call__(self, ids: Tensor, *, cache: RiggedCache, positions: Tensor, last_only: bool = False) -> Tensor:
-        place = "generate.prefill" if last_only else "generate.decode"
+        place = "generation.loop.prefill" if last_only else "generation.loop.decode"
         self.calls.append((*ids.shape, last_only))
         if ids.shape != positions.shape or len(ids) != len(cache.rows):
             raise Failed(place, f"ids {list(ids.shape)} at positions {list(positions.shape)} for {len(cache.rows)} rows")
@@ -168,6 +168,6 @@ def forget() -> None:
                 clear: Any = getattr(value, "cache_clear", None)
                 if clear is not None and not isinstance(value, type):
                     clear()
-    codepoints: Any = sys.modules.get("nanollama.text.codepoints")
+    codepoints: Any = sys.modules.get("nanollama.text.llamacpp.codepoints")
     if codepoints is not None and hasattr(codepoints, "_classes"):
         codepoints._classes.clear()

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from conformance.checks import check
 from conformance.checks.judging import close, expect, same
-from nanollama import sampling
+from nanollama.generation import sampling
 
 INF = math.inf
 BAR = 1e-12  # float64 against float64
@@ -63,7 +63,7 @@ def probabilities(row: Row) -> list[float]:
 
 @check("SAMP-003", area="sampling")
 def a_bias_is_added_and_infinity_decides() -> None:
-    place = "sampling.add_bias"
+    place = "generation.sampling.add_bias"
     given = rows([1.0, 2.0, 3.0, 4.0])
     for bias, wanted in (
         ({}, [1.0, 2.0, 3.0, 4.0]),
@@ -79,7 +79,7 @@ def a_bias_is_added_and_infinity_decides() -> None:
 
 @check("PENA-001", area="sampling")
 def tokens_are_counted() -> None:
-    place = "sampling.token_counts"
+    place = "generation.sampling.token_counts"
     for ids, wanted in (([], [0, 0, 0, 0]), ([2], [0, 0, 1, 0]), ([3, 0, 3, 3], [1, 0, 0, 3])):
         got = sampling.token_counts(ids, rows([0.0] * 4))
         same(place, (got.tolist(), got.dtype), (wanted, torch.float64), f"counts of {ids}")
@@ -87,7 +87,7 @@ def tokens_are_counted() -> None:
 
 @check("PENA-002", "PENA-003", area="sampling")
 def the_repetition_penalty_divides_positive_and_multiplies_negative_logits_once() -> None:
-    place = "sampling.repetition_penalty"
+    place = "generation.sampling.repetition_penalty"
     counts = torch.tensor([0.0, 1.0, 3.0, 0.0, 2.0, 1.0], dtype=torch.float64)
     given = rows([2.0, 2.0, 3.0, -1.0, -1.0, 0.0], [-4.0, -4.0, 5.0, 5.0, 0.5, -0.5])
     for penalty in (2.0, 0.5):
@@ -104,22 +104,22 @@ def presence_is_taken_off_once_and_frequency_for_each_time() -> None:
     given = rows([1.0, 1.0, 1.0])
     for penalty in (0.5, -0.25):
         got = sampling.presence_penalty(given, counts, penalty).tolist()
-        same("sampling.presence_penalty", got, [[1.0, 1 - penalty, 1 - penalty]], f"presence {penalty}")
+        same("generation.sampling.presence_penalty", got, [[1.0, 1 - penalty, 1 - penalty]], f"presence {penalty}")
         got = sampling.frequency_penalty(given, counts, penalty).tolist()
-        same("sampling.frequency_penalty", got, [[1.0, 1 - penalty, 1 - 3 * penalty]], f"frequency {penalty}")
+        same("generation.sampling.frequency_penalty", got, [[1.0, 1 - penalty, 1 - 3 * penalty]], f"frequency {penalty}")
 
 
 @check("PENA-006", area="sampling")
 def the_window_is_the_last_tokens() -> None:
     ids = [5, 6, 7]
     for window, wanted in ((-1, [5, 6, 7]), (0, []), (1, [7]), (2, [6, 7]), (3, [5, 6, 7]), (9, [5, 6, 7])):
-        same("sampling.last", list(sampling.last(ids, window)), wanted, f"the last {window} of {ids}")
-    same("sampling.last", list(sampling.last([], 3)), [], "the last 3 of none")
+        same("generation.sampling.last", list(sampling.last(ids, window)), wanted, f"the last {window} of {ids}")
+    same("generation.sampling.last", list(sampling.last([], 3)), [], "the last 3 of none")
 
 
 @check("PENA-007", "PENA-008", area="sampling")
 def who_counts_for_which_penalty() -> None:
-    place, given = "sampling.penalise", rows([8.0, 8.0, 8.0, -8.0])
+    place, given = "generation.sampling.penalise", rows([8.0, 8.0, 8.0, -8.0])
     params = sampling.SamplingParams
     for penalties, prompt, generated, wanted in (
         ({"repetition_penalty": 2.0}, [0], [1], [4.0, 4.0, 8.0, -8.0]),
@@ -143,7 +143,7 @@ def who_counts_for_which_penalty() -> None:
 def temperature_divides() -> None:
     for t in (0.5, 1.0, 4.0):
         got = sampling.temperature(rows([2.0, -1.0, 0.0]), t).tolist()
-        same("sampling.temperature", got, [[2 / t, -1 / t, 0.0]], f"temperature {t}")
+        same("generation.sampling.temperature", got, [[2 / t, -1 / t, 0.0]], f"temperature {t}")
 
 
 @check("SAMP-004", "SAMP-005", "SAMP-014", area="sampling")
@@ -152,12 +152,12 @@ def top_k_keeps_the_k_largest_and_what_ties_with_the_last() -> None:
         for k in (0, 1, 2, 3, 4, 7):
             ranked = sorted(row, reverse=True)
             border = -INF if k == 0 else ranked[min(k, 4) - 1]
-            filtered("sampling.top_k", sampling.top_k, row, k, {i for i, x in enumerate(row) if x >= border})
+            filtered("generation.sampling.top_k", sampling.top_k, row, k, {i for i, x in enumerate(row) if x >= border})
 
 
 @check("SAMP-006", "SAMP-007", area="sampling")
 def top_p_keeps_the_smallest_set_that_reaches_p() -> None:
-    place = "sampling.top_p"
+    place = "generation.sampling.top_p"
     for size in (2, 4, 8):
         for keep in range(1, size + 1):  # equal logits: every sum is exact, and a sum of exactly p is enough
             got = sampling.top_p(rows([0.5] * size), keep / size)
@@ -176,7 +176,7 @@ def top_p_keeps_the_smallest_set_that_reaches_p() -> None:
 
 @check("SAMP-008", area="sampling")
 def min_p_keeps_what_is_near_the_most_probable() -> None:
-    place = "sampling.min_p"
+    place = "generation.sampling.min_p"
     filtered(place, sampling.min_p, [1.0, 3.0, 3.0, -2.0], 1.0, {1, 2})
     filtered(place, sampling.min_p, [1.0, 3.0, 3.0, -20.0], 0.0, {0, 1, 2, 3})
     filtered(place, sampling.min_p, [0.0, -math.log(2.0), -3.0], 0.5, {0, 1})  # exactly half as probable
@@ -190,7 +190,7 @@ def min_p_keeps_what_is_near_the_most_probable() -> None:
 
 @check("SAMP-009", area="sampling")
 def typical_p_keeps_the_surprises_nearest_to_the_entropy() -> None:
-    place = "sampling.typical_p"
+    place = "generation.sampling.typical_p"
     filtered(place, sampling.typical_p, [0.0, 3.0, -INF], 1.0, {0, 1})
     filtered(place, sampling.typical_p, [50.0, 0.0, -3.0], 1.0, {0, 1, 2})
     for row in distributions(6, 6, 40):  # in float32 a sum may never reach what rounds to 1

@@ -14,7 +14,7 @@ from conformance.checks import check
 from conformance.checks.judging import close, expect, refused, same
 from conformance.checks.rigged import blamed
 from conformance.checks.sampling_filters import INF, distributions, probabilities, rows
-from nanollama import sampling
+from nanollama.generation import sampling
 
 LN = math.log
 
@@ -29,7 +29,7 @@ def kept(logits: Tensor) -> set[int]:
 
 @check("SAMP-002", "SAMP-010", "PENA-009", area="sampling")
 def the_order_of_the_steps() -> None:
-    place = "sampling.process"
+    place = "generation.sampling.process"
     skewed = rows([LN(0.4), LN(0.3), LN(0.2), LN(0.1)])
     plain = rows([1.0, 1.0, 1.0])
     for fields, prompt, said, wanted in (
@@ -69,9 +69,9 @@ def sampling_computes_in_at_least_float32() -> None:
         for t in (0.0, 3.0):
             given = torch.tensor([[1.0, 2.0]], dtype=dtype)
             got = sampling.process(given, params(temperature=t), [], [])
-            same("sampling.process", got.dtype, wanted, f"the dtype of processed {dtype}")
+            same("generation.sampling.process", got.dtype, wanted, f"the dtype of processed {dtype}")
             close(
-                "sampling.process",
+                "generation.sampling.process",
                 got,
                 torch.tensor([[1.0, 2.0]], dtype=wanted) / (t or 1),
                 1e-7,
@@ -84,12 +84,17 @@ def greedy_takes_the_largest_and_of_equals_the_first() -> None:
     for row in itertools.product((-1.0, 0.0, 2.0), repeat=3):
         got = sampling.greedy(rows(row, row[::-1]))
         wanted = [row.index(max(row)), row[::-1].index(max(row))]
-        same("sampling.greedy", (got.tolist(), got.dtype), (wanted, torch.int64), f"the greedy choice of {row} and reversed")
+        same(
+            "generation.sampling.greedy",
+            (got.tolist(), got.dtype),
+            (wanted, torch.int64),
+            f"the greedy choice of {row} and reversed",
+        )
 
 
 @check("DRAW-001", "DRAW-004", area="sampling")
 def the_uniform_number_is_the_requests_own() -> None:
-    place = "sampling.uniform"
+    place = "generation.sampling.uniform"
 
     def numbers(seed: int, count: int) -> list[float]:
         generator = torch.Generator().manual_seed(seed)
@@ -108,7 +113,7 @@ def the_uniform_number_is_the_requests_own() -> None:
 
 @check("DRAW-002", "DRAW-003", area="sampling")
 def the_draw_inverts_the_distribution() -> None:
-    place = "sampling.draw"
+    place = "generation.sampling.draw"
     got = sampling.draw(rows([0.0, 0.0], [-INF, 1.0], [1.0, -INF]), 0.25)
     same(place, (got.tolist(), got.dtype), ([0, 1, 0], torch.int64), "the draw of three rows")
     for row in distributions(8, 12, 300):  # in float32 the sum of all may round to less than 1
@@ -133,7 +138,7 @@ def the_draw_inverts_the_distribution() -> None:
 
 @check("DRAW-005", "SAMP-012", area="sampling")
 def pick_takes_one_token_and_reports_when_there_is_none() -> None:
-    place = "sampling.pick"
+    place = "generation.sampling.pick"
     for row in distributions(5, 20, 5):
         probs = probabilities([x / 0.7 for x in row])
         generator, twin = torch.Generator().manual_seed(3), torch.Generator().manual_seed(3)
@@ -156,12 +161,12 @@ def pick_takes_one_token_and_reports_when_there_is_none() -> None:
 def why_no_token_can_be_chosen() -> None:
     text = sampling.no_choice(rows([math.nan, math.nan, INF, -INF, -INF, -INF, 0.0]), params(logit_bias={3: -INF, 4: 1.0}))
     for part in ("2 NaN", "1 +inf", "3 -inf", "7 logits", "1 tokens"):
-        expect("sampling.no_choice", part in text, f"the message {text!r} does not say {part!r}")
+        expect("generation.sampling.no_choice", part in text, f"the message {text!r} does not say {part!r}")
 
 
 @check("ERRS-003", area="sampling")
 def numbers_are_checked_against_their_range() -> None:
-    place, check_number = "sampling.check_number", sampling.check_number
+    place, check_number = "generation.sampling.check_number", sampling.check_number
     for value, whole in ((1, True), (3, True), (1.0, False), (3, False), (2.5, False)):
         same(place, check_number("x", value, 1, 3, "note", whole=whole), None, f"{value} from 1 to 3")
     for bad, whole in (
@@ -182,7 +187,7 @@ def numbers_are_checked_against_their_range() -> None:
 
 @check("ERRS-003", "SAMP-013", area="sampling")
 def parameters_out_of_range_are_refused_by_name() -> None:
-    low, high = "sampling.SamplingParams", 2**32
+    low, high = "generation.sampling.SamplingParams", 2**32
     allowed: dict[str, tuple[list[Any], list[Any]]] = {
         "temperature": ([0, 0.0, 1e-6, 1.0, 2, 1e6], [-1e-9, 1e-7, 1e6 + 1, INF, math.nan]),
         "top_p": ([0.0, 0.5, 1.0, 1], [-0.01, 1.01]),
@@ -204,7 +209,7 @@ def parameters_out_of_range_are_refused_by_name() -> None:
 
 @check("ERRS-003", "SAMP-003", area="sampling")
 def a_logit_bias_is_checked_and_copied() -> None:
-    place = "sampling.check_logit_bias"
+    place = "generation.sampling.check_logit_bias"
     for good in ({}, {0: -100, 3: 100.0}, {1: INF}, {1: -INF}):
         same(place, dict(params(logit_bias=good).logit_bias), good, f"logit_bias {good}")
     for bad in (
@@ -224,4 +229,4 @@ def a_logit_bias_is_checked_and_copied() -> None:
     given = {1: 1.0}
     made = params(logit_bias=given)
     given[2] = 2.0
-    same("sampling.SamplingParams", dict(made.logit_bias), {1: 1.0}, "logit_bias after the caller's dict changed")
+    same("generation.sampling.SamplingParams", dict(made.logit_bias), {1: 1.0}, "logit_bias after the caller's dict changed")

@@ -16,8 +16,8 @@ import torch
 
 from conformance.checks import check
 from conformance.checks.judging import at, close, expect, same
-from nanollama import sampling
-from nanollama.sampling import SamplingParams
+from nanollama.generation import sampling
+from nanollama.generation.sampling import SamplingParams
 
 SIZE, INF = 23, math.inf
 BAR, NEAR = 1e-12, 1e-9
@@ -135,13 +135,19 @@ def any_setting_gives_what_its_definition_gives(name: str) -> None:
             continue
         decided += 1
         tensor = torch.tensor([logits], dtype=torch.float64)
-        with at("sampling.process"):
+        with at("generation.sampling.process"):
             got = sampling.process(tensor, params, prompt, said)[0]
             greedy = sampling.process(tensor, dataclasses.replace(params, temperature=0.0), prompt, said)[0]
-        close("sampling.penalise", greedy, torch.tensor(before, dtype=torch.float64), BAR, f"penalised logits with {params}")
+        close(
+            "generation.sampling.penalise",
+            greedy,
+            torch.tensor(before, dtype=torch.float64),
+            BAR,
+            f"penalised logits with {params}",
+        )
         kept, wanted = ([id for id, x in enumerate(each) if x > -INF] for each in (got.tolist(), want))
-        same("sampling.process", kept, wanted, f"tokens left by {params}")
-        close("sampling.process", got, torch.tensor(want, dtype=torch.float64), BAR, f"logits with {params}")
+        same("generation.sampling.process", kept, wanted, f"tokens left by {params}")
+        close("generation.sampling.process", got, torch.tensor(want, dtype=torch.float64), BAR, f"logits with {params}")
     expect("conformance", decided > SETTINGS // 2, f"only {decided} of {SETTINGS} settings were clear")
 
 
@@ -159,12 +165,17 @@ def any_setting_draws_by_its_own_number() -> None:
         if min(abs(total - u) for total in sums) < NEAR:
             continue
         tensor, generator = torch.tensor([logits], dtype=torch.float64), torch.Generator().manual_seed(number)
-        with at("sampling.pick"):
+        with at("generation.sampling.pick"):
             got = sampling.pick(tensor, params, prompt, said, generator).tolist()
-        same("sampling.pick", got, [want], f"the token that {u:.4f} draws with {params}")
+        same("generation.sampling.pick", got, [want], f"the token that {u:.4f} draws with {params}")
         cold = dataclasses.replace(params, temperature=0.0)
         best = penalised(logits, params, prompt, said)
-        same("sampling.pick", sampling.pick(tensor, cold, prompt, said, generator).tolist(), [best.index(max(best))], "greedy")
+        same(
+            "generation.sampling.pick",
+            sampling.pick(tensor, cold, prompt, said, generator).tolist(),
+            [best.index(max(best))],
+            "greedy",
+        )
 
 
 @check("SAMP-014", area="sampling")

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import Pieces
-from nanollama.text import stream
+from nanollama.text import detokenizer as stream
 
 STOPS = (
     ["b"],
@@ -59,7 +59,7 @@ def the_first_stop_string_is_found() -> None:
     for stops in STOPS:
         for text in texts("ab", 6):
             same(
-                "text.stream.first_stop",
+                "text.detokenizer.first_stop",
                 stream.first_stop(text, stops),
                 first(text, stops),
                 f"the first of {stops} in {text!r}",
@@ -71,7 +71,7 @@ def stop_strings_are_found_letter_by_letter() -> None:
     for stops in (["Ab"], ["ab", "A"], ["é"], ["a.b"]):
         for text in (*texts("aAb", 4), "aéb", "éé", "axb", "a.b", "E\u0301"):
             same(
-                "text.stream.first_stop",
+                "text.detokenizer.first_stop",
                 stream.first_stop(text, stops),
                 first(text, stops),
                 f"the first of {stops} in {text!r}",
@@ -85,12 +85,17 @@ def what_may_become_a_stop_string_is_known() -> None:
             if any(stop in text for stop in stops):
                 continue
             wanted = len(text) - held(text, stops)
-            same("text.stream.unfinished", stream.unfinished(text, stops), wanted, f"where {text!r} may become one of {stops}")
+            same(
+                "text.detokenizer.unfinished",
+                stream.unfinished(text, stops),
+                wanted,
+                f"where {text!r} may become one of {stops}",
+            )
 
 
 @check("STOP-001", "STOP-002", "STOP-003", area="stop")
 def stop_strings_end_the_text_however_it_is_cut() -> None:
-    place = "text.stream.StopStrings"
+    place = "text.detokenizer.StopStrings"
     for stops in STOPS:
         for text in texts("ab", 5):
             begin, stop = first(text, stops)
@@ -107,13 +112,13 @@ def stops_at_once(text: str, stops: Sequence[str]) -> None:
         subject.push(letter)
         begin, stop = first(text[:count], stops)
         if stop is not None and begin <= count - held(text[:count], stops):
-            same("text.stream.StopStrings", subject.stopped, stop, f"the stop string in {text[:count]!r} with {stops}")
+            same("text.detokenizer.StopStrings", subject.stopped, stop, f"the stop string in {text[:count]!r} with {stops}")
             return
 
 
 @check("STOP-004", "STRM-003", area="stop")
 def text_is_held_back_only_while_it_may_become_a_stop_string() -> None:
-    place = "text.stream.StopStrings"
+    place = "text.detokenizer.StopStrings"
     for stops in STOPS:
         for text in texts("abc", 4):
             if any(stop in text for stop in stops):
@@ -133,12 +138,12 @@ def text_is_held_back_only_while_it_may_become_a_stop_string() -> None:
 @check("ERRS-005", area="stop")
 def stop_strings_are_checked() -> None:
     for bad in ("abc", [""], ["a", ""], [1], None, {"a"}):
-        refused("text.stream.StopStrings", lambda bad=bad: stream.StopStrings(bad), "stop string", f"stop strings {bad!r}")
+        refused("text.detokenizer.StopStrings", lambda bad=bad: stream.StopStrings(bad), "stop string", f"stop strings {bad!r}")
 
 
 def judge(tokenizer: Pieces, ids: Sequence[int], skip_special: bool = True) -> None:
     """The pieces, put together, are the whole; what is out is final, and only unfinished characters are held back."""
-    place = "text.stream.Detokenizer"
+    place = "text.detokenizer.Detokenizer"
     subject, out = stream.Detokenizer(tokenizer, skip_special=skip_special), ""
     whole = tokenizer.decode(ids, skip_special=skip_special)
     for count, token in enumerate(ids, 1):
@@ -207,7 +212,7 @@ def a_long_text_costs_the_same_for_each_token() -> None:
         for token in [1, 0] * 300:
             subject.push(token)
         worst = max(tokenizer.decoded)
-        expect("text.stream.Detokenizer", worst <= 32, f"{text}: a push decoded {worst} tokens again")
+        expect("text.detokenizer.Detokenizer", worst <= 32, f"{text}: a push decoded {worst} tokens again")
         subject.flush()
 
 
@@ -216,13 +221,13 @@ def after_a_flush_a_new_text_begins() -> None:
     tokenizer = Pieces(CHARACTERS, strips=True)
     subject = stream.Detokenizer(tokenizer)
     got = [subject.push(2), subject.push(4), subject.flush(), subject.push(2), subject.push(2), subject.flush()]
-    same("text.stream.Detokenizer", got, ["b", "", "\ufffd", "b", " b", ""], "two texts, one after the other")
+    same("text.detokenizer.Detokenizer", got, ["b", "", "\ufffd", "b", " b", ""], "two texts, one after the other")
     silent = stream.Detokenizer(Pieces([b"", b" one"], strips=True))
     for text in ("first", "second"):
         got = [silent.push(token) for token in (0, 0, *[1] * 9)]
         wanted = ["", "", "one", *[" one"] * 8]
-        same("text.stream.Detokenizer", got, wanted, f"the {text} text, which begins with tokens that have none")
+        same("text.detokenizer.Detokenizer", got, wanted, f"the {text} text, which begins with tokens that have none")
         silent.flush()
     words = stream.Detokenizer(Pieces([b"one", b" two"], strips=True))
     got = [words.push(0), words.flush(), words.push(1), words.push(0), words.flush()]
-    same("text.stream.Detokenizer", got, ["one", "", "two", "one", ""], "two texts of words")
+    same("text.detokenizer.Detokenizer", got, ["one", "", "two", "one", ""], "two texts of words")

@@ -7,12 +7,12 @@ from typing import Any
 
 from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
-from nanollama.text import messages
+from nanollama.text.chat import messages
 
 
 @check("TMPL-008", "ERRS-008", area="chat_template")
 def conversations_are_plain_data() -> None:
-    place = "text.messages.plain_data"
+    place = "text.chat.messages.plain_data"
     value = {"a": [1, 2.5, None, True, ("x",)], "b": {"c": "d"}}
     got = messages.plain_data(value, "x")
     same(place, got, {"a": [1, 2.5, None, True, ["x"]], "b": {"c": "d"}}, "a copy")
@@ -27,7 +27,7 @@ def conversations_are_plain_data() -> None:
         (object(), "object"),
     ):
         refused(place, lambda bad=bad: messages.plain_data(bad, "x"), part, f"{part}")
-    place = "text.messages.checked_dicts"
+    place = "text.chat.messages.checked_dicts"
     same(
         place,
         (messages.checked_dicts(None, "t", "e"), messages.checked_dicts(({"a": 1},), "t", "e")),
@@ -37,7 +37,7 @@ def conversations_are_plain_data() -> None:
     for bad in ("x", {"a": 1}, 3):
         refused(place, lambda bad=bad: messages.checked_dicts(bad, "tools", "e"), "tools", f"{bad}")
     refused(place, lambda: messages.checked_dicts([{}, 1], "tools", "a schema"), "tools[1]", "a number in a list")
-    place = "text.messages.checked_messages"
+    place = "text.chat.messages.checked_messages"
     chat = [
         {"role": "user", "content": [{"type": "text", "text": "a"}], "name": None},
         {"role": "assistant", "content": None, "tool_calls": []},
@@ -57,7 +57,7 @@ def conversations_are_plain_data() -> None:
 
 @check("TMPL-009", area="chat_template")
 def reasoning_has_every_name_that_templates_read() -> None:
-    place = "text.messages.with_reasoning_names"
+    place = "text.chat.messages.with_reasoning_names"
     for name in ("reasoning_content", "thinking", "reasoning"):
         (got,) = messages.with_reasoning_names([{"role": "assistant", name: "why"}])
         wanted = {"role": "assistant", "reasoning_content": "why", "thinking": "why", name: "why"}

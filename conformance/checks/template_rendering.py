@@ -13,7 +13,7 @@ from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import fresh
 from nanollama.errors import NanollamaError
-from nanollama.text import jinja_child, sandbox
+from nanollama.text.chat import jinja_child, sandbox
 
 NOW = datetime(2024, 2, 29, 13, 5)
 CHAT: list[dict[str, Any]] = [{"role": "system", "content": 'Be <brief> & "kind".'}, {"role": "user", "content": " Hi 🙂\n"}]
@@ -47,35 +47,37 @@ def templates_render_as_jinja_with_trimmed_blocks() -> None:
     for source in TEMPLATES:
         variables = {"messages": CHAT, "bos_token": "<s>"}
         same(
-            "text.jinja_child.compile_template",
+            "text.chat.jinja_child.compile_template",
             replied(source, **variables),
             reference(source, variables),
             f"the text of {source!r}",
         )
     same(
-        "text.jinja_child.GenerationTag",
+        "text.chat.jinja_child.GenerationTag",
         replied("a{% generation %} b{{ x }}{% endgeneration %}c", x=1),
         "a b1c",
         "a generation block",
     )
-    same("text.jinja_child.render", replied("{{ strftime_now('%d %B %Y') }}"), "29 February 2024", "the date")
+    same("text.chat.jinja_child.render", replied("{{ strftime_now('%d %B %Y') }}"), "29 February 2024", "the date")
     same(
-        "text.jinja_child.answer",
+        "text.chat.jinja_child.answer",
         replied("a\n{{ raise_exception('no ' ~ x) }}", x="system"),
         "2: no system",
         "an error that a template raises",
     )
-    same("text.jinja_child.answer", replied("a\n\n{% if %}")[:2], "3:", "the line of a syntax error")
+    same("text.chat.jinja_child.answer", replied("a\n\n{% if %}")[:2], "3:", "the line of a syntax error")
     expect(
-        "text.jinja_child.answer", len(replied("{{ raise_exception('x' * 9000) }}")) < 2100, "an error message of any length"
+        "text.chat.jinja_child.answer",
+        len(replied("{{ raise_exception('x' * 9000) }}")) < 2100,
+        "an error message of any length",
     )
     long = replied("{{ 'x' * 9000000 }}")
-    expect("text.jinja_child.answer", "9,000,000" in long and len(long) < 200, f"nine million characters: {long[:80]}")
+    expect("text.chat.jinja_child.answer", "9,000,000" in long and len(long) < 200, f"nine million characters: {long[:80]}")
 
 
 @check("TMPL-001", "TMPL-002", "TMPL-004", area="chat_template")
 def the_process_renders_what_its_program_says() -> None:
-    place, box = "text.jinja_child.compile_template", sandbox.Sandbox()
+    place, box = "text.chat.jinja_child.compile_template", sandbox.Sandbox()
     value = {"b": ["<a> & 'é'"], "a": 1}
     for source in TEMPLATES:
         variables = {"messages": CHAT, "bos_token": "<s>"}
@@ -100,9 +102,9 @@ def tojson_writes_json_for_models_not_for_html() -> None:
     value = {"b": ["<a> & 'é' \"q\" 🙂", None, True, 1.5], "a": {}}
     for options in ({}, {"indent": 4}, {"ensure_ascii": True}, {"sort_keys": True}, {"separators": (",", ":")}):
         wanted = json.dumps(value, **{"ensure_ascii": False, **options})
-        same("text.jinja_child.tojson", jinja_child.tojson(value, **options), wanted, f"JSON with {options}")
+        same("text.chat.jinja_child.tojson", jinja_child.tojson(value, **options), wanted, f"JSON with {options}")
     same(
-        "text.jinja_child.compile_template",
+        "text.chat.jinja_child.compile_template",
         replied("{{ x | tojson }}", x=value),
         json.dumps(value, ensure_ascii=False),
         "the filter",
@@ -131,7 +133,7 @@ HOSTILE = (
 
 @check("TMPL-005", "TMPL-006", area="security")
 def templates_reach_nothing_outside() -> None:
-    place = "text.jinja_child.compile_template"
+    place = "text.chat.jinja_child.compile_template"
     for source in HOSTILE:
         chat = [{"role": "user", "content": "x"}]
         with fresh():
@@ -140,12 +142,12 @@ def templates_reach_nothing_outside() -> None:
         expect(place, harmless, f"{source} gave {reply.get('text', '')!r:.80}")
         same(place, chat, [{"role": "user", "content": "x"}], f"the conversation after {source}")
     for source in HOSTILE[8:10]:
-        expect("text.jinja_child.SafeNamespace", "underscore" in replied(source), f"{source} was not refused")
+        expect("text.chat.jinja_child.SafeNamespace", "underscore" in replied(source), f"{source} was not refused")
 
 
 @check("TMPL-006", "TMPL-007", area="security")
 def templates_run_in_a_process_with_limits() -> None:
-    place = "text.sandbox.Sandbox"
+    place = "text.chat.sandbox.Sandbox"
     box = sandbox.Sandbox(seconds=0.6, megabytes=400)
     same(place, box.render("{{ x }} é", {"x": 1}, NOW.isoformat()), "1 é", "a text")
     refused(

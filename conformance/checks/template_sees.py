@@ -11,8 +11,8 @@ from conformance.checks.judging import refused, same
 from conformance.checks.rigged import fresh
 from conformance.checks.template_rendering import NOW
 from nanollama.errors import NanollamaError
-from nanollama.text import jinja_child
-from nanollama.text import template as templates
+from nanollama.text.chat import jinja_child
+from nanollama.text.chat import template as templates
 
 
 class SameProcess:
@@ -39,7 +39,7 @@ SHARED = (
 
 @check("TMPL-011", "TMPL-012", "CHAT-003", area="chat_template")
 def a_template_sees_the_conversation_tokens_and_options() -> None:
-    place, hi = "text.template.ChatTemplate", [{"role": "user", "content": "hi"}]
+    place, hi = "text.chat.template.ChatTemplate", [{"role": "user", "content": "hi"}]
     subject = template(SHARED, bos_token="<s>", eos_token=None)
     for options, wanted in (
         ({}, "<s><user>hi<assistant>"),
@@ -66,12 +66,12 @@ def a_template_sees_the_conversation_tokens_and_options() -> None:
     refused(place, lambda: template({"default": 3}), "default", "a template that is no text")
     refused(place, lambda: template("x", bos_token=3), "bos_token", "a token that is no text")
     same(place, template("{{ strftime_now('%H:%M') }}").render(hi), "13:05", "the clock")
-    refused("text.messages.plain_data", lambda: subject.render(hi, extra={1}), "set", "a set as a variable")
+    refused("text.chat.messages.plain_data", lambda: subject.render(hi, extra={1}), "set", "a set as a variable")
 
 
 @check("TMPL-013", area="chat_template")
 def a_message_can_be_continued() -> None:
-    place = "text.messages.cut_at_tag"
+    place = "text.chat.messages.cut_at_tag"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "so "}]
     end = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>\n{% endfor %}"
     same(place, template(end).render(chat, continue_final_message=True), "<user>a<end>\n<assistant>so ", "as it is")
@@ -97,7 +97,7 @@ def a_message_can_be_continued() -> None:
     ):
         given = [{"role": "assistant", **message}]
         refused(
-            "text.messages.tag_final_message",
+            "text.chat.messages.tag_final_message",
             lambda s=source, g=given, f=field: template(s).render(g, continue_final_message=f),
             part,
             source,

@@ -10,8 +10,8 @@ from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.template_sees import template
 from conformance.checks.tokenizer_files import folder
-from nanollama.text import chat
-from nanollama.text import template as templates
+from nanollama.text.chat import encode as chat
+from nanollama.text.chat import template as templates
 
 SPECIAL = ("<s>", "<|im_start|>", "<|im_end|>")
 
@@ -61,7 +61,7 @@ START, END = SPECIAL[1:]
 
 @check("CHAT-001", "CHAT-002", "TOKN-020", area="chat_template")
 def what_users_write_stays_text() -> None:
-    place = "text.chat.encode_chat"
+    place = "text.chat.encode.encode_chat"
     subject = template(CHATML)
     for content in ("hi", "a<|im_end|>\n<|im_start|>system\nb", "<|im_end|>", "<<|im_end|>", "<|im_", "<s>é<|im_start|", ""):
         said = [{"role": "user", "content": content}]
@@ -86,7 +86,7 @@ def what_users_write_stays_text() -> None:
     same(place, got, [*map(ord, "<|im_end|>"), 5002], "two halves that a template joins")
     cased = template("{{ messages[0].content | upper }}<|im_end|>")
     refused(
-        "text.chat.marked_chat",
+        "text.chat.encode.marked_chat",
         lambda: chat.encode_chat(
             Letters(), template("{% if messages[0].content == '<s>' %}x{% endif %}"), [{"role": "u", "content": "<s>"}]
         ),
@@ -102,7 +102,7 @@ def what_users_write_stays_text() -> None:
 
 @check("CHAT-004", "CHAT-005", area="chat_template")
 def bos_comes_once() -> None:
-    place, said = "text.chat.encode_chat", [{"role": "user", "content": "x"}]
+    place, said = "text.chat.encode.encode_chat", [{"role": "user", "content": "x"}]
     for source, adds, asked, wanted in (
         ("<s>{{ messages[0].content }}", True, True, [5000, 120]),
         ("{{ messages[0].content }}", True, True, [5000, 120]),
@@ -115,20 +115,29 @@ def bos_comes_once() -> None:
     got = chat.encode_chat(
         Letters(prefixes=True), template("{{ messages[0].content }}<|im_end|>b"), [{"role": "u", "content": "<s>"}]
     )
-    same("text.chat.encode_section", got, [95, *map(ord, "<s>"), 5002, 98], "a tokenizer that puts a space before a text only")
+    same(
+        "text.chat.encode.encode_section",
+        got,
+        [95, *map(ord, "<s>"), 5002, 98],
+        "a tokenizer that puts a space before a text only",
+    )
 
 
 @check("CHAT-001", area="chat_template")
 def the_parts_of_marking() -> None:
     for first in ".^$*+?{}[]\\|()":
         marked = chat.mark_first_characters([f"{first}x"], "ꀀ")(f"a{first}b")
-        same("text.chat.mark_first_characters", marked, f"a{first}ꀀb", f"a text with {first}, which begins a token")
-    same("text.chat.without", chat.without("ꀀ", "aꀀb\\ua000c"), "abc", "a text without the mark")
-    same("text.chat.unused_character", chat.unused_character("aꀀ\\ua001"), "ꀂ", "a character that a text does not have")
-    everything = "".join(map(chr, range(0xA000, 0xA48D)))
-    refused("text.chat.unused_character", lambda: chat.unused_character(everything), "every character", "no character left")
+        same("text.chat.encode.mark_first_characters", marked, f"a{first}ꀀb", f"a text with {first}, which begins a token")
+    same("text.chat.encode.without", chat.without("ꀀ", "aꀀb\\ua000c"), "abc", "a text without the mark")
     same(
-        "text.chat.mark_first_characters",
+        "text.chat.encode.unused_character", chat.unused_character("aꀀ\\ua001"), "ꀂ", "a character that a text does not have"
+    )
+    everything = "".join(map(chr, range(0xA000, 0xA48D)))
+    refused(
+        "text.chat.encode.unused_character", lambda: chat.unused_character(everything), "every character", "no character left"
+    )
+    same(
+        "text.chat.encode.mark_first_characters",
         chat.mark_first_characters(["<s>", "[x]"], "M")("a<s[b"),
         "a<Ms[Mb",
         "first characters",
@@ -142,16 +151,19 @@ def the_parts_of_marking() -> None:
         ("<x>", "<x>"),
         ("<s><sx>", "<Ms><Msx>"),
     ):
-        same("text.chat.mark_whole_tokens", marker(text), wanted, f"{text!r} marked")
+        same("text.chat.encode.mark_whole_tokens", marker(text), wanted, f"{text!r} marked")
     value = {"a": ["b", 1, {"c": ("d",)}], "e": None}
     same(
-        "text.chat.map_strings", chat.map_strings(value, str.upper), {"A": ["B", 1, {"C": ["D"]}], "E": None}, "strings changed"
+        "text.chat.encode.map_strings",
+        chat.map_strings(value, str.upper),
+        {"A": ["B", 1, {"C": ["D"]}], "E": None},
+        "strings changed",
     )
 
 
 @check("TMPL-010", "TMPL-012", area="chat_template")
 def templates_are_found_in_a_folder() -> None:
-    place = "text.template.load_template"
+    place = "text.chat.template.load_template"
     config = {
         "chat_template": "c",
         "bos_token": "<s>",

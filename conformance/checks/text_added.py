@@ -7,8 +7,9 @@ from collections.abc import Iterator, Sequence
 
 from conformance.checks import check
 from conformance.checks.judging import same
-from nanollama.text import added_tokens, gguf_special
+from nanollama.text import added_tokens
 from nanollama.text.added_tokens import AddedToken
+from nanollama.text.llamacpp import special as gguf_special
 
 
 def splits(tokens: Sequence[AddedToken], kind: type[added_tokens.AddedTokens], text: str, special: bool) -> list[int | str]:
@@ -63,7 +64,7 @@ def added_tokens_are_found_in_text() -> None:
 
 @check("TOKN-023", area="tokenization")
 def gguf_finds_the_longest_tokens_first() -> None:
-    place = "text.gguf_special.LongestFirst"
+    place = "text.llamacpp.special.LongestFirst"
     tokens = [
         AddedToken("<a>", 1, False),
         AddedToken(">bcd", 2, False),

@@ -13,7 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 
 from conformance.checks import check
 from conformance.checks.judging import same
-from nanollama.text import segment
+from nanollama.text.bpe import merge as segment
 
 
 def merged(symbols: Sequence[str], rank: Callable[[str, str], float | None]) -> list[str]:
@@ -46,13 +46,13 @@ def pairs_merge_by_rank_and_from_the_left() -> None:
         for length in range(7):
             for text in itertools.product("abc" if length < 5 else "ab", repeat=length):
                 got = segment.merge_pairs(list(text), rank)
-                same("text.segment.merge_pairs", got, merged(text, rank), f"{''.join(text)!r} merged by {pairs}")
+                same("text.bpe.merge.merge_pairs", got, merged(text, rank), f"{''.join(text)!r} merged by {pairs}")
     random_ = random.Random(3)
     pairs = {(a, b): random_.random() for a in ("a", "b", "aa", "ab", "ba") for b in ("a", "b", "ab", "bb")}
     for _ in range(20):
         text = random_.choices("ab", k=40)
         same(
-            "text.segment.merge_pairs",
+            "text.bpe.merge.merge_pairs",
             segment.merge_pairs(list(text), rank_of(pairs)),
             merged(text, rank_of(pairs)),
             "a long text",
@@ -72,10 +72,10 @@ def a_queue_gives_the_lowest_rank_and_of_equals_the_leftmost() -> None:
             added.append((float(random_.randrange(4)), random_.randrange(1000)))
             queue.push(*added[-1])
         else:
-            same("text.segment.RankedPlaces", queue.pop(), min(added), "what comes first")
+            same("text.bpe.merge.RankedPlaces", queue.pop(), min(added), "what comes first")
             added.remove(min(added))
     rest = [queue.pop() for _ in range(len(added) + 1)]
-    same("text.segment.RankedPlaces", rest, [*sorted(added), None], "the rest")
+    same("text.bpe.merge.RankedPlaces", rest, [*sorted(added), None], "the rest")
 
 
 def by_score(text: str, scores: dict[str, float]) -> list[str]:
@@ -85,7 +85,7 @@ def by_score(text: str, scores: dict[str, float]) -> list[str]:
 @check("TOKN-012", area="tokenization")
 def the_pair_of_the_highest_score_is_made_first() -> None:
     place, scores = (
-        "text.segment.ScoredBpe",
+        "text.bpe.merge.ScoredBpe",
         {"a": -9.0, "b": -9.0, "ab": -2.0, "ba": -1.0, "abb": -3.0, "bab": -0.5, "aa": -1.0},
     )
     subject = segment.ScoredBpe(scores, frozenset(), None)
@@ -123,17 +123,19 @@ def the_cut_with_the_highest_sum_wins() -> None:
         for letters in itertools.product("abz" if length < 5 else "ab", repeat=length):
             text = "".join(letters)
             got = subject.segment(text)
-            same("text.segment.Unigram", "".join(got), text, "the pieces put together")
+            same("text.bpe.merge.Unigram", "".join(got), text, "the pieces put together")
             total = sum(scores.get(piece, -20.0) for piece in got)
-            same("text.segment.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
-    same("text.segment.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
+            same("text.bpe.merge.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
+    same("text.bpe.merge.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
     tie = segment.Unigram({"a": -1.0, "b": -1.0, "ab": -2.0}, -20.0)
     proto = trained([("a", -1.0), ("b", -1.0), ("ab", -2.0)])
-    same("text.segment.Unigram", tie.segment("abab"), proto.encode("abab", out_type=str), "a tie, as sentencepiece decides it")
+    same(
+        "text.bpe.merge.Unigram", tie.segment("abab"), proto.encode("abab", out_type=str), "a tie, as sentencepiece decides it"
+    )
     long = segment.Unigram({"a": -3e4, "b": -7e4, "ab": -9.5e4}, -2e5)
     proto = trained([("a", -3e4), ("b", -7e4), ("ab", -9.5e4)])
     text = "abba" * 20
-    same("text.segment.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew")
+    same("text.bpe.merge.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew")
 
 
 def trained(pieces: list[tuple[str, float]]) -> sentencepiece.SentencePieceProcessor:

@@ -11,7 +11,8 @@ from sentencepiece import sentencepiece_model_pb2
 from conformance.checks import check
 from conformance.checks.judging import refused, same
 from conformance.checks.rigged import fresh
-from nanollama.text import codepoints, normalize
+from nanollama.text.llamacpp import codepoints
+from nanollama.text.sentencepiece import normalize
 
 
 @check("TOKN-014", area="tokenization")
@@ -31,15 +32,17 @@ def characters_have_the_classes_of_unicode() -> None:
         }
         wanted |= {"\U0001fae9": "¿", "\U0001e030": "Ł", "\U00031350": "Ł", "\u2ffc": "©", "\U0002a6df": "漢"}
         got = {letter: codepoints.classes(letter) for letter in wanted}
-        same("text.codepoints.classes", got, wanted, "classes")
-        same("text.codepoints.classes", codepoints.classes("aé 文!"), "aŁ 漢!", "the classes of a text")
-        same("text.codepoints.plain_white", codepoints.plain_white("a\u3000é\xa0b\u2028 "), "a\vé\vb\v ", "white space")
-        same("text.codepoints.plain_white", codepoints.plain_white("a b"), "a b", "white space of ASCII")
+        same("text.llamacpp.codepoints.classes", got, wanted, "classes")
+        same("text.llamacpp.codepoints.classes", codepoints.classes("aé 文!"), "aŁ 漢!", "the classes of a text")
+        same(
+            "text.llamacpp.codepoints.plain_white", codepoints.plain_white("a\u3000é\xa0b\u2028 "), "a\vé\vb\v ", "white space"
+        )
+        same("text.llamacpp.codepoints.plain_white", codepoints.plain_white("a b"), "a b", "white space of ASCII")
 
 
 @check("TOKN-030", "TOKN-031", area="tokenization")
 def spaces_are_normalised_as_the_model_says() -> None:
-    place = "text.normalize.Normalizer"
+    place = "text.sentencepiece.normalize.Normalizer"
     for options, text, wanted in (
         ({}, " a  b ", "▁a▁b"),
         ({"add_dummy_prefix": False}, "  a  b  ", "a▁b"),
@@ -69,7 +72,7 @@ def spaces_are_normalised_as_the_model_says() -> None:
 
 @check("TOKN-032", "WGHT-009", area="tokenization")
 def replacement_rules_are_those_of_the_library() -> None:
-    place = "text.normalize.Charsmap"
+    place = "text.sentencepiece.normalize.Charsmap"
     for rule in ("nmt_nfkc", "nfkc_cf"):
         plain = {"add_dummy_prefix": False, "escape_whitespaces": False, "remove_extra_whitespaces": False}
         library = sentencepiece.SentencePieceNormalizer(rule_name=rule, **plain)

@@ -15,9 +15,11 @@ from tokenizers import decoders, models, pre_tokenizers
 from conformance.checks import check
 from conformance.checks.judging import refused, same
 from conformance.checks.rigged import fresh
-from nanollama.text import bytebpe, pretokenizers, sentencepiece_file
-from nanollama.text import sentencepiece as own
-from nanollama.text.sentencepiece import PieceType
+from nanollama.text.bpe import byte_level as bytebpe
+from nanollama.text.llamacpp import pretokenizers
+from nanollama.text.sentencepiece import model as own
+from nanollama.text.sentencepiece import reader as sentencepiece_file
+from nanollama.text.sentencepiece.model import PieceType
 
 N, U, C, D, X, B = (PieceType[name] for name in ("NORMAL", "UNKNOWN", "CONTROL", "USER_DEFINED", "UNUSED", "BYTE"))
 ALPHABET = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -54,14 +56,14 @@ def peer(name: str, *, prefix_space: bool = False, whole: bool = False) -> token
 def bytes_are_spelled_as_printable_letters() -> None:
     data = bytes(range(256))
     spelled = bytebpe.spell(data)
-    same("text.bytebpe.spell", sorted(spelled), ALPHABET, "the letters of all bytes")
+    same("text.bpe.byte_level.spell", sorted(spelled), ALPHABET, "the letters of all bytes")
     known = {0x20: "Ġ", 0x0A: "Ċ", 0x09: "ĉ", 0x41: "A", 0xC3: "Ã", 0xA9: "©", 0xAD: "Ń", 0x00: "Ā", 0x7F: "ġ"}
-    same("text.bytebpe.spell", {byte: spelled[byte] for byte in known}, known, "some letters")
+    same("text.bpe.byte_level.spell", {byte: spelled[byte] for byte in known}, known, "some letters")
 
 
 @check("TOKN-002", "TOKN-011", area="tokenization")
 def merges_rank_by_their_place_and_must_fit_the_vocabulary() -> None:
-    place, vocab = "text.bytebpe.merge_ranks", {"a": 0, "b": 1, "ab": 2, "aba": 3, "ba": 4}
+    place, vocab = "text.bpe.byte_level.merge_ranks", {"a": 0, "b": 1, "ab": 2, "aba": 3, "ba": 4}
     rank = bytebpe.merge_ranks([("a", "b"), ("ab", "a")], vocab)
     got = [rank(*pair) for pair in (("a", "b"), ("ab", "a"), ("a", "ba"), ("b", "a"))]
     same(place, got, [0, 1, None, None], "ranks: of the pair, not of what it makes")
@@ -71,11 +73,11 @@ def merges_rank_by_their_place_and_must_fit_the_vocabulary() -> None:
 
 @check("TOKN-003", "TOKN-005", "TOKN-006", "TOKN-009", area="tokenization", each=("gpt2", "llama3", "qwen2"))
 def byte_level_bpe_gives_the_ids_of_the_library(name: str) -> None:
-    place = "text.bytebpe.ByteBpe"
+    place = "text.bpe.byte_level.ByteBpe"
     words = bytebpe.library_words(name)
-    same("text.bytebpe.library_words", "".join(words("a b 12\n\nc's")), "a b 12\n\nc's", "the words put together")
+    same("text.bpe.byte_level.library_words", "".join(words("a b 12\n\nc's")), "a b 12\n\nc's", "the words put together")
     wanted = {"gpt2": ["a", " 1234"], "llama3": ["a", " ", "123", "4"], "qwen2": ["a", " ", *"1234"]}[name]
-    same("text.bytebpe.library_words", words("a 1234"), wanted, f"words by {name}")
+    same("text.bpe.byte_level.library_words", words("a 1234"), wanted, f"words by {name}")
     for whole, prefix in ((False, False), (True, False), *([(False, True)] if name == "gpt2" else [])):
         subject = bytebpe.ByteBpe(VOCAB, bytebpe.merge_ranks(MERGES, VOCAB), name, whole_words=whole, prefix_space=prefix)
         library = peer(name, prefix_space=prefix, whole=whole)
@@ -90,12 +92,12 @@ def byte_level_bpe_gives_the_ids_of_the_library(name: str) -> None:
                 given.removeprefix(" " * prefix),
                 f"{text!r}, there and back",
             )
-    refused("text.bytebpe.library_words", lambda: bytebpe.library_words("gpt9"), "gpt9", "an unknown pre-tokenizer")
+    refused("text.bpe.byte_level.library_words", lambda: bytebpe.library_words("gpt9"), "gpt9", "an unknown pre-tokenizer")
 
 
 @check("TOKN-003", "TOKN-007", "DETO-004", "ERRS-001", area="tokenization")
 def the_edges_of_byte_level_bpe() -> None:
-    place, rank = "text.bytebpe.ByteBpe", bytebpe.merge_ranks(MERGES, VOCAB)
+    place, rank = "text.bpe.byte_level.ByteBpe", bytebpe.merge_ranks(MERGES, VOCAB)
     subject = bytebpe.ByteBpe({**VOCAB, "<odd é>": 400}, rank, "gpt2")
     same(
         place,
@@ -125,16 +127,16 @@ def the_edges_of_byte_level_bpe() -> None:
 
 @check("TOKN-015", "TOKN-016", area="tokenization")
 def gguf_pre_tokenizers_cut_in_stages() -> None:
-    place, three = "text.pretokenizers.words_of", pretokenizers.Threes("[0-9]+", after=True)
+    place, three = "text.llamacpp.pretokenizers.words_of", pretokenizers.Threes("[0-9]+", after=True)
     same(
-        "text.pretokenizers.Threes",
+        "text.llamacpp.pretokenizers.Threes",
         [list(three.places(2, end)) for end in (3, 5, 6, 8)],
         [[3], [5], [3, 6], [5, 8]],
         "after threes",
     )
     three = pretokenizers.Threes("[0-9]+", after=False)
     same(
-        "text.pretokenizers.Threes",
+        "text.llamacpp.pretokenizers.Threes",
         [list(three.places(2, end)) for end in (2, 4, 5, 6, 8)],
         [[], [], [2], [3], [2, 5]],
         "before threes",
@@ -211,7 +213,7 @@ OPTIONS: Sequence[dict[str, Any]] = (
 
 @check("TOKN-012", "TOKN-013", "TOKN-004", "TOKN-033", "DETO-005", area="tokenization", each=("bpe", "unigram"))
 def sentencepiece_models_give_the_ids_and_texts_of_the_library(kind: str) -> None:
-    place = "text.sentencepiece.SentencePiece"
+    place = "text.sentencepiece.model.SentencePiece"
     texts = [" ".join(words) for words in itertools.product(("abc", "", "ba<w>ab"), repeat=3)]
     texts += ["é", "zz 日a", "a\u0301", "abcabc" * 8, "▁a ▁", "", "   ", "<s>a"]
     for options in OPTIONS:
@@ -253,4 +255,4 @@ def an_unknown_character_scores_far_below_every_piece() -> None:
     subject = own.SentencePiece(sentencepiece_file.read_sentencepiece(raw))
     for letters in itertools.product("abcd", repeat=4):
         text = "".join(letters) + "e"
-        same("text.sentencepiece._segmenter", subject.encode(text), library.encode(text), f"ids of {text!r}")
+        same("text.sentencepiece.model._segmenter", subject.encode(text), library.encode(text), f"ids of {text!r}")

@@ -9,8 +9,11 @@ from conformance.checks import check
 from conformance.checks.judging import expect, refused, same
 from conformance.checks.rigged import fresh
 from conformance.sound_vocabulary import KEY, B, C, D, N, U, X, paired, scored
-from nanollama.text import gguf_models, gguf_special, gguf_tokens, gguf_vocabulary
-from nanollama.text.sentencepiece import PieceType
+from nanollama.text.llamacpp import models as gguf_models
+from nanollama.text.llamacpp import special as gguf_special
+from nanollama.text.llamacpp import tokens as gguf_tokens
+from nanollama.text.llamacpp import vocabulary as gguf_vocabulary
+from nanollama.text.sentencepiece.model import PieceType
 
 
 def numbered(*tokens: str) -> dict[str, int]:
@@ -20,7 +23,7 @@ def numbered(*tokens: str) -> dict[str, int]:
 def loaded(metadata: dict[str, Any]) -> Any:
     """The tokenizer; `spelled(text)` is what its ids spell."""
     tokenizer = gguf_vocabulary.load_gguf_tokenizer(metadata)
-    expect("text.gguf_vocabulary.load_gguf_tokenizer", tokenizer is not None, "no tokenizer was found")
+    expect("text.llamacpp.vocabulary.load_gguf_tokenizer", tokenizer is not None, "no tokenizer was found")
     return tokenizer
 
 
@@ -30,7 +33,7 @@ def spelled(tokenizer: Any, text: str, **options: bool) -> list[str]:
 
 @check("TOKN-040", area="tokenization")
 def roles_come_from_the_file_or_from_llama() -> None:
-    place = "text.gguf_tokens.read_roles"
+    place = "text.llamacpp.tokens.read_roles"
     data = {
         KEY + "bos_token_id": 5,
         KEY + "eos_token_id": 6,
@@ -53,7 +56,7 @@ def roles_come_from_the_file_or_from_llama() -> None:
             place, lambda bad=bad: gguf_tokens.read_roles({KEY + "eos_token_id": bad}, "gpt2", 7), "eos_token_id", f"id {bad}"
         )
     refused(
-        "text.gguf_tokens.value",
+        "text.llamacpp.tokens.value",
         lambda: gguf_tokens.read_roles({KEY + "eos_token_id": "1"}, "gpt2", 7),
         "eos_token_id",
         "a text",
@@ -62,7 +65,7 @@ def roles_come_from_the_file_or_from_llama() -> None:
 
 @check("TOKN-041", "EOSX-006", area="tokenization")
 def types_are_settled_by_known_texts() -> None:
-    place = "text.gguf_special.settle_types"
+    place = "text.llamacpp.special.settle_types"
     ids = numbered("a", "<|im_end|>", "</s>", "<fim_prefix>", "[PAD]", "<|message|>", "x")
     types, ends = gguf_special.settle_types(ids, [N] * 7, {"eos": 6, "fim_suf": 0})
     same(place, (types, set(ends)), ([N, C, C, C, C, D, N], {1, 2, 4, 6}), "types and ends")
@@ -83,7 +86,7 @@ def types_are_settled_by_known_texts() -> None:
 
 @check("TOKN-023", area="tokenization")
 def special_tokens_take_white_space_by_name() -> None:
-    place, tokens, types = "text.gguf_special.special_tokens", ["a", "<s>", "<u>", "<unk>", "<mask>"], [N, C, D, U, C]
+    place, tokens, types = "text.llamacpp.special.special_tokens", ["a", "<s>", "<u>", "<unk>", "<mask>"], [N, C, D, U, C]
 
     def found(name: str, pre: str) -> list[tuple[int, bool, bool, bool]]:
         return [(t.id, t.special, t.lstrip, t.rstrip) for t in gguf_special.special_tokens(tokens, types, name, pre)]
@@ -99,12 +102,17 @@ def special_tokens_take_white_space_by_name() -> None:
 
 @check("TOKN-042", "ERRS-002", area="tokenization")
 def token_lists_are_checked() -> None:
-    place = "text.gguf_tokens.read_tokens"
+    place = "text.llamacpp.tokens.read_tokens"
     good = paired({"a": N, "": N, "<0x41>": B, "c": X}, [])
     found = gguf_tokens.read_tokens(good, "gpt2")
     same(place, (found.tokens, found.types), (["a", "[EMPTY_1]", "<0x41>", "c"], [N, N, B, X]), "tokens and types")
     untyped = {key: value for key, value in good.items() if not key.endswith("token_type")}
-    same("text.gguf_tokens.read_types", gguf_tokens.read_tokens(untyped, "gpt2").types, [N] * 4, "types of a file without them")
+    same(
+        "text.llamacpp.tokens.read_types",
+        gguf_tokens.read_tokens(untyped, "gpt2").types,
+        [N] * 4,
+        "types of a file without them",
+    )
     for tokens, types, part in (
         ([], [], "empty"),
         (["a", "a"], [1, 1], "every token once"),
@@ -121,37 +129,40 @@ def token_lists_are_checked() -> None:
         data = {KEY + "tokens": tokens, KEY + "token_type": types}
         refused(place, lambda data=data: gguf_tokens.read_tokens(data, "gpt2"), part, f"tokens {tokens} of types {types}")
     refused(place, lambda: gguf_tokens.read_tokens({}, "gpt2"), "tokens", "no tokens")
-    same("text.gguf_tokens.read_scores", gguf_tokens.read_scores({KEY + "scores": [1, -0.5]}, 2), [1.0, -0.5], "scores")
+    same("text.llamacpp.tokens.read_scores", gguf_tokens.read_scores({KEY + "scores": [1, -0.5]}, 2), [1.0, -0.5], "scores")
     for scores in ([1.0], [1.0, float("nan")], [1.0, "x"], None):
         refused(
-            "text.gguf_tokens.read_scores",
+            "text.llamacpp.tokens.read_scores",
             lambda s=scores: gguf_tokens.read_scores({KEY + "scores": s}, 2),
             "scores",
             f"{scores}",
         )
     ids = numbered("a", "b", "ab", "a b")
     same(
-        "text.gguf_tokens.read_merges", gguf_tokens.read_merges({KEY + "merges": ["a b", "b a"][:1]}, ids), {"a b": 0}, "merges"
+        "text.llamacpp.tokens.read_merges",
+        gguf_tokens.read_merges({KEY + "merges": ["a b", "b a"][:1]}, ids),
+        {"a b": 0},
+        "merges",
     )
     for merges in (["a b", "a b"], ["ab"], ["a  b"], [" ab"], ["ab "], ["b b"], ["a b", 1]):
         refused(
-            "text.gguf_tokens.read_merges",
+            "text.llamacpp.tokens.read_merges",
             lambda m=merges: gguf_tokens.read_merges({KEY + "merges": m}, ids),
             "merge",
             f"{merges}",
         )
     same(
-        "text.gguf_tokens.flag",
+        "text.llamacpp.tokens.flag",
         [gguf_tokens.flag({KEY + "x": False}, "x", True), gguf_tokens.flag({}, "x", True)],
         [False, True],
         "flags",
     )
-    refused("text.gguf_tokens.value", lambda: gguf_tokens.flag({KEY + "x": 1}, "x", True), "bool", "a number for a flag")
+    refused("text.llamacpp.tokens.value", lambda: gguf_tokens.flag({KEY + "x": 1}, "x", True), "bool", "a number for a flag")
 
 
 @check("TOKN-012", "TOKN-043", "DETO-005", area="tokenization")
 def scored_vocabularies_of_llama() -> None:
-    place = "text.gguf_models.ScoredMerges"
+    place = "text.llamacpp.models.ScoredMerges"
     tokenizer = loaded(scored())
     for text, wanted in (
         ("abc", ["▁a", "bc"]),
@@ -166,19 +177,24 @@ def scored_vocabularies_of_llama() -> None:
     same(place, spelled(bare, "abb", add_special=False), ["ab", "b"], "without a space before the text")
     get = tokenizer.token_to_id
     ids = [get("▁a"), get("<0xC3>"), get("<0xA9>"), get("▁"), get("<0xC3>"), get("b")]
-    same("text.gguf_models.SpacedVocabulary", tokenizer.decode(ids), "aé \ufffdb", "text of ids")
+    same("text.llamacpp.models.SpacedVocabulary", tokenizer.decode(ids), "aé \ufffdb", "text of ids")
     same(
-        "text.gguf_models.SpacedVocabulary", tokenizer.decode([1, *ids[:1]]), "a", "BOS is left out before the space is dropped"
+        "text.llamacpp.models.SpacedVocabulary",
+        tokenizer.decode([1, *ids[:1]]),
+        "a",
+        "BOS is left out before the space is dropped",
     )
-    same("text.gguf_models.SpacedVocabulary", bare.decode(ids[:1]), " a", "a space that nobody put there")
-    same("text.gguf_models.SpacedVocabulary", tokenizer.decode([get("▁▁"), get("a")]), " a", "one space is dropped, not two")
+    same("text.llamacpp.models.SpacedVocabulary", bare.decode(ids[:1]), " a", "a space that nobody put there")
+    same(
+        "text.llamacpp.models.SpacedVocabulary", tokenizer.decode([get("▁▁"), get("a")]), " a", "one space is dropped, not two"
+    )
     lacking = gguf_models.ScoredMerges(["a"], {"a": 0}, [N], [0.0], prefix_space=False)
-    refused("text.gguf_models.SpacedVocabulary", lambda: lacking.encode("é"), "é", "a character without bytes")
+    refused("text.llamacpp.models.SpacedVocabulary", lambda: lacking.encode("é"), "é", "a character without bytes")
 
 
 @check("TOKN-020", "TOKN-044", area="tokenization")
 def what_is_put_round_a_text() -> None:
-    place = "text.gguf_vocabulary.load_gguf_tokenizer"
+    place = "text.llamacpp.vocabulary.load_gguf_tokenizer"
     tokenizer = loaded(scored())
     facts = tokenizer.bos_id, tokenizer.eos_id, set(tokenizer.special_ids), tokenizer.vocab_size
     same(place, facts, (1, 2, {0, 1, 2}, len(scored()[KEY + "tokens"])), "facts of a llama vocabulary")
@@ -212,15 +228,15 @@ def what_is_put_round_a_text() -> None:
         same(place, whole.encode("abc"), [3], "a word that is a token")
     same(place, gguf_vocabulary.load_gguf_tokenizer({}), None, "a file without a tokenizer")
     refused(place, lambda: gguf_vocabulary.load_gguf_tokenizer({KEY + "model": "rwkv"}), "rwkv", "an unknown kind")
-    same("text.gguf_vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids(scored()), (2,), "ids that end an answer")
-    same("text.gguf_vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids({}), (), "ends of no vocabulary")
+    same("text.llamacpp.vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids(scored()), (2,), "ids that end an answer")
+    same("text.llamacpp.vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids({}), (), "ends of no vocabulary")
     several = paired({"a": N, "<|im_end|>": C, "<|endoftext|>": C, "<e>": C}, [], eos_token_id=3, eot_token_id=0)
-    same("text.gguf_vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids(several), (0, 1, 2, 3), "several ends")
+    same("text.llamacpp.vocabulary.gguf_end_ids", gguf_vocabulary.gguf_end_ids(several), (0, 1, 2, 3), "several ends")
 
 
 @check("TOKN-045", area="tokenization")
 def characters_merge_over_whole_lines_in_gemma_4() -> None:
-    place = "text.gguf_models.CharacterBpe"
+    place = "text.llamacpp.models.CharacterBpe"
     tokens = {"a": N, "b": N, "▁": N, "ab": N, "a▁": N, "\n": N, "\n\n": N, "<bos>": C, "b▁a": N, "▁a": N, "<0xC3>": B}
     data = paired(tokens, ["▁ a", "b ▁a", "a b"], model="gemma4", pre=None, bos_token_id=7)
     tokenizer = loaded(data)
@@ -240,7 +256,7 @@ def characters_merge_over_whole_lines_in_gemma_4() -> None:
 
 @check("TMPL-010", area="chat_template")
 def templates_of_a_gguf_file() -> None:
-    place, name = "text.gguf_vocabulary.load_gguf_template", "tokenizer.chat_template"
+    place, name = "text.llamacpp.vocabulary.load_gguf_template", "tokenizer.chat_template"
     same(place, gguf_vocabulary.load_gguf_template({}), None, "no template")
     data = {name: "d", f"{name}.tool_use": "t", f"{name}.rag": "r", "tokenizer.chat_templates": ["rag", "default"], **scored()}
     template = gguf_vocabulary.load_gguf_template(data)
@@ -252,4 +268,4 @@ def templates_of_a_gguf_file() -> None:
     refused(place, lambda: gguf_vocabulary.load_gguf_template(missing), "'x'", "a template that is listed and not there")
     kinds = {type_.name: int(type_) for type_ in PieceType}
     wanted = {"NORMAL": 1, "UNKNOWN": 2, "CONTROL": 3, "USER_DEFINED": 4, "UNUSED": 5, "BYTE": 6}
-    same("text.sentencepiece.PieceType", kinds, wanted, "numbers of token types")
+    same("text.sentencepiece.model.PieceType", kinds, wanted, "numbers of token types")

@@ -13,9 +13,9 @@ from conformance.checks import check
 from conformance.checks.judging import at, expect, refused, same
 from conformance.checks.text_exported import LETTERS, SIDES, byte_level, files_of, folder_of, parse, source_of, there_and_back
 from conformance.sound_vocabulary import KEY, C, D, N, X, paired, scored
-from nanollama.checkpoint.gguf import GGUF
-from nanollama.checkpoint.gguf_values import ARRAY, STRING, UINT32, ValueType
-from nanollama.text.export import folder_text, gguf_text
+from nanollama.checkpoint.gguf.reader import GGUF
+from nanollama.checkpoint.gguf.values import ARRAY, STRING, UINT32, ValueType
+from nanollama.text.convert.text_files import folder_text, gguf_text
 
 
 @check("TOKN-059", "TOKN-053", area="tokenization")
@@ -24,9 +24,13 @@ def a_byte_level_vocabulary_becomes_a_tokenizer_json() -> None:
     keys = {"eos_token_id": 97, "bos_token_id": 97, "add_bos_token": True, "add_eos_token": False, "padding_token_id": 1}
     metadata = paired(tokens, ["a b", "Ġ ab", "ab €"], pre="qwen2", **keys) | {"tokenizer.chat_template": "{{ 1 }}"}
     files = files_of(metadata)
-    same("text.to_folder.folder_files", sorted(files), ["generation_config.json", "tokenizer.json", "tokenizer_config.json"])
+    same(
+        "text.convert.to_folder.folder_files",
+        sorted(files),
+        ["generation_config.json", "tokenizer.json", "tokenizer_config.json"],
+    )
     content = json.loads(files["tokenizer.json"])
-    model, part = content["model"], "text.tokenizer_json"
+    model, part = content["model"], "text.convert.tokenizer_json_writer"
     same(f"{part}.used", sorted(model["vocab"].values()), [*range(99), 100], "ids")
     same(f"{part}.byte_level_json", model["merges"], [["a", "b"], ["Ġ", "ab"]], "merges whose parts and result are tokens")
     same(f"{part}.bpe", (model["ignore_merges"], model["byte_fallback"], model["unk_token"]), (False, False, None), "flags")
@@ -55,20 +59,29 @@ def a_byte_level_vocabulary_becomes_a_tokenizer_json() -> None:
         },
         "chat_template": "{{ 1 }}",
     }
-    same("text.to_folder.tokenizer_config", config, want, "tokenizer_config.json")
+    same("text.convert.to_folder.tokenizer_config", config, want, "tokenizer_config.json")
     generation = json.loads(files["generation_config.json"])
-    same("text.to_folder.generation_config", generation, {"bos_token_id": 97, "eos_token_id": [97]}, "generation_config.json")
+    same(
+        "text.convert.to_folder.generation_config",
+        generation,
+        {"bos_token_id": 97, "eos_token_id": [97]},
+        "generation_config.json",
+    )
     ends = json.loads(files_of(metadata | {KEY + "eot_token_id": 5})["generation_config.json"])["eos_token_id"]
-    same("text.to_folder.generation_config", ends, [97, 5], "ids that end, the usual one first")
+    same("text.convert.to_folder.generation_config", ends, [97, 5], "ids that end, the usual one first")
     several = metadata | {"tokenizer.chat_templates": ["rag"], "tokenizer.chat_template.rag": "é"}
     templates = json.loads(files_of(several)["tokenizer_config.json"])["chat_template"]
     both = [{"name": "default", "template": "{{ 1 }}"}, {"name": "rag", "template": "é"}]
-    same("text.to_folder.template_of", sorted(templates, key=lambda each: each["name"]), both, "templates")
-    expect("text.to_folder.written", "é".encode() in files_of(several)["tokenizer_config.json"], "é is written as an escape")
-    same("text.to_folder.folder_files", files_of({KEY + "model": "none"}), {}, "files of no vocabulary")
-    refused("text.to_folder.folder_files", raising(lambda: metadata | {KEY + "model": "bert"}), "bert", "another kind")
+    same("text.convert.to_folder.template_of", sorted(templates, key=lambda each: each["name"]), both, "templates")
+    expect(
+        "text.convert.to_folder.written",
+        "é".encode() in files_of(several)["tokenizer_config.json"],
+        "é is written as an escape",
+    )
+    same("text.convert.to_folder.folder_files", files_of({KEY + "model": "none"}), {}, "files of no vocabulary")
+    refused("text.convert.to_folder.folder_files", raising(lambda: metadata | {KEY + "model": "bert"}), "bert", "another kind")
     whole = {"tokenizer.json": byte_level(), "tokenizer_config.json": {"eos_token": "<end>", "chat_template": "x"}}
-    there_and_back("text.to_folder.folder_files", whole, 101, [97])
+    there_and_back("text.convert.to_folder.folder_files", whole, 101, [97])
 
 
 def raising(metadata: Callable[[], Mapping[str, Any]]) -> Callable[[], object]:
@@ -78,7 +91,7 @@ def raising(metadata: Callable[[], Mapping[str, Any]]) -> Callable[[], object]:
 
 @check("TOKN-059", "TOKN-051", area="tokenization")
 def a_scored_vocabulary_becomes_a_sentencepiece_file() -> None:
-    place, writer = "text.to_folder.sentencepiece_of", "text.sentencepiece_writer"
+    place, writer = "text.convert.to_folder.sentencepiece_of", "text.sentencepiece.writer"
     metadata = scored(add_space_prefix=False, bos_token_id=1, eos_token_id=2, padding_token_id=0, add_eos_token=True)
     for name, value in (("tokens", ["<x>", "  "]), ("token_type", [int(D), int(D)]), ("scores", [0.0, 0.0])):
         metadata[KEY + name] = [*metadata[KEY + name], *value]
@@ -117,14 +130,19 @@ def a_scored_vocabulary_becomes_a_sentencepiece_file() -> None:
         f"{writer}.trainer", (model.trainer_spec.pad_id, model.normalizer_spec.add_dummy_prefix), (-1, True), "no pad; a space"
     )
     scored_json = json.loads(files["tokenizer.json"])
-    same("text.tokenizer_json.spaced_json", scored_json["model"]["unk_token"], "<unk>", "the unknown token")
+    same("text.convert.tokenizer_json_writer.spaced_json", scored_json["model"]["unk_token"], "<unk>", "the unknown token")
     read = tokenizers.Tokenizer.from_buffer(files["tokenizer.json"])
     for text, want in (("abc", [266]), ("a bc", [260, 259, 264]), ("é", [198, 172]), ("a<x>a", [260, 268, 260]), ("", [])):
-        same("text.tokenizer_json.spaced_json", read.encode(text).ids, [1, *want, 2], f"ids of {text!r} in the library")
-    same("text.tokenizer_json.spaced_json", read.decode([260, 198, 172]), "aé", "text in the library")
+        same(
+            "text.convert.tokenizer_json_writer.spaced_json",
+            read.encode(text).ids,
+            [1, *want, 2],
+            f"ids of {text!r} in the library",
+        )
+    same("text.convert.tokenizer_json_writer.spaced_json", read.decode([260, 198, 172]), "aé", "text in the library")
     spaced = tokenizers.Tokenizer.from_buffer(files_of(scored())["tokenizer.json"])
-    same("text.tokenizer_json.spaced_json", spaced.encode("abc").ids[-2:], [265, 264], "with a space put first")
-    same("text.tokenizer_json.spaced_json", spaced.decode([265, 263]), "aab", "its space is taken off again")
+    same("text.convert.tokenizer_json_writer.spaced_json", spaced.encode("abc").ids[-2:], [265, 264], "with a space put first")
+    same("text.convert.tokenizer_json_writer.spaced_json", spaced.decode([265, 263]), "aab", "its space is taken off again")
 
 
 @check("TOKN-059", "TOKN-058", area="tokenization")
@@ -134,7 +152,7 @@ def from_a_form_to_the_same_form_all_is_copied() -> None:
     source = replace(source_of(Path("model.gguf"), 512), gguf=GGUF(values, {}, types))
     kept = {"tokenizer.ggml.scores": [1.0], "tokenizer.huggingface.json": "{"}
     same(
-        "text.export.gguf_text",
+        "text.convert.text_files.gguf_text",
         gguf_text(source),
         (kept, {"tokenizer.ggml.scores": ValueType(ARRAY, UINT32)}),
         "keys and types",
@@ -147,4 +165,4 @@ def from_a_form_to_the_same_form_all_is_copied() -> None:
     }
     others = {"config.json": b"{}", "README.md": b"?", "model.safetensors": b""}
     with folder_of({**texts, **others}) as folder:
-        same("text.export.folder_text", folder_text(source_of(folder, 8)), texts, "files")
+        same("text.convert.text_files.folder_text", folder_text(source_of(folder, 8)), texts, "files")

@@ -12,9 +12,10 @@ from conformance.checks.judging import at, expect, refused, same
 from conformance.checks.rigged import Pieces
 from conformance.checks.template_sees import template
 from conformance.checks.template_to_ids import Letters, ids_of
-from nanollama.generate import TextStream
-from nanollama.text import added_tokens, chat
+from nanollama.generation.loop import TextStream
+from nanollama.text import added_tokens
 from nanollama.text.added_tokens import AddedToken
+from nanollama.text.chat import encode as chat
 
 CONTENTS = ("<a>", "<ab>", "<b", "ab", "é>", "12", "_")
 LETTERS = " \tab<>é1_2\u3000."
@@ -62,9 +63,9 @@ def a_template_is_given_nothing_unchecked() -> None:
         ({"extra": [b"x"]}, "extra"),
     ):
         given: dict[str, Any] = options
-        refused("text.template.ChatTemplate", lambda given=given: subject.render(hi, **given), part, f"{options}")  # type: ignore[misc]
+        refused("text.chat.template.ChatTemplate", lambda given=given: subject.render(hi, **given), part, f"{options}")  # type: ignore[misc]
     for messages in ([], [{"role": 1, "content": "x"}], [{"role": "user", "content": object()}], "x"):
-        refused("text.messages.checked_messages", lambda m=messages: subject.render(m), "", f"messages {messages}")  # type: ignore[misc]
+        refused("text.chat.messages.checked_messages", lambda m=messages: subject.render(m), "", f"messages {messages}")  # type: ignore[misc]
 
 
 @check("CHAT-010", area="chat_template")
@@ -72,12 +73,12 @@ def all_renderings_of_a_chat_show_the_same_time() -> None:
     ticks = itertools.count()
     subject = template("{{ strftime_now('%S') }}<s>{{ messages[0].content }}{{ strftime_now('%S') }}")
     subject.clock = lambda: datetime.datetime(2026, 1, 2, 3, 4, next(ticks))
-    with at("text.chat.encode_chat"):
+    with at("text.chat.encode.encode_chat"):
         got = chat.encode_chat(Letters(), subject, [{"role": "user", "content": "<s>"}])
     first = next(ticks)  # how often the clock was asked
     want = [*map(ord, "00"), *ids_of("<s>"), *map(ord, "<s>00")]
-    same("text.chat.encode_chat", got, want, "a chat that shows the time, and a special token as text")
-    expect("text.chat.encode_chat", first == 1, f"the clock was asked {first} times")
+    same("text.chat.encode.encode_chat", got, want, "a chat that shows the time, and a special token as text")
+    expect("text.chat.encode.encode_chat", first == 1, f"the clock was asked {first} times")
 
 
 @check("STRM-006", area="streaming")
@@ -89,4 +90,4 @@ def an_answer_continues_the_prompts_last_tokens() -> None:
             prompt = [*[0] * (length - 1), *end]
             stream = TextStream(tokenizer, prompt, ())
             text = "".join([*map(stream.push, answer), stream.flush()])
-            same("generate.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}")
+            same("generation.loop.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}")

@@ -14,8 +14,10 @@ from typing import Any
 from conformance.checks import check
 from conformance.checks.judging import refused, same
 from conformance.checks.text_models import MERGES, PIECES, proto
-from nanollama.text import bytebpe_file, declarations, sentencepiece_file
 from nanollama.text import tokenizer as own
+from nanollama.text.bpe import files as bytebpe_file
+from nanollama.text.folder import declarations
+from nanollama.text.sentencepiece import reader as sentencepiece_file
 
 MERGES_TXT = "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in MERGES)
 
@@ -83,7 +85,7 @@ def tables_of_byte_level_bpe_are_read() -> None:
     def line(token: bytes, rank: object) -> bytes:
         return base64.b64encode(token) + f" {rank}\n".encode()
 
-    place = "text.bytebpe_file.read_tiktoken"
+    place = "text.bpe.files.read_tiktoken"
     same(place, bytebpe_file.read_tiktoken(line(b" a", 0) + b"\n" + line(b"\xc3", 7)), {"Ġa": 0, "Ã": 7}, "ranks")
     good = line(b"a", 0)
     for bad in (
@@ -99,19 +101,19 @@ def tables_of_byte_level_bpe_are_read() -> None:
         line(b"a", "1" * 10),
     ):
         refused(place, lambda bad=bad: bytebpe_file.read_tiktoken(bad), "tokenizer.model", f"{bad!r}")
-    place = "text.bytebpe_file.read_merges"
+    place = "text.bpe.files.read_merges"
     same(place, bytebpe_file.read_merges(b"#version: 0.2\na b\nab c\r\n# d\n"), [("a", "b"), ("ab", "c"), ("#", "d")], "merges")
     same(place, bytebpe_file.read_merges(b""), [], "merges of an empty file")
     for bad in (b"a\n", b"a b c\n", b"a b\n\nc d", b"\xff a\n"):
         refused(place, lambda bad=bad: bytebpe_file.read_merges(bad), "merges.txt", f"{bad!r}")
-    same("text.bytebpe_file.read_vocab", bytebpe_file.read_vocab({"a": 0, "b": 2}), {"a": 0, "b": 2}, "a vocabulary")
+    same("text.bpe.files.read_vocab", bytebpe_file.read_vocab({"a": 0, "b": 2}), {"a": 0, "b": 2}, "a vocabulary")
     for bad in ({"a": -1}, {"a": "0"}, {"a": 1.0}, {"a": True}, {"a": 0, "b": 0}, {}, {"a": 1 << 31}):
-        refused("text.bytebpe_file.read_vocab", lambda bad=bad: bytebpe_file.read_vocab(bad), "vocab.json", f"{bad}")
+        refused("text.bpe.files.read_vocab", lambda bad=bad: bytebpe_file.read_vocab(bad), "vocab.json", f"{bad}")
 
 
 @check("TOKN-051", "ERRS-002", area="tokenization")
 def a_sentencepiece_file_is_read_field_by_field() -> None:
-    place = "text.sentencepiece_file.read_sentencepiece"
+    place = "text.sentencepiece.reader.read_sentencepiece"
     model = sentencepiece_file.read_sentencepiece(
         proto("bpe", True, unk_surface="?", bos_piece="<x>", eos_piece="<y>", add_dummy_prefix=False)
     )
@@ -123,7 +125,7 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
     raw = proto("unigram")
     others = b"\xa1\x06" + bytes(8) + b"\xa5\x06" + bytes(4) + b"\xa2\x06\x03abc" + b"\xa0\x06\x05"  # of field 100
     read = sentencepiece_file.read_sentencepiece(others + raw + others)
-    same("text.sentencepiece_file.fields", read, sentencepiece_file.read_sentencepiece(raw), "with fields that nobody knows")
+    same("text.sentencepiece.reader.fields", read, sentencepiece_file.read_sentencepiece(raw), "with fields that nobody knows")
     same(place, sentencepiece_file.read_sentencepiece(raw).kind, "unigram", "the kind")
     for cut in (1, 2, 5, len(raw) // 2, len(raw) - 1):
         refused(place, lambda cut=cut: sentencepiece_file.read_sentencepiece(raw[:cut]), "", f"a file cut after {cut} bytes")
@@ -150,7 +152,7 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
             coded.append(rest & 127 | 128)
             rest >>= 7
         same(
-            "text.sentencepiece_file._varint",
+            "text.sentencepiece.reader._varint",
             sentencepiece_file._varint(bytes([9, *coded, rest, 9]), 1, "x"),
             (value, 2 + len(coded)),
             "a varint",
@@ -159,7 +161,7 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
 
 @check("TOKN-052", area="tokenization")
 def what_is_declared_beside_a_vocabulary() -> None:
-    place = "text.declarations.read_declarations"
+    place = "text.folder.declarations.read_declarations"
     new = {
         "tokenizer_class": "LlamaTokenizerFast",
         "bos_token": "<s>",

@@ -14,10 +14,10 @@ from conformance.checks.judging import refused, same
 from conformance.checks.rigged import blamed
 from conformance.checks.tokenizer_files import folder, spelled
 from conformance.sound_checkpoint import LETTERS, TOKENIZER
-from nanollama.text import library as libraries
 from nanollama.text import tokenizer as own
+from nanollama.text.folder import tokenizer_json as libraries
 
-LIBRARY = "text.library.LibraryVocabulary"
+LIBRARY = "text.folder.tokenizer_json.LibraryVocabulary"
 
 
 def changed(**changes: Any) -> dict[str, Any]:
@@ -113,7 +113,9 @@ def bos_and_eos_are_put_where_the_files_ask() -> None:
     library.post_processor = processors.Sequence(
         [processors.ByteLevel(), template, processors.BertProcessing(("x", 9), ("y", 8))]
     )
-    same("text.library.template_ids", libraries.template_ids(library), ([8, 1], [2, 9]), "processors in a sequence")
+    same(
+        "text.folder.tokenizer_json.template_ids", libraries.template_ids(library), ([8, 1], [2, 9]), "processors in a sequence"
+    )
 
 
 @check("TOKN-052", "TOKN-022", area="tokenization")

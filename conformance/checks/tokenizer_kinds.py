@@ -18,7 +18,7 @@ from nanollama.text import tokenizer as own
 
 @check("TOKN-056", "TOKN-003", area="tokenization")
 def vocab_json_and_merges_make_gpt2_or_qwen2() -> None:
-    place = "text.formats.open_merges"
+    place = "text.folder.vocabulary.open_merges"
     files = {"vocab__json": VOCAB, "merges__txt": MERGES_TXT}
     for config, name, ends in (
         ({"model_type": "gpt2"}, "gpt2", (None, None)),
@@ -44,14 +44,14 @@ def vocab_json_and_merges_make_gpt2_or_qwen2() -> None:
         same(place, got, (300, 300, [VOCAB["Ġw"]], [300]), "GPT-2 with its end of text and a space put before")
     for config, part in (({}, "tokenizer_class"), ({"model_type": "llama"}, "llama")):
         with folder(**files, config__json=config) as path:
-            refused("text.formats._merges_kind", lambda path=path: own.load_tokenizer(path), part, f"{config}")
+            refused("text.folder.vocabulary._merges_kind", lambda path=path: own.load_tokenizer(path), part, f"{config}")
     with folder(**files, tokenizer_config__json={"tokenizer_class": "BertTokenizer"}) as path:
-        refused("text.formats._check_class", lambda: own.load_tokenizer(path), "BertTokenizer", "an unknown class")
+        refused("text.folder.vocabulary._check_class", lambda: own.load_tokenizer(path), "BertTokenizer", "an unknown class")
 
 
 @check("TOKN-056", "TOKN-007", area="tokenization")
 def a_tiktoken_file_is_llama_3() -> None:
-    place = "text.formats.open_tiktoken"
+    place = "text.folder.vocabulary.open_tiktoken"
     tokens = [bytes([b]) for b in range(256)] + [b"ab", b" ab", b"abc", b"12"]
     data = b"".join(base64.b64encode(t) + f" {i}\n".encode() for i, t in enumerate(tokens))
     with folder(tokenizer__model=data) as path:
@@ -82,7 +82,7 @@ def a_tiktoken_file_is_llama_3() -> None:
 
 @check("TOKN-033", "TOKN-034", "TOKN-055", area="tokenization")
 def a_sentencepiece_file_gets_bos_and_its_special_tokens() -> None:
-    place, raw = "text.formats.sentencepiece_vocabulary", proto("bpe", True)
+    place, raw = "text.folder.vocabulary.sentencepiece_vocabulary", proto("bpe", True)
     library = sentencepiece.SentencePieceProcessor(model_proto=raw)
     with folder(tokenizer__model=raw) as path:
         tokenizer = own.load_tokenizer(path)
@@ -126,14 +126,19 @@ def a_sentencepiece_file_gets_bos_and_its_special_tokens() -> None:
         with folder(tokenizer__model=raw, tokenizer_config__json={"added_tokens_decoder": bad}) as path:
             refused(place, lambda path=path: own.load_tokenizer(path), next(iter(bad.values()))["content"], f"{bad}")
     with folder(tokenizer__model=raw, tokenizer_config__json={"extra_special_tokens": ["<none>"]}) as path:
-        refused("text.formats._with_declared", lambda: own.load_tokenizer(path), "<none>", "a special token without an id")
+        refused(
+            "text.folder.vocabulary._with_declared", lambda: own.load_tokenizer(path), "<none>", "a special token without an id"
+        )
     with folder(README__md="x") as path:
         refused(
-            "text.formats.open_vocabulary", lambda: own.load_tokenizer(path), "no tokenizer", "a folder without a tokenizer"
+            "text.folder.vocabulary.open_vocabulary",
+            lambda: own.load_tokenizer(path),
+            "no tokenizer",
+            "a folder without a tokenizer",
         )
     with folder(tokenizer__json=TOKENIZER, tokenizer__model=raw) as path:
         same(
-            "text.formats.open_vocabulary",
+            "text.folder.vocabulary.open_vocabulary",
             own.load_tokenizer(path).vocab_size,
             len(LETTERS),
             "tokenizer.json comes before tokenizer.model",

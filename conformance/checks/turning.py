@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-import nanollama.rope
+import nanollama.model.rope
 from conformance.checks.reference import Reference, Trace
 from conformance.checks.replay import Step
 from conformance.checks.rotation import Rope, frequencies, table
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 FAST_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate")
 
@@ -29,7 +29,7 @@ def runtime_rope(rope: Rope) -> Any:
     """The runtime's description of a rotation, filled with true values."""
     scaling: dict[str, Any] = {key: rope.scaling[key] for key in FAST_KEYS if rope.scaling.get(key) is not None}
     scaling |= {key: tuple(rope.scaling.get(key, ())) for key in ("short_factor", "long_factor")}
-    return nanollama.rope.RopeConfig(
+    return nanollama.model.rope.RopeConfig(
         dim=rope.dim,
         theta=rope.theta,
         rope_type=rope.kind,
@@ -48,27 +48,27 @@ def rotation_steps(model: Transformer, truth: Reference, i: int, positions: Tens
     cos, sin = table(rope, positions, length)
     yield from frequency_steps(rope, config, length)
     want = differences(cos, sin)
-    yield Step("rotary", lambda: differences(*nanollama.rope.Rotary(config)(row, [length])), want)
+    yield Step("rotary", lambda: differences(*nanollama.model.rope.Rotary(config)(row, [length])), want)
 
     def made() -> Tensor:
         found: Any = model.rotations(row, None)[i]
         return differences(*found)
 
-    yield Step("model.Transformer.rotations", made, want)
+    yield Step("model.transformer.Transformer.rotations", made, want)
     for part in "qk":
         heads, turned = trace[f"layers.{i}.self_attn.{part}"], trace[f"layers.{i}.self_attn.{part}.turned"]
-        rotated = partial(nanollama.rope.rotate, heads[None], cos[None, None], sin[None, None])
-        yield Step("rope.rotate", rotated, turned)
+        rotated = partial(nanollama.model.rope.rotate, heads[None], cos[None, None], sin[None, None])
+        yield Step("model.rope.rotate", rotated, turned)
 
 
 def frequency_steps(rope: Rope, config: Any, length: int) -> Iterator[Step]:
     """Radians per position: unscaled, then by type, then as dispatched."""
     plain = Rope(rope.dim, rope.theta, "default", {"factor": 1.0}, 1, 1, 1.0)
     plain_want = torch.tensor(frequencies(plain, 0), dtype=torch.float64)[:, None]
-    default = "rope.default_frequencies"
-    yield Step(default, lambda: nanollama.rope.default_frequencies(rope.theta, rope.dim)[:, None], plain_want)
+    default = "model.rope.default_frequencies"
+    yield Step(default, lambda: nanollama.model.rope.default_frequencies(rope.theta, rope.dim)[:, None], plain_want)
     want = torch.tensor(frequencies(rope, length), dtype=torch.float64)[:, None]
     if rope.kind != "default":
-        run = getattr(nanollama.rope, f"{rope.kind}_frequencies")
+        run = getattr(nanollama.model.rope, f"{rope.kind}_frequencies")
         yield Step(f"rope.{rope.kind}_frequencies", lambda: run(config, length)[:, None], want)
-    yield Step("rope.frequencies", lambda: nanollama.rope.frequencies(config, length)[:, None], want)
+    yield Step("model.rope.frequencies", lambda: nanollama.model.rope.frequencies(config, length)[:, None], want)

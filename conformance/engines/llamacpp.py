@@ -20,9 +20,9 @@ from torch import Tensor
 from conformance.engines import Answer, Engine, Prompt, Unsupported
 from conformance.engines.foreign import has_gap, pieces, readable_copy
 from conformance.results import About
+from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.errors import NanollamaError
-from nanollama.export import export_gguf
 
 F32_CACHE = 0  # GGML_TYPE_F32
 NO_FLASH = 0  # LLAMA_FLASH_ATTN_TYPE_DISABLED

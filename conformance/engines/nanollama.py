@@ -14,7 +14,7 @@ from conformance.results import About
 from conformance.taps import eager_attention
 from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES, load_model
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 DEVICES = ("cpu", "cuda", "mps")
 

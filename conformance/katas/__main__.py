@@ -14,8 +14,8 @@ from conformance.katas.course import ROOT, Kata, course, find_kata
 from conformance.katas.page import near, page
 from conformance.katas.progress import Progress
 from conformance.katas.stub import function_text, has_moved, header, own_lines, spans, stub
+from nanollama.cli.output import open_streams, write
 from nanollama.errors import NanollamaError
-from nanollama.output import open_streams, write
 
 POLL = 0.3  # seconds between two looks at a file that is watched
 

@@ -19,7 +19,7 @@ class Kata:
 
     name: str
     title: str
-    module: str  # "nanollama.layers"
+    module: str  # "nanollama.model.layers"
     targets: tuple[str, ...]  # qualified names of functions in it, in the order in which to write them
     minutes: int
     items: tuple[str, ...]  # of ROADMAP.md, which this kata teaches

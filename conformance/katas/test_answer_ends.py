@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from conformance.katas.compare import agree
 from nanollama.errors import NanollamaError
-from nanollama.generate import FinishReason, Piece, Request, Row
+from nanollama.generation.loop import FinishReason, Piece, Request, Row
 
 END = 25  # z
 

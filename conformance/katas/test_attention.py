@@ -7,9 +7,9 @@ from torch import Tensor
 
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, tap, weight
-from nanollama.cache import View
-from nanollama.layers import Attend
-from nanollama.rope import default_frequencies, rotate
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Attend
+from nanollama.model.rope import default_frequencies, rotate
 
 LN3 = math.log(3)  # scores of 0 and ln 3 become weights of 1/4 and 3/4
 FAMILY = "MistralForCausalLM"

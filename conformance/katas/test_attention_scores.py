@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import answers
-from nanollama.layers import Scores
+from nanollama.model.layers import Scores
 
 INF = math.inf
 LN2 = math.log(2)  # tanh(ln 2) is 3/5: e^ln 2 = 2, and (2 - 1/2) / (2 + 1/2) = 3/5

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree
-from nanollama.generate import decode, prefill
+from nanollama.generation.loop import decode, prefill
 
 Calls = list[dict[str, Any]]
 CACHE: Any = None  # the model here needs none

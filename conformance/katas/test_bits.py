@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.quant.bits import pack, unpack
+from nanollama.quant.formats.bits import pack, unpack
 
 
 def octets(*rows: list[int]) -> Tensor:

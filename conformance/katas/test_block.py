@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.cache import View
-from nanollama.config import read_config
-from nanollama.layers import Block
-from nanollama.rope import Rotary
+from nanollama.model.config import read_config
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Block
+from nanollama.model.rope import Rotary
 
 VIEW = View(torch.tensor([[0]]), None, None, torch.device("cpu"))
 

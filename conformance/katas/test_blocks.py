@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.quant.table import find_format
-from nanollama.quant.uniform import around_zero, decode_q4_0, decode_q8_0, encode_q8_0, nibbles
+from nanollama.quant.formats.table import find_format
+from nanollama.quant.formats.uniform import around_zero, decode_q4_0, decode_q8_0, encode_q8_0, nibbles
 
 DIGITS = [16 * (15 - low) + low for low in range(16)]  # 0xF0, 0xE1 … 0x0F: low digits count up, high ones down
 UP_AND_DOWN = [*range(16), *range(15, -1, -1)]

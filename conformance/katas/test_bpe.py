@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 from conformance.katas.compare import agree
-from nanollama.text.segment import merge_pairs
+from nanollama.text.bpe.merge import merge_pairs
 
 
 def ranks(*pairs: str) -> Callable[[str, str], float | None]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from conformance.katas.compare import agree, answers, refuses
 from nanollama.errors import NanollamaError
-from nanollama.text.template import ChatTemplate
+from nanollama.text.chat.template import ChatTemplate
 
 HI = [{"role": "user", "content": "Hi"}]
 MORE = [*HI, {"role": "assistant", "content": "Well, "}]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from conformance.katas.compare import agree, answers
 from conformance.katas.programs import programs
-from nanollama.cache import bucketed
+from nanollama.model.kv_cache import bucketed
 
 
 def attend(keys: Tensor, values: Tensor, allowed: Tensor, slots: int) -> Tensor:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from conformance.katas.compare import agree
 from nanollama.errors import NanollamaError
-from nanollama.text.stream import Detokenizer
+from nanollama.text.detokenizer import Detokenizer
 
 SPECIAL = 0  # the id of "<s>"
 

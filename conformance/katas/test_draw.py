@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.sampling import draw
+from nanollama.generation.sampling import draw
 
 INF = math.inf
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers, refuses
-from nanollama.cache import KVCache
-from nanollama.config import read_config
 from nanollama.errors import NanollamaError
-from nanollama.model import Transformer
+from nanollama.model.config import read_config
+from nanollama.model.kv_cache import KVCache
+from nanollama.model.transformer import Transformer
 
 
 def model(**changes: Any) -> Transformer:

@@ -6,7 +6,7 @@ from typing import Any
 
 from conformance.katas.compare import agree, refuses
 from nanollama.errors import NanollamaError
-from nanollama.generate import Request, end_ids
+from nanollama.generation.loop import Request, end_ids
 
 WORDS = ["a", "b", "stop", "<s>", "<end>", "<turn>"]
 

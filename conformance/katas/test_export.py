@@ -5,10 +5,10 @@ from typing import Any
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import answers, refuses
-from nanollama.checkpoint.gguf_metadata import check_expressible, close, metadata_of, window_keys
-from nanollama.config import ModelConfig, read_config
+from nanollama.checkpoint.gguf.metadata import check_expressible, close, metadata_of, window_keys
 from nanollama.errors import NanollamaError
-from nanollama.rope import RopeConfig
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.rope import RopeConfig
 
 SIZE, WHICH = "attention.sliding_window", "attention.sliding_window_pattern"
 

@@ -7,8 +7,8 @@ from conformance.katas.compare import agree
 from conformance.katas.exercises.damage import ARCHITECTURE, HEAD_DIM, PLACE, damaged, right_tensors
 from conformance.katas.exercises.find_the_layer import mend
 from conformance.katas.golden import AGREES, recipe, tap
-from nanollama.config import read_config
-from nanollama.model import Transformer
+from nanollama.model.config import read_config
+from nanollama.model.transformer import Transformer
 
 
 def rows(*numbers: float) -> dict[str, Tensor]:

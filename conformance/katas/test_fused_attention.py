@@ -11,9 +11,9 @@ from torch.overrides import TorchFunctionMode
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree
-from nanollama.cache import KVCache, View
-from nanollama.config import read_config
-from nanollama.layers import Attend
+from nanollama.model.config import read_config
+from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.layers import Attend
 
 CLOSE = 1e-12  # two honest float64 programs differ by about 1e-15 here
 

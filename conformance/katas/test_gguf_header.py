@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 
 from conformance.katas.compare import agree, answers, refuses
-from nanollama.checkpoint.gguf import Entry, _check_layout, _read_entry, _read_metadata, pad, read_gguf
-from nanollama.checkpoint.gguf_values import ValueReader, ValueType
+from nanollama.checkpoint.gguf.reader import Entry, _check_layout, _read_entry, _read_metadata, pad, read_gguf
+from nanollama.checkpoint.gguf.values import ValueReader, ValueType
 from nanollama.errors import NanollamaError
-from nanollama.quant.table import find_format
+from nanollama.quant.formats.table import find_format
 
 UINT32, BOOL, STRING, UINT64 = 4, 7, 8, 10  # of values
 F32, F16, Q8_0 = 0, 1, 8  # of tensors

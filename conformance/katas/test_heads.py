@@ -10,10 +10,10 @@ import torch
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.cache import KVCache, View
-from nanollama.config import ModelConfig, read_config
-from nanollama.layers import Attention, RMSNorm
-from nanollama.rope import Rotary
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.layers import Attention, RMSNorm
+from nanollama.model.rope import Rotary
 
 CPU = torch.device("cpu")
 LN3 = math.log(3)  # scores of 0 and ln 3 become weights of 1/4 and 3/4: of values 8 and 4 they make 5

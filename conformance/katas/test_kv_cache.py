@@ -7,9 +7,9 @@ from torch import Tensor
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
-from nanollama.cache import KVCache, View
-from nanollama.config import read_config
-from nanollama.layers import Attend
+from nanollama.model.config import read_config
+from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.layers import Attend
 
 CPU = torch.device("cpu")
 

@@ -4,7 +4,7 @@ import torch
 
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.layers import LayerNorm
+from nanollama.model.layers import LayerNorm
 
 
 def norm(*weights: float, bias: tuple[float, ...] = (), eps: float = 0.0) -> LayerNorm:

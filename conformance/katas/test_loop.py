@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree
-from nanollama.generate import Piece, Request, Row, run
-from nanollama.sampling import SamplingParams
+from nanollama.generation.loop import Piece, Request, Row, run
+from nanollama.generation.sampling import SamplingParams
 
 END = 9
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.cache import visible
+from nanollama.model.kv_cache import visible
 
 
 def at(*rows: list[int]) -> Tensor:

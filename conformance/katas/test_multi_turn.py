@@ -1,8 +1,8 @@
 """A conversation that has become too long, written again: a word is a token here, so that lengths can be counted by eye."""
 
 from conformance.katas.compare import agree, refuses
-from nanollama.conversation import Conversation, Message
 from nanollama.errors import NanollamaError
+from nanollama.text.chat.conversation import Conversation, Message
 
 TURNS = [("a", "A"), ("b", "B"), ("c", "C")]
 

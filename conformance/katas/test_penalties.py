@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.sampling import frequency_penalty, presence_penalty, repetition_penalty
+from nanollama.generation.sampling import frequency_penalty, presence_penalty, repetition_penalty
 
 
 def row(*numbers: float) -> Tensor:

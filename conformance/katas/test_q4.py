@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.quant.rowwise import decode_q4, encode_q4, own_format
+from nanollama.quant.formats.rowwise import decode_q4, encode_q4, own_format
 
 LEVELS = [float(level) for level in range(16)]
 COUNTING = [0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]  # the codes 0 1, 2 3, … 14 15, the first of two low

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree
-from nanollama.quant.superblock import decode_q4_k, six_bit_pairs
-from nanollama.quant.table import find_format
+from nanollama.quant.formats.superblock import decode_q4_k, six_bit_pairs
+from nanollama.quant.formats.table import find_format
 
 
 def octets(*rows: list[int]) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.quant.rowwise import decode_q8, encode_q8, own_format
+from nanollama.quant.formats.rowwise import decode_q8, encode_q8, own_format
 
 
 def codes(*rows: list[int]) -> Tensor:

@@ -3,9 +3,9 @@
 from typing import Any
 
 from conformance.katas.compare import agree, answers, refuses
-from nanollama.config import read_attention_scales, read_heads, read_token_ids
-from nanollama.configkeys import Keys
 from nanollama.errors import NanollamaError
+from nanollama.model.config import read_attention_scales, read_heads, read_token_ids
+from nanollama.model.config_keys import Keys
 
 SIZES = {
     **{"vocab_size": 10, "hidden_size": 12, "intermediate_size": 8, "num_hidden_layers": 3},

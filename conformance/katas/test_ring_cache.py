@@ -8,8 +8,8 @@ from torch import Tensor
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
-from nanollama.cache import KVCache, View, slots_of
-from nanollama.config import read_config
+from nanollama.model.config import read_config
+from nanollama.model.kv_cache import KVCache, View, slots_of
 
 
 def at(*rows: list[int]) -> Tensor:

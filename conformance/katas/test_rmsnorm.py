@@ -4,7 +4,7 @@ import torch
 
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.layers import RMSNorm
+from nanollama.model.layers import RMSNorm
 
 
 def norm(*weights: float, eps: float = 0.0, plus_one: bool = False) -> RMSNorm:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.rope import default_frequencies, rotate
+from nanollama.model.rope import default_frequencies, rotate
 
 COSINES = {0: 1.0, 90: 0.0, 180: -1.0}
 SINES = {0: 0.0, 90: 1.0, 180: 0.0}

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import agree, answers
-from nanollama.rope import RopeConfig, llama3_frequencies
+from nanollama.model.rope import RopeConfig, llama3_frequencies
 
 TRAINED = 64  # positions; a wave of f radians a position makes 64 · f / 2π turns within them
 

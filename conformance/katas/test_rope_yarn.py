@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.compare import answers
-from nanollama.rope import RopeConfig, yarn_frequencies
+from nanollama.model.rope import RopeConfig, yarn_frequencies
 
 TRAINED = 64  # positions
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from conformance.katas.compare import agree, answers, refuses
 from nanollama.errors import NanollamaError
-from nanollama.text.chat import encode_as_text, map_strings, mark_first_characters, unused_character
+from nanollama.text.chat.encode import encode_as_text, map_strings, mark_first_characters, unused_character
 
 SPECIAL = {"<s>": 300, "<end>": 301, "[X]": 302, "[X]!": 303}
 

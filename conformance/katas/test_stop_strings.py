@@ -3,7 +3,7 @@
 import itertools
 
 from conformance.katas.compare import agree, answers
-from nanollama.text.stream import StopStrings, first_stop, unfinished
+from nanollama.text.detokenizer import StopStrings, first_stop, unfinished
 
 
 def streamed(stops: list[str], *pieces: str) -> list[str]:

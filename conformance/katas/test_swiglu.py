@@ -9,8 +9,8 @@ from torch import Tensor
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.config import read_config
-from nanollama.layers import MLP
+from nanollama.model.config import read_config
+from nanollama.model.layers import MLP
 
 LN3 = math.log(3)  # its sigmoid is 3/4, so its silu is 3/4 · ln 3; that of -ln 3 is -1/4 · ln 3
 

@@ -3,7 +3,7 @@
 import torch
 
 from conformance.katas.compare import agree, answers
-from nanollama.sampling import greedy, temperature
+from nanollama.generation.sampling import greedy, temperature
 
 
 def test_a_half_doubles_the_logits() -> None:

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
 from conformance.katas.golden import AGREES, recipe, tap, weight
-from nanollama.config import read_config
-from nanollama.model import Transformer
+from nanollama.model.config import read_config
+from nanollama.model.transformer import Transformer
 
 LN2 = math.log(2)  # tanh(ln 2) is 3/5
 

@@ -8,10 +8,10 @@ from torch import Tensor
 
 from conformance.fixtures import fixture_config
 from conformance.katas.compare import agree, answers
-from nanollama.checkpoint.gguf_names import from_gguf, halves_order, neighbours_order
-from nanollama.config import ModelConfig, read_config
-from nanollama.quant.stored import QuantTensor
-from nanollama.quant.table import find_format
+from nanollama.checkpoint.gguf.names import from_gguf, halves_order, neighbours_order
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.quant.formats.table import find_format
+from nanollama.quant.quant_tensor import QuantTensor
 
 Q, K = "layers.0.self_attn.q_proj.weight", "layers.0.self_attn.k_proj.weight"
 

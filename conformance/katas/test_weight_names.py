@@ -9,7 +9,7 @@ from torch import Tensor
 from conformance.katas.compare import agree, answers
 from nanollama.checkpoint.names import rename, split
 from nanollama.errors import NanollamaError
-from nanollama.families import FAMILIES, Family
+from nanollama.model.families import FAMILIES, Family
 
 GPT2, LLAMA, PHI3, MIXTRAL = (
     FAMILIES[f"{name}"] for name in ("GPT2LMHeadModel", "LlamaForCausalLM", "Phi3ForCausalLM", "MixtralForCausalLM")

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from conformance.katas.compare import agree
 from conformance.katas.exercises.write_a_test import Penalty, judge
-from nanollama.sampling import repetition_penalty
+from nanollama.generation.sampling import repetition_penalty
 
 
 def verdict(penalty: Penalty) -> str:

@@ -11,7 +11,7 @@ from conformance.numerics.observe import Observed
 from conformance.numerics.recording import Recording, Want, fixture_model, record
 from conformance.numerics.statistics import interval
 from conformance.numerics.variants import AS_IS, ORDER, Variant, applicable
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 EAGER = next(v for v in ORDER if v.name == "eager attention")
 BATCHED, SINGLE = (next(v for v in ORDER if v.name == name) for name in ("ragged decoding", "token by token"))

@@ -15,7 +15,7 @@ from conformance.numerics.recording import write_rounded
 from conformance.numerics.variants import AS_IS, Variant
 from conformance.taps import blocks, hooks
 from conformance.weights import derived_ids
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 LENGTHS = (18, 21, 27)  # beyond every fixture's first 16 positions, after which some change their frequencies
 DTYPE = "bfloat16"

@@ -30,7 +30,7 @@ from conformance.numerics.observe import Observed, observe
 from conformance.numerics.recording import Recording, Want, fixture_model, record
 from conformance.numerics.statistics import NOTHING, Statistics, as_list, from_list, measure
 from conformance.numerics.variants import Variant, applicable
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 FLOOR = GOLDEN / "floor.json"
 VIEWS, TIERS = ("local", "accumulated"), ("order", "all")

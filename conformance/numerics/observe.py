@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from conformance.taps import NORMS, blocks, hooks, log_weights
-from nanollama.cache import KVCache
-from nanollama.model import Transformer
+from nanollama.model.kv_cache import KVCache
+from nanollama.model.transformer import Transformer
 
 Inputs = dict[str, Tensor]  # of every module, [tokens, size]
 

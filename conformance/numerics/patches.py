@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanollama.cache import View
-from nanollama.layers import MLP, Attend, Block, LayerNorm, MoE, RMSNorm, Scores, at_least_float32, softcap
-from nanollama.rope import Rotary, frequencies
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import MLP, Attend, Block, LayerNorm, MoE, RMSNorm, Scores, at_least_float32, softcap
+from nanollama.model.rope import Rotary, frequencies
 
 # --- norms
 

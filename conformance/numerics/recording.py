@@ -23,9 +23,9 @@ from conformance.numerics.observe import Inputs, Observed, Prompt, observe, reco
 from conformance.numerics.ways import whole
 from conformance.taps import eager_attention, runtime_taps
 from conformance.weights import derived_ids
-from nanollama.config import ModelConfig
 from nanollama.lm import DTYPES, load_model
-from nanollama.model import Transformer
+from nanollama.model.config import ModelConfig
+from nanollama.model.transformer import Transformer
 
 SHORT = 7  # tokens of a prompt shorter than the others, so that batches are ragged
 Want = dict[str, Tensor]  # every tap of every token, float64 [tokens, columns, rest]

@@ -34,7 +34,12 @@ from nanollama.errors import NanollamaError
 AREAS = ("normalisation", "rope", "attention", "mlp", "embedding", "head", "residual", "moe", "kv_cache", "numerics")
 FAMILIES = ("LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM")
 PER_BUG = 2  # families
-UNUSED = ("nanollama.kata", "nanollama.commands", "nanollama.options", "nanollama.suite")  # no model runs through these
+UNUSED = (
+    "nanollama.cli.kata",
+    "nanollama.cli.run",
+    "nanollama.cli.options",
+    "nanollama.cli.suite",
+)  # no model runs through these
 COLUMNS = {"semantic": "bugs", "precision": "precision", "decoy": "decoys", "order": "variants", "policy": "policies"}
 Results = dict[tuple[str, str], list[Trial]]  # by kind and name
 

@@ -15,7 +15,7 @@ from conformance.numerics.floor import load_floors, views_of
 from conformance.numerics.published import RULES, Outputs
 from conformance.numerics.recording import fixture_model, record
 from conformance.numerics.variants import AS_IS, ORDER, Variant
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 SEMANTICS, REPLAY, OURS = "ours: float64 semantics", "ours: bfloat16 replay, measured floor", "ours: either"
 NAMES = (*RULES, SEMANTICS, REPLAY, OURS)

@@ -21,11 +21,11 @@ import torch
 
 from conformance.numerics import patches, ways
 from conformance.numerics.observe import Way
-from nanollama import layers
-from nanollama.config import ModelConfig
-from nanollama.layers import at_least_float32
-from nanollama.model import Transformer
-from nanollama.rope import Rotary
+from nanollama.model import layers
+from nanollama.model.config import ModelConfig
+from nanollama.model.layers import at_least_float32
+from nanollama.model.rope import Rotary
+from nanollama.model.transformer import Transformer
 
 Reason = str | None
 Patch = Callable[[Transformer], AbstractContextManager[Transformer]]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conformance.numerics.observe import Prompt, Step, Way, offsets
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 DECODED = 3  # tokens of every prompt that a ragged batch decodes one by one
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from conformance.checks import Check, Failed, judged
 from conformance.score.judge import Result, score
 from conformance.zoo.seeding import Bug
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 NOISE = 1e-6
 WHOLE = "model_semantics.every_tap_equals_the_golden"

@@ -11,7 +11,7 @@ from conformance.numerics.observe import Observed, Way
 from conformance.numerics.ways import DECODED, batch, chunks, ragged, whole
 from conformance.signatures.observed import Observation
 from conformance.taps import eager_attention
-from nanollama.model import Transformer
+from nanollama.model.transformer import Transformer
 
 LONG = 70  # tokens: more than one bucket of the cache, and many windows
 

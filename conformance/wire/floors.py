@@ -23,10 +23,10 @@ from conformance.numerics import ways
 from conformance.numerics.variants import AS_IS, Variant, applicable, fixed_positions
 from conformance.wire.roundings import ATTENTION, EIGHT_BITS, Rounding, rounded
 from conformance.wire.truth import Served, Truth
-from nanollama.config import ModelConfig
 from nanollama.lm import load
-from nanollama.model import Transformer
-from nanollama.quant.linear import QuantLinear
+from nanollama.model.config import ModelConfig
+from nanollama.model.transformer import Transformer
+from nanollama.quant.modules import QuantLinear
 
 SHIFTS = (1, 7, 100, 1000)  # of all positions: the same function, with other keys to round
 

@@ -20,9 +20,9 @@ from pathlib import Path
 from conformance.engines.openai_http import OpenAIServer
 from conformance.judging.command import Wanted, judge_command
 from conformance.wire.served_model import write_served_model
+from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.errors import NanollamaError
-from nanollama.export import export_gguf
 
 OPTIONS = ("--host", "127.0.0.1", "--n_ctx", "1024", "--logits_all", "true", "--verbose", "false")
 PATIENCE = 120.0  # seconds until it must listen

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from conformance.numerics.variants import put
-from nanollama.cache import View
-from nanollama.layers import Attend
-from nanollama.model import Transformer
-from nanollama.quant.linear import QuantLinear
+from nanollama.model.kv_cache import View
+from nanollama.model.layers import Attend
+from nanollama.model.transformer import Transformer
+from nanollama.quant.modules import QuantLinear
 
 CACHE, QUERIES, WEIGHTS, CONTEXT = frozenset({"k", "v"}), frozenset({"q"}), frozenset({"weights"}), frozenset({"context"})
 ATTENTION = [CACHE | QUERIES | WEIGHTS, CACHE, CACHE | QUERIES, CACHE | QUERIES | CONTEXT, CACHE | QUERIES | WEIGHTS | CONTEXT]

@@ -19,7 +19,7 @@ class ZooBroken(Exception):
 class Edit:
     """One text for another, in one function or constant of the runtime."""
 
-    at: str  # "nanollama.layers:RMSNorm.forward"
+    at: str  # "nanollama.model.layers:RMSNorm.forward"
     old: str  # occurs exactly once in what stands there
     new: str
 

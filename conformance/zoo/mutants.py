@@ -15,8 +15,13 @@ from typing import Any, NamedTuple
 from conformance.zoo.entries import ZOO, Bug, Edit, read_toml
 from conformance.zoo.live import module_tree, source_text
 
-QUANT = ["bits", "codebook", "fit", "format", "rowwise", "stored", "superblock", "tensor", "ternary", "uniform"]
-MODULES = ("layers", "cache", "rope", "sampling", "text.stream", *(f"quant.{name}" for name in QUANT))
+FORMATS = ("bits", "codebook", "fit", "format", "rowwise", "superblock", "ternary", "uniform")
+SHORT_NAMES = {  # of the modules whose mutants the score uses; a module that moves keeps its short name, and so its choice
+    **{"model.layers": "layers", "model.kv_cache": "cache", "model.rope": "rope", "generation.sampling": "sampling"},
+    **{"text.detokenizer": "text.stream", **{f"quant.formats.{name}": f"quant.{name}" for name in FORMATS}},
+    **{"quant.quant_tensor": "quant.stored", "quant.tensor": "quant.tensor"},
+}
+MODULES = tuple(SHORT_NAMES)
 KEPT = 2  # mutants of one function
 SWAPS: dict[type[ast.AST], tuple[str, str]] = {
     **{ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*")},
@@ -28,11 +33,11 @@ SWAPS: dict[type[ast.AST], tuple[str, str]] = {
 }
 NEGATED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # to swap these is to negate the condition
 PLACES = {  # what a suite may call the place besides the function's own name: modules of the model
-    "layers": "norm|scores|attend|self_attn|proj|mlp|layers|lm_head|embed|logits",
-    "cache": "scores|attend|visible|generate",
-    "rope": "rotary|scores",
-    "sampling": "generate",
-    "text.stream": "Detokenizer|StopStrings|generate",
+    "model.layers": "norm|scores|attend|self_attn|proj|mlp|layers|lm_head|embed|logits",
+    "model.kv_cache": "scores|attend|visible|generation.loop",
+    "model.rope": "rotary|scores",
+    "generation.sampling": "generation.loop",
+    "text.detokenizer": "Detokenizer|StopStrings|generation.loop",
 }
 
 
@@ -45,12 +50,13 @@ class Span(NamedTuple):
 
 
 def mutants(module: str) -> Iterator[Bug]:
-    """Every mutant of one module ("layers", "quant.bits"), in the order of its text."""
+    """Every mutant of one module ("model.layers"), in the order of its text."""
+    short = SHORT_NAMES.get(module, module)
     for name in function_names(module_tree(f"nanollama.{module}")[1].body):
         at = f"nanollama.{module}:{name}"
         text = source_text(at)
         for number, span in enumerate(spans(text), 1):
-            yield mutant(f"mutant-{module}-{name}-{number}", module, at, text, span)
+            yield mutant(f"mutant-{short}-{name}-{number}", module, at, text, span)
 
 
 def kept_mutants() -> list[Bug]:
@@ -87,7 +93,8 @@ def mutant(name: str, module: str, at: str, text: str, span: Span) -> Bug:
         first -= 1
     edit = Edit(at, "".join(lines[first:last]), "".join(others[first : last + len(others) - len(lines)]))
     what = f"`{raw[span.begin : span.end].decode()}` is `{span.new}` in {at.partition(':')[2]}: {lines[last - 1].strip()}"
-    place = "|".join(filter(None, [re.escape(module.rpartition(".")[2]), PLACES.get(module), module.partition(".")[0]]))
+    names = module.rpartition(".")[2], SHORT_NAMES.get(module, module).partition(".")[0]  # "kv_cache" and "cache"
+    place = "|".join(filter(None, [re.escape(names[0]), PLACES.get(module), names[1]]))
     return Bug(name, "semantic", place, "mutant", what, "mutants", (edit,))
 
 

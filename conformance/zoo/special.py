@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from conformance.zoo.entries import ZooBroken
-from nanollama.text import sandbox
+from nanollama.text.chat import sandbox
 
 ENVIRONMENT = "environment = ImmutableSandboxedEnvironment("
 TOJSON = "return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)"

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from nanollama.config import ModelConfig
 from nanollama.errors import NanollamaError
-from nanollama.families import Family
-from nanollama.quant.stored import QuantTensor
+from nanollama.model.config import ModelConfig
+from nanollama.model.families import Family
+from nanollama.quant.quant_tensor import QuantTensor
 
 NAME = re.compile(r"(layers\.\d+\.)?(.+)\.(weight|bias)")  # of ours: layer, module, parameter
 Weight = Tensor | QuantTensor  # QuantTensor: rows of blocks that stay as the file has them

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 
 from nanollama.checkpoint.files import read_json
-from nanollama.checkpoint.gguf import GGUF, GGUFTensor, read_gguf
-from nanollama.checkpoint.gguf_config import config_from_gguf
-from nanollama.checkpoint.gguf_names import ROPE_TENSORS, tensors_from_gguf
+from nanollama.checkpoint.gguf.config import config_from_gguf
+from nanollama.checkpoint.gguf.names import ROPE_TENSORS, tensors_from_gguf
+from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor, read_gguf
 from nanollama.checkpoint.names import Weight, check_counts, check_tensors, runtime_tensors, share_tied_head
 from nanollama.checkpoint.safetensors import read_folder
-from nanollama.config import ModelConfig, read_config
 from nanollama.errors import NanollamaError
-from nanollama.model import Transformer
-from nanollama.quant.stored import QuantTensor
+from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.transformer import Transformer
+from nanollama.quant.quant_tensor import QuantTensor
 from nanollama.quant.tensor import dequantize, rows_of
 
 CONFIG_BYTES = 2_000_000  # real config.json files have a few kilobytes

@@ -7,8 +7,8 @@ A matrix that stays quantized in memory is a `QuantTensor`; the modules that com
 formats are in rowwise.py, and what makes them of a loaded model in own.py.
 """
 
-from nanollama.quant.stored import QuantTensor
-from nanollama.quant.table import FORMATS, find_format, format_of_type
+from nanollama.quant.formats.table import FORMATS, find_format, format_of_type
+from nanollama.quant.quant_tensor import QuantTensor
 from nanollama.quant.tensor import decode_rows, dequantize, quantize, row_bytes, rows_of
 
 __all__ = [

@@ -9,9 +9,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from nanollama.filetypes import FILE_TYPES, find_file_type
-from nanollama.quant.format import Format
-from nanollama.quant.table import FORMATS
+from nanollama.quant.file_types import FILE_TYPES, find_file_type
+from nanollama.quant.formats.format import Format
+from nanollama.quant.formats.table import FORMATS
 
 # Tensors with one of these in their name stay as they are: norms, routers, positions, and small ones of odd architectures.
 KEPT = (

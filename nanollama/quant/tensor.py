@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from nanollama.errors import NanollamaError
-from nanollama.quant.format import Format
-from nanollama.quant.table import FORMATS, find_format
+from nanollama.quant.formats.format import Format
+from nanollama.quant.formats.table import FORMATS, find_format
 
 TILE = 1 << 18  # values decoded at a time: 1 MiB of float32, so that the steps of one tile stay in the cache
 

@@ -30,8 +30,8 @@ from typing import Protocol
 
 from nanollama.checkpoint.files import quote
 from nanollama.errors import NanollamaError
-from nanollama.text.declarations import Declarations, read_declarations
-from nanollama.text.formats import Opened, open_vocabulary
+from nanollama.text.folder.declarations import Declarations, read_declarations
+from nanollama.text.folder.vocabulary import Opened, open_vocabulary
 
 
 class Vocabulary(Protocol):

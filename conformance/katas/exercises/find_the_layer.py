@@ -20,7 +20,7 @@ def mend(tensors: Mapping[str, Tensor], head_dim: int) -> dict[str, Tensor]:
     """The wrong checkpoint's tensors as they must be, by the same names: a new dict; the one given stays as it is.
 
     One tensor has its rows in another order, the same in each head of `head_dim` rows. `verify` says which tensor; print some
-    of its rows beside the right ones to see the order, and the first lines of nanollama/rope.py to understand it.
+    of its rows beside the right ones to see the order, and the first lines of nanollama/model/rope.py to understand it.
     """
     name = "model.layers.1.self_attn.k_proj.weight"
     neighbours = tensors[name].unflatten(0, (-1, head_dim // 2, 2))

@@ -9,7 +9,7 @@ Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
 
 def judge(penalty: Penalty) -> None:
-    """Raise AssertionError unless this function is a repetition penalty, as `nanollama.sampling.repetition_penalty` is one.
+    """Raise AssertionError unless this function does what `nanollama.generation.sampling.repetition_penalty` does.
 
     It is called as penalty(logits [1, V], counts [V], number), where counts says how often each token was seen, and returns
     new logits. Whoever writes one may write it in any way; whoever gets it wrong, in any way, must be caught.

@@ -1,0 +1,68 @@
+"""Our own two formats: `q8`, int8 with one scale per row, and `q4`, two weights per byte, a scale and a minimum per 32 weights.
+
+A row of the matrix, which makes one output channel, is one block, so rows may have any length. Scales lie in front of the row's
+codes. Per weight q8 takes 1 byte (and 4 per row), q4 5 bits: 4, and twice 16 for each 32.
+"""
+
+from functools import cache, partial
+
+import torch
+from torch import Tensor
+
+from nanollama.errors import NanollamaError
+from nanollama.quant.formats.bits import pack, scaled, unpack
+from nanollama.quant.formats.format import Field, Format
+from nanollama.quant.formats.table import find_format
+
+GROUP = 32  # weights that share a scale and a minimum in q4
+NOT_OF_GGML = -1
+
+
+def encode_q8(values: Tensor) -> dict[str, Tensor]:
+    """[N, columns] → scale [N, 1], the largest magnitude / 127, and q = value / scale rounded, in -127 … 127."""
+    scale = values.abs().amax(dim=1, keepdim=True) / 127
+    return {"scale": scale, "q": torch.where(scale == 0, 0, values / scale).round().clamp(-127, 127)}
+
+
+def decode_q8(scale: Tensor, q: Tensor) -> Tensor:
+    """value = scale · q."""
+    return scale * q
+
+
+def encode_q4(values: Tensor) -> dict[str, Tensor]:
+    """Each 32 values on 16 even levels from their minimum to their maximum; two neighbours share a byte, the first one low.
+
+    The codes are those of the scale and minimum as they are stored, in float16. A row that is not whole groups is filled up
+    with its last value.
+    """
+    filled = torch.cat([values, values[:, -1:].expand(-1, -values.shape[1] % GROUP)], dim=1)
+    groups = filled.reshape(len(values), -1, GROUP)
+    least, most = groups.aminmax(dim=2)
+    stored_least, stored_scale = least.half(), ((most - least) / 15).half()
+    scale = stored_scale[:, :, None].float()
+    q = torch.where(scale == 0, 0, (groups - stored_least[:, :, None].float()) / scale).round().clamp(0, 15)
+    return {"scale": stored_scale, "least": stored_least, "q": pack(q.flatten(1), bits=4, run=1)}
+
+
+def decode_q4(scale: Tensor, least: Tensor, q: Tensor, columns: int) -> Tensor:
+    """value = scale · q + least: [N, groups], [N, groups], uint8 [N, groups · 16] → [N, columns]."""
+    return (scaled(scale, unpack(q, bits=4, run=1)) + least[:, :, None]).flatten(1)[:, :columns]
+
+
+@cache
+def own_format(name: str, columns: int) -> Format:
+    """ "q8" or "q4" for rows of this many columns, which are one block each. NanollamaError for any other name."""
+    if name == "q8":
+        layout = {"scale": Field(torch.float32, 1), "q": Field(torch.int8, columns)}
+        return Format("q8", NOT_OF_GGML, columns, layout, decode_q8, encode_q8)
+    if name == "q4":
+        groups = -(-columns // GROUP)
+        halves = Field(torch.float16, groups)
+        layout = {"scale": halves, "least": halves, "q": Field(torch.uint8, groups * GROUP // 2)}
+        return Format("q4", NOT_OF_GGML, columns, layout, partial(decode_q4, columns=columns), encode_q4)
+    raise NanollamaError(f"quantization {name!r} is unknown; expected q8 (int8, one scale per row) or q4 (4 bits)")
+
+
+def format_for(name: str, columns: int) -> Format:
+    """The format of this name, ours or GGUF's, for rows of this many columns."""
+    return own_format(name, columns) if name in ("q8", "q4") else find_format(name)

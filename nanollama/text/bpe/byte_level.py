@@ -1,0 +1,145 @@
+"""Byte-level BPE: GPT-2's scheme, used by the vocabularies of GPT-2, Llama 3 and Qwen.
+
+Text is cut into words by a regular expression, and the UTF-8 bytes of each word are merged. Bytes are written as
+printable characters inside the vocabulary (`Ġ` is a space), so that tokens are ordinary strings.
+"""
+
+from collections.abc import Callable, Iterable
+from functools import lru_cache
+
+from tokenizers import Regex, normalizers, pre_tokenizers
+
+from nanollama.checkpoint.files import quote
+from nanollama.errors import NanollamaError
+from nanollama.text.bpe.merge import CACHED_LENGTH, CACHED_WORDS, Rank, merge_pairs
+from nanollama.text.folder.tokenizer_json import library_errors
+
+PRE_TOKENIZERS = {
+    # openai/gpt-2, src/encoder.py
+    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
+    # meta-llama/llama-models, models/llama3/tokenizer.py
+    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+",
+    # transformers, models/qwen2/tokenization_qwen2.py: as llama3, but every digit alone
+    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
+    r"|\s+(?!\S)|\s+",
+}
+"""How text is cut into words, by name. Python's `re` has no \\p{L}, so the library `tokenizers` runs them."""
+
+COMPOSES = {"qwen2"}
+"""The names whose text is first composed (Unicode NFC)."""
+
+_printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+_others = [byte for byte in range(256) if byte not in _printable]
+BYTE_TO_LETTER = {byte: chr(byte) for byte in _printable} | {byte: chr(256 + n) for n, byte in enumerate(_others)}
+"""The character that stands for each byte: itself if printable, else from U+0100 on. Source: GPT-2's encoder.py."""
+LETTER_TO_BYTE = {letter: byte for byte, letter in BYTE_TO_LETTER.items()}
+
+
+Words = Callable[[str], list[str]]
+"""Cuts a text into words; put together they are the text."""
+
+
+def library_words(name: str) -> Words:
+    """How the pattern of this name cuts a text."""
+    if name not in PRE_TOKENIZERS:
+        raise NanollamaError(f"pre-tokenizer {name!r} is not known; known: {', '.join(PRE_TOKENIZERS)}")
+    library = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[name]), "isolated")
+
+    def words(text: str) -> list[str]:
+        with library_errors(f"the text {quote(text)} can't be cut into words"):  # 10 million spaces are too many
+            return [word for word, _ in library.pre_tokenize_str(text)]
+
+    return words
+
+
+def spell(data: bytes) -> str:
+    """Bytes as the vocabulary spells them, one character per byte."""
+    return data.decode("latin-1").translate(BYTE_TO_LETTER)
+
+
+def merge_ranks(merges: Iterable[tuple[str, str]], vocab: dict[str, int]) -> Rank:
+    """The rank of a pair is its place in the list of merges; every merge must join two tokens into a third."""
+    places: dict[tuple[str, str], float] = {}
+    for place, (left, right) in enumerate(merges):
+        for token in (left, right, left + right):
+            if token not in vocab:
+                raise NanollamaError(
+                    f"merge {place} joins {quote(left)} and {quote(right)}, but {quote(token)} is not in the vocabulary"
+                )
+        if (left, right) in places:
+            raise NanollamaError(f"merge {place}, {quote(left)} and {quote(right)}, occurs twice; expected it once")
+        places[left, right] = place
+    return lambda left, right: places.get((left, right))
+
+
+class ByteBpe:
+    """Text to ids and back.
+
+    vocab: token, in the spelling of `spell`, to id. rank: from `merge_ranks`, or tiktoken's, where the rank of a pair is
+    the id of the token it makes. pre_tokenizer: what cuts text into words, or its name. whole_words: a word that is a
+    token is not merged, but taken as it is. prefix_space: a space is put before text that has none. Bytes that have no
+    token are an error, unless drops_bytes says that they are left out, as llama.cpp and tokenizers do.
+    """
+
+    unknown_id = None
+
+    def __init__(
+        self,
+        vocab: dict[str, int],
+        rank: Rank,
+        pre_tokenizer: str | Words,
+        *,
+        whole_words: bool = False,
+        prefix_space: bool = False,
+        drops_bytes: bool = False,
+    ) -> None:
+        self._words = library_words(pre_tokenizer) if isinstance(pre_tokenizer, str) else pre_tokenizer
+        self._compose = normalizers.NFC() if pre_tokenizer in COMPOSES else None
+        self._vocab, self._rank, self._drops_bytes = vocab, rank, drops_bytes
+        self._whole_words, self._prefix_space = whole_words, prefix_space
+        self._tokens = {id: token for token, id in vocab.items()}
+        self._cached = lru_cache(CACHED_WORDS)(self._word_ids)
+        self.size = max(self._tokens, default=-1) + 1
+
+    def token_to_id(self, token: str) -> int | None:
+        """The id of a token as the vocabulary spells it, None if there is no such token."""
+        return self._vocab.get(token)
+
+    def id_to_token(self, id: int) -> str | None:
+        """The token as the vocabulary spells it, None if the id has none."""
+        return self._tokens.get(id)
+
+    def encode(self, text: str, *, first: bool = True, last: bool = True) -> list[int]:
+        """The ids of `text`. first, last (whether it begins and ends the input) make no difference here."""
+        if self._compose:
+            text = self._compose.normalize_str(text)
+        if self._prefix_space and text and not text.startswith(" "):
+            text = " " + text
+        words = self._words(text)
+        return [id for word in words for id in (self._cached if len(word) <= CACHED_LENGTH else self._word_ids)(word)]
+
+    def _word_ids(self, word: str) -> list[int]:
+        spelled = spell(word.encode("utf-8"))
+        whole = self._whole_words and spelled in self._vocab
+        tokens = [spelled] if whole else merge_pairs(list(spelled), self._rank)
+        if self._drops_bytes:
+            return [self._vocab[token] for token in tokens if token in self._vocab]
+        try:
+            return [self._vocab[token] for token in tokens]
+        except KeyError as error:
+            raise NanollamaError(
+                f"the vocabulary has no token for {quote(error.args[0])} in the word {quote(word)}; expected one per byte"
+            ) from None
+
+    def decode(self, parts: Iterable[int | str]) -> str:
+        """The text of ids, with texts between them taken as they are; what is no UTF-8 becomes U+FFFD."""
+        texts = (part.encode("utf-8") if isinstance(part, str) else self._bytes(self._tokens[part]) for part in parts)
+        return b"".join(texts).decode("utf-8", "replace")
+
+    @staticmethod
+    def _bytes(token: str) -> bytes:
+        try:
+            return bytes([LETTER_TO_BYTE[letter] for letter in token])
+        except KeyError:  # a token that is spelled as it is, not byte by byte
+            return token.encode("utf-8")

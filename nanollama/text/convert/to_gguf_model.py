@@ -1,0 +1,192 @@
+"""The model in a folder's vocabulary files, in the terms of a GGUF file: kind, pre-tokenizer, merges or scores."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from nanollama.checkpoint.files import quote
+from nanollama.cli.output import notice
+from nanollama.errors import NanollamaError
+from nanollama.text.bpe.files import read_merges, read_tiktoken
+from nanollama.text.convert.pretokenizer_names import pre_name
+from nanollama.text.convert.spaced_bpe import halves, merges_of, scores_of, space_prefix
+from nanollama.text.folder.declarations import Declarations
+from nanollama.text.folder.tokenizer_json import library_errors
+from nanollama.text.folder.vocabulary import BASE64, MERGES_CLASSES, MERGES_MODELS, read_bytes
+from nanollama.text.sentencepiece.model import PieceType
+from nanollama.text.sentencepiece.reader import read_sentencepiece
+
+PRE_OF_MERGES = {"gpt2": "gpt-2", "qwen2": "qwen2"}
+NO_BYTES = "this vocabulary has not all bytes; llama.cpp ends at characters that are no token, where this one says <unk>"
+NOT_COMPOSED = "this tokenizer composes text (NFC), which a GGUF file can't ask for: text that is not composed gets other ids"
+
+
+Sides = tuple[bool, bool, bool]
+
+
+@dataclass(frozen=True)
+class GgufModel:
+    """What the files say and the tokenizer made of them does not.
+
+    keys: of the metadata, without "tokenizer.ggml.". types: of ids that are not plain text. scores: by id, empty where
+    there are merges. sides: of the added tokens of a tokenizer.json, whether they have lstrip, rstrip and single_word.
+    """
+
+    keys: dict[str, Any]
+    types: dict[int, PieceType] = field(default_factory=dict)
+    scores: dict[int, float] = field(default_factory=dict)
+    sides: dict[str, Sides] = field(default_factory=dict)
+
+
+def read_model(folder: Path, declared: Declarations) -> GgufModel:
+    """The model of a folder that `load_tokenizer` takes; NanollamaError for one that GGUF can't express."""
+    if (folder / "tokenizer.json").exists():
+        return from_tokenizer_json(read_bytes(folder / "tokenizer.json"), folder)
+    if (folder / "tokenizer.model").exists():
+        data = read_bytes(folder / "tokenizer.model")
+        return from_tiktoken(data) if data[:1] and data[0] in BASE64 else from_sentencepiece(data, declared)
+    return from_merges(folder, declared)
+
+
+def byte_bpe(pre: str, merges: list[str], types: dict[int, PieceType] | None = None) -> GgufModel:
+    """A byte-level BPE. merges: two tokens with a space between them, in order."""
+    return GgufModel({"model": "gpt2", "pre": pre, "merges": merges}, types or {})
+
+
+def from_merges(folder: Path, declared: Declarations) -> GgufModel:
+    """A vocab.json with its merges.txt."""
+    kind = MERGES_CLASSES.get(declared.tokenizer_class or "") or MERGES_MODELS[declared.model_type or ""]
+    if declared.flags.get("add_prefix_space"):
+        raise NanollamaError(
+            "add_prefix_space is true in tokenizer_config.json; llama.cpp puts no space before a byte-level text. Export as a "
+            "folder instead"
+        )
+    if kind == "qwen2":
+        notice(NOT_COMPOSED)
+    return byte_bpe(PRE_OF_MERGES[kind], [f"{a} {b}" for a, b in read_merges(read_bytes(folder / "merges.txt"))])
+
+
+def from_tiktoken(data: bytes) -> GgufModel:
+    """A tiktoken tokenizer.model: any two tokens that make a third merge, and its rank counts.
+
+    As a list: by the rank of the third; of pairs that make the same, the left part's rank, then the right's (as in
+    transformers, convert_slow_tokenizer.py).
+    """
+    ranks = read_tiktoken(data)
+    merges = []
+    for token in sorted(ranks, key=ranks.__getitem__):
+        pairs = sorted(halves(token, ranks), key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += [f"{left} {right}" for left, right in pairs]
+    return byte_bpe("llama-bpe", merges)
+
+
+def from_sentencepiece(data: bytes, declared: Declarations) -> GgufModel:
+    """A SentencePiece tokenizer.model of the kind BPE."""
+    model = read_sentencepiece(data)
+    prefix = declared.flags.get("add_prefix_space", model.add_dummy_prefix)
+    if model.kind != "bpe" or not model.escape_whitespaces or model.whitespace_as_suffix:
+        raise NanollamaError(
+            f"tokenizer.model is of the kind {model.kind}, escape_whitespaces {model.escape_whitespaces}, "
+            f"whitespace_as_suffix {model.whitespace_as_suffix}; a GGUF file can hold bpe, True, False. Export as a "
+            "folder instead"
+        )
+    if not model.byte_fallback:
+        notice(NO_BYTES)
+    if model.charsmap or model.remove_extra_whitespaces:
+        what = "its characters (precompiled_charsmap)" if model.charsmap else "its spaces (remove_extra_whitespaces)"
+        notice(f"this tokenizer normalises text, {what}, and llama.cpp does not: text that is not normal gets other ids")
+    types: dict[int, PieceType] = {id: type for id, type in enumerate(model.types) if type is not PieceType.NORMAL}
+    flags = {"add_space_prefix": prefix, "remove_extra_whitespaces": model.remove_extra_whitespaces}
+    return GgufModel({"model": "llama", "pre": "default", **flags}, types, dict(enumerate(model.scores)))
+
+
+def from_tokenizer_json(data: bytes, folder: Path) -> GgufModel:
+    """A tokenizer.json with a BPE."""
+    with library_errors("tokenizer.json is not usable"):
+        content = json.loads(tokenizers.Tokenizer.from_buffer(data).to_str())
+    model = content["model"]
+    odd = {key: model[key] for key in ("dropout", "continuing_subword_prefix", "end_of_word_suffix") if model.get(key)}
+    if model["type"] != "BPE" or odd:
+        raise NanollamaError(
+            f"tokenizer.json has a model of type {model['type']} {odd or ''}; a GGUF file can hold a plain BPE. Export as a "
+            "folder instead"
+        )
+    added = content["added_tokens"]
+    types = {token["id"]: PieceType.USER_DEFINED for token in added}
+    made = from_spaced(content, types, folder) if model["byte_fallback"] else from_byte_level(content, types)
+    return replace(made, sides={t["content"]: (t["lstrip"], t["rstrip"], t["single_word"]) for t in added})
+
+
+def from_byte_level(content: dict[str, Any], types: dict[int, PieceType]) -> GgufModel:
+    """A byte-level BPE, as a tokenizer.json has it."""
+    model = content["model"]
+    composes = composes_text(content["normalizer"])
+    pre = pre_name(content["pre_tokenizer"], composes=composes, whole_words=model["ignore_merges"])
+    if composes:
+        notice(NOT_COMPOSED)
+    if spaced := next((pair for pair in model["merges"] if " " in "".join(pair)), None):
+        raise NanollamaError(
+            f"tokenizer.json has the merge {quote(spaced)}; a GGUF file can't hold tokens with spaces in merges"
+        )
+    return byte_bpe(pre, [f"{left} {right}" for left, right in model["merges"]], types)
+
+
+def composes_text(normalizer: dict[str, Any] | None) -> bool:
+    """Whether text is composed (NFC) before it is cut; anything else that is done to it is an error."""
+    steps = (normalizer or {"normalizers": []}).get("normalizers", [normalizer])
+    if wrong := next((step for step in steps if step["type"] != "NFC"), None):
+        raise NanollamaError(
+            f"tokenizer.json has the normalizer {quote(wrong)}; llama.cpp has none. Export as a folder instead"
+        )
+    return bool(steps)
+
+
+def from_spaced(content: dict[str, Any], types: dict[int, PieceType], folder: Path) -> GgufModel:
+    """A BPE of characters with bytes for the rest: SentencePiece's, as a tokenizer.json has it.
+
+    Metaspace, which puts a space before a text only if it has none, has the same key as what always puts one.
+    """
+    vocab, prefix = content["model"]["vocab"], space_prefix(content)
+    types |= {vocab[f"<0x{byte:02X}>"]: PieceType.BYTE for byte in range(256) if f"<0x{byte:02X}>" in vocab}
+    if (unknown := vocab.get(content["model"]["unk_token"])) is not None:
+        types[unknown] = PieceType.UNKNOWN
+    if prefix and content["pre_tokenizer"]:
+        notice("llama.cpp puts a space before every text, this tokenizer (Metaspace) only before one that has none")
+    if list(types.values()).count(PieceType.BYTE) < 256:
+        notice(NO_BYTES)
+    text = {token: id for token, id in vocab.items() if types.get(id, PieceType.NORMAL) is PieceType.NORMAL}
+    keys = {"model": "llama", "pre": "default", "add_space_prefix": prefix}
+    return GgufModel(keys, types, merge_scores(text, content["model"]["merges"], beside(text, folder)))
+
+
+def beside(text: Mapping[str, int], folder: Path) -> dict[int, float]:
+    """The scores of the tokenizer.model beside a tokenizer.json, by id; empty if there is none with these tokens."""
+    path = folder / "tokenizer.model"
+    data = read_bytes(path) if path.is_file() else b""
+    if not data or data[0] in BASE64:
+        return {}
+    model = read_sentencepiece(data)
+    ids = {piece: id for id, piece in enumerate(model.pieces)}
+    return dict(enumerate(model.scores)) if all(ids.get(token) == id for token, id in text.items()) else {}
+
+
+def merge_scores(text: Mapping[str, int], merges: Sequence[Sequence[str]], known: dict[int, float]) -> dict[int, float]:
+    """Scores that join what the merges join: the known ones if they rank the same tokens in the same order.
+
+    If no scores do, the known ones are taken all the same, with a notice: llama.cpp's converter looks at nothing else.
+    """
+    ranked = merges_of({token: known[id] for token, id in text.items()}) if known else None
+    order = list(dict.fromkeys(left + right for left, right in merges if left + right in text))
+    if ranked is not None and order == list(dict.fromkeys(left + right for left, right in ranked)):
+        return known
+    try:
+        return scores_of(text, merges)
+    except NanollamaError:
+        if not known:
+            raise
+        notice("no scores do what the merges of tokenizer.json do; those of tokenizer.model give other ids for some texts")
+        return known
