@@ -67,10 +67,10 @@ def engines(session: nox.Session) -> None:
         runs.append(str(folder / f"{name}.json"))
         session.run("python", "-m", "conformance", "run", "--engine", name, "--json", runs[-1], success_codes=[0, 1])
     runs.append(str(folder / "server.json"))
-    session.run("python", "-m", "conformance.wire.llamacpp_server", "--json", runs[-1], success_codes=[0, 1])
+    session.run("python", "-m", "conformance.judging.wire.llamacpp_server", "--json", runs[-1], success_codes=[0, 1])
     session.run("python", "-m", "conformance.report", *runs, "--html", str(folder / "engines.html"))
     session.log(f"the engines side by side: {folder / 'engines.html'}")
-    session.run("pytest", "-n", "0", "conformance/test_engines_foreign.py")
+    session.run("pytest", "-n", "0", "conformance/tests/suite/engines/test_engines_foreign.py")
 
 
 def on_device(session: nox.Session, device: str, there: str) -> None:
@@ -104,13 +104,13 @@ def llamacpp(session: nox.Session) -> None:
         session.run("python", "-m", *download)
         unpack_converter(next(folder.glob("*.tar.gz")), folder)
     session.install("-q", str(next(folder.glob("*.tar.gz"))))
-    session.run("python", "-m", "conformance.llamacpp", "--converter", str(folder), *session.posargs)
-    session.run("python", "-m", "conformance.llamacpp_quantize")
+    session.run("python", "-m", "conformance.truth.peers.llamacpp", "--converter", str(folder), *session.posargs)
+    session.run("python", "-m", "conformance.truth.peers.llamacpp_quantize")
     data = os.environ.get("NANOLLAMA_DATA")
     vocabularies = sorted(map(str, Path(data).glob("tokenizers/ggml-vocab/*.gguf"))) if data else []
     if not vocabularies:
         session.log("NANOLLAMA_DATA is not set: no real vocabulary was compared, only every way to cut a text into words")
-    session.run("python", "-m", "conformance.fuzz_tokenizer", *vocabularies, "--pre", "all", "--count", "500")
+    session.run("python", "-m", "conformance.fuzz.tokenizer", *vocabularies, "--pre", "all", "--count", "500")
 
 
 def unpack_converter(archive: Path, folder: Path) -> None:
@@ -150,4 +150,4 @@ def types(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Speed and memory beside transformers, in one run, alternating: nox -s bench -- --help."""
     install(session)
-    session.run("python", "-m", "conformance.bench", *session.posargs)
+    session.run("python", "-m", "conformance.verify.bench", *session.posargs)

@@ -5,7 +5,7 @@ import json
 import sys
 from pathlib import Path
 
-from conformance.compare import SEMANTIC_BAR
+from conformance.truth.compare import SEMANTIC_BAR
 from nanollama.errors import NanollamaError
 
 
@@ -62,13 +62,13 @@ def main(arguments: list[str] | None = None) -> int:
 def dispatch(options: argparse.Namespace) -> int:
     """Call the command's function; imports are local because transformers takes seconds."""
     if options.command == "golden":
-        from conformance.golden import golden_command
+        from conformance.truth.golden import golden_command
 
         return golden_command(options.check)
     if options.command == "fixture":
         return fixture_command(options.folder, options.family, options.set)
     if options.command == "verify":
-        from conformance.verify import verify_command
+        from conformance.verify.models import verify_command
 
         ids = parse_ids(options.ids) if options.ids else None
         return verify_command(options.a, options.b, options.dtype, options.bar, ids, options.text, options.tokens)
@@ -77,7 +77,7 @@ def dispatch(options: argparse.Namespace) -> int:
 
         return smoke_command(options.engine)
     if options.command == "doctor":
-        from conformance.run import doctor_command
+        from conformance.verify.run import doctor_command
 
         return doctor_command(options.device)
     return run(options)
@@ -91,7 +91,7 @@ def run(options: argparse.Namespace) -> int:
         print(listed())
         return 0
     if options.engine is None:
-        from conformance.run import run_command
+        from conformance.verify.run import run_command
 
         for name in ("report", "against"):
             if getattr(options, name):
@@ -109,7 +109,7 @@ def run(options: argparse.Namespace) -> int:
 
 def fixture_command(folder: Path, family: str, changes: list[str]) -> int:
     """Write a fixture with changed config keys."""
-    from conformance.fixtures import FIXTURES, fixture_config, write_fixture
+    from conformance.models.fixtures import FIXTURES, fixture_config, write_fixture
 
     if family not in FIXTURES:
         raise NanollamaError(f"no family {family!r}; there are {', '.join(FIXTURES)}")

@@ -1,7 +1,7 @@
 """Checks: each judges the live runtime in this process against requirements and names the first place that is wrong.
 
 A check is a plain function under `@check("CACHE-003", area="kv_cache")`. It compares what the runtime does with a truth that
-does not use the code under test, through the functions of `conformance.checks.judging` (which count: a check that compares
+does not use the code under test, through the functions of `conformance.checks.assertions` (which count: a check that compares
 nothing fails), or raises `Failed(place, detail)` itself. It caches nothing that the runtime computed: between two calls of a
 check the runtime may have been changed. What the runtime raises is a failure too, at its innermost function that was running.
 
@@ -10,27 +10,24 @@ check the runtime may have been changed. What the runtime raises is a failure to
 
 import functools
 import importlib
-import pkgutil
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 RUNTIME = "nanollama"
-# Which modules' checks come first: what others are built of comes before them. A module is placed by the first prefix of its
-# name that is listed here; in one place, modules go by name; in a module, checks go as they are written.
-ORDER: tuple[str, ...] = (
-    "model_config",
-    "model_semantics",
-    "model_cache",
-    "model_loading",
-    "quant",
-    "model_gguf",
-    "gguf",
-    "model",
-    "text",
-)
-ORDER += ("tokenizer", "template", "stream", "sampling")
+# The modules with checks, in the order in which the score asks them: what others are built of comes first, so that the first
+# check that fails is the most telling one. In a module, checks go as they are written.
+ORDER = """
+    model.config model.semantics model.cache checkpoint.folders quant.bits quant.decode quant.encode quant.file
+    quant.mixes quant.stored quant.whole gguf.whole_models gguf.bytes gguf.metadata gguf.names gguf.written model.bounds
+    checkpoint.export checkpoint.export_bytes model.fields model.positions model.precision tokenizer.added
+    tokenizer.base tokenizer.cleaning tokenizer.exported tokenizer.models tokenizer.of_gguf tokenizer.unpacked
+    tokenizer.wired tokenizer.written tokenizer.files tokenizer.folders tokenizer.kinds chat.messages chat.rendering
+    chat.template_input chat.to_ids generation.stream_pieces generation.sampling_filters generation.sampling_order
+    generation.sampling_settings generation.loop generation.reasons generation.whole generation.written checkpoint.files
+    checkpoint.safetensors checkpoint.tensors checkpoint.verify
+    """.split()  # noqa: SIM905
 
 
 class Failed(Exception):
@@ -86,7 +83,7 @@ def check(
     """
 
     def register(judge: Callable[..., None]) -> Callable[..., None]:
-        module = judge.__module__.rpartition(".")[2]
+        module = judge.__module__.removeprefix(f"{__name__}.")
         for case in each or (None,):
             name = f"{module}.{judge.__name__}" + ("" if case is None else f"[{case}]")
             body = judge if case is None else functools.partial(judge, case)
@@ -128,14 +125,7 @@ def place_of(traceback: types.TracebackType | None) -> str:
 
 
 def all_checks() -> list[Check]:
-    """Every check of the modules beside this one, what others depend on first."""
-    names = [found.name for found in pkgutil.iter_modules(__path__)]
-    for name in sorted(names, key=rank):
+    """Every check, what others depend on first."""
+    for name in ORDER:
         importlib.import_module(f"{__name__}.{name}")
-    return [check for name in sorted(names, key=rank) for check in _registered.get(f"{__name__}.{name}", [])]
-
-
-def rank(module: str) -> tuple[int, str]:
-    """Where the checks of a module come in the order."""
-    places = [i for i, prefix in enumerate(ORDER) if module.startswith(prefix)]
-    return (places[0] if places else len(ORDER), module)
+    return [check for name in ORDER for check in _registered[f"{__name__}.{name}"]]

@@ -8,7 +8,7 @@ An engine says what it offers by levels, each of which needs those before it onl
 * L3 taps, the values inside: `run` with `taps=True`
 * L4 injection: `inject`, every module on inputs that it is given
 
-Names of taps and modules are those of `conformance.taps`: what every correct engine shares, whatever it calls it. A tap
+Names of taps and modules are those of `conformance.truth.taps`: what every correct engine shares, whatever it calls it. A tap
 has one row per token: attention weights are [T, H, S], as logarithms, S counting the keys in the order of the prompt; the
 router's choices ("mlp.gate") and "logits" are log-probabilities. All values are float64, exactly what the engine computed.
 """
@@ -21,7 +21,7 @@ from typing import Any
 
 from torch import Tensor
 
-from conformance.results import About
+from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
 
 Taps = dict[str, Tensor]

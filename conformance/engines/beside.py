@@ -22,10 +22,10 @@ from torch import Tensor
 from conformance.engines import Broken, Engine, Prompt, Unsupported
 from conformance.engines.known import BEYOND, KNOWN
 from conformance.engines.registry import find_engine
-from conformance.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
-from conformance.golden import rms_error
-from conformance.oracle import load_oracle, oracle_logits
-from conformance.run import NUMERIC_FACTOR
+from conformance.models.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
+from conformance.truth.golden import rms_error
+from conformance.truth.oracle import load_oracle, oracle_logits
+from conformance.verify.run import NUMERIC_FACTOR
 from nanollama.errors import NanollamaError
 
 CHUNKS = (4, 1, 1, 7, 3)  # of the near prompt's 16 tokens

@@ -6,7 +6,7 @@ with these changes, and beyond doubt not without them, shows two things: the cau
 
 from typing import Any
 
-from conformance.llamacpp import CHANGES
+from conformance.truth.peers.llamacpp import CHANGES
 
 Changes = dict[str, dict[str, Any]]  # by family
 

@@ -27,9 +27,15 @@ ENGINES: dict[str, Entry] = {
     "openvino": Entry("openvino[:OPTIONS]", "OpenVINO GenAI", "openvino-genai"),
     "http": Entry("http://HOST:PORT/v1", "an OpenAI-compatible server"),
     "https": Entry("https://HOST/v1", "an OpenAI-compatible server"),
-    "exec": Entry("exec:COMMAND", "any program that speaks the protocol of conformance/engines/protocol.py", "jsonschema"),
+    "exec": Entry(
+        "exec:COMMAND", "any program that speaks the protocol of conformance/engines/protocols/protocol.py", "jsonschema"
+    ),
 }
-MODULES = {"http": "openai_http", "https": "openai_http", "exec": "protocol"}  # where they are not named alike
+MODULES = {
+    "http": "protocols.openai_http",
+    "https": "protocols.openai_http",
+    "exec": "protocols.protocol",
+}  # the others are adapters
 WHOLE = ("http", "https")  # these take the text as it stands
 
 
@@ -38,7 +44,7 @@ def find_engine(spec: str) -> Engine:
     name, _, argument = spec.partition(":")
     if name not in ENGINES:
         raise NanollamaError(f"no engine {name!r}; there are {', '.join(ENGINES)} (python -m conformance run --engines)")
-    entry, module = ENGINES[name], f"{__package__}.{MODULES.get(name, name)}"
+    entry, module = ENGINES[name], f"{__package__}.{MODULES.get(name, f'adapters.{name}')}"
     try:
         engine: Engine = importlib.import_module(module).ENGINE(spec if name in WHOLE else argument)
     except ImportError as error:

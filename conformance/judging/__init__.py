@@ -1,6 +1,6 @@
 """The tests of a model, for any engine: every family and variation, every value that the engine shows, filed by requirement.
 
-`judge(engine)` runs them all and returns a `conformance.results.Run`.
+`judge(engine)` runs them all and returns a `conformance.requirements.results.Run`.
 """
 
 import platform
@@ -12,20 +12,20 @@ from importlib.metadata import PackageNotFoundError, version
 
 import torch
 
-from conformance.checks.cases import CASES, VARIATIONS
 from conformance.engines import Engine, Unsupported
-from conformance.engines.nanollama import Nanollama
-from conformance.fixtures import FIXTURES
-from conformance.judging.ablation import ladder
+from conformance.engines.adapters.nanollama import Nanollama
 from conformance.judging.bars import Bars
 from conformance.judging.controls import controls
 from conformance.judging.diagnosis import detectable, likely
-from conformance.judging.look import Look
-from conformance.judging.observations import Observation, State
+from conformance.judging.evidence.ablation import ladder
+from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.observations import Observation, State
 from conformance.judging.subject import subject
 from conformance.judging.verdicts import undecided, verdicts
 from conformance.judging.whitebox import open_ends, white_box
-from conformance.results import About, Run
+from conformance.models.cases import CASES, VARIATIONS
+from conformance.models.fixtures import FIXTURES
+from conformance.requirements.results import About, Run
 from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES
 

@@ -14,7 +14,7 @@ from conformance.engines.registry import find_engine
 from conformance.judging import judge, versions
 from conformance.judging.whitebox import open_ends
 from conformance.report import terminal, write_report
-from conformance.results import Run, plain, read_run, write_run
+from conformance.requirements.results import Run, plain, read_run, write_run
 from nanollama.errors import NanollamaError
 
 
@@ -67,9 +67,9 @@ def of_model(engine: Engine, wanted: Wanted) -> Run:
 
 def of_server(engine: Engine, wanted: Wanted) -> Run:
     """Everything that a client sees."""
-    from conformance.engines.openai_http import OpenAIServer
-    from conformance.wire import judge_server
-    from conformance.wire.truth import Truth
+    from conformance.engines.protocols.openai_http import OpenAIServer
+    from conformance.judging.wire import judge_server
+    from conformance.judging.wire.truth.truth import Truth
 
     assert isinstance(engine, OpenAIServer)
     if wanted.families:

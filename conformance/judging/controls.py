@@ -13,16 +13,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conformance.checks.reference import Reference
-from conformance.checks.spec import Spec, read_spec
-from conformance.checks.stored import module_tensors
 from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported
-from conformance.fixtures import SEED
 from conformance.judging.bars import Bars
 from conformance.judging.subject import local_taps, taps_of
+from conformance.models.fixtures import SEED
+from conformance.models.weights import unit
 from conformance.numerics.floor import kind_of
-from conformance.results import About
-from conformance.weights import unit
+from conformance.requirements.results import About
+from conformance.truth.reference import Reference
+from conformance.truth.spec import Spec, read_spec
+from conformance.truth.stored import module_tensors
 from nanollama.lm import DTYPES
 
 Spoil = Callable[[str, Tensor, Taps, bool], Tensor]  # of a tap by name, among others, by itself or not

@@ -1,17 +1,16 @@
-"""What is likely wrong with an engine, and what a run of it could not have seen: `conformance.signatures` and `detect` asked
-about the values that the run has anyway."""
+"""The likely causes of an engine's faults, and what a run could not have seen: both from the values that the run has anyway."""
 
 from collections.abc import Iterable, Iterator
 
-from conformance.detect import detectability, prompts
+from conformance.diagnosis.causes import Observation, by_floor, causes, exact
+from conformance.diagnosis.causes.judges import Judge
+from conformance.diagnosis.detectability import detectability, prompts
 from conformance.engines import Taps
-from conformance.fixtures import FIXTURES
-from conformance.judging.exercises import PIECES, WHOLE_PROMPTS
-from conformance.judging.look import Look
-from conformance.judging.observations import State
-from conformance.results import Cause, Detectable
-from conformance.signatures import Observation, by_floor, causes, exact
-from conformance.signatures.judges import Judge
+from conformance.judging.evidence.exercises import PIECES, WHOLE_PROMPTS
+from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.observations import State
+from conformance.models.fixtures import FIXTURES
+from conformance.requirements.results import Cause, Detectable
 
 
 def judge_of(look: Look) -> Judge:

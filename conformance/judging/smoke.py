@@ -11,13 +11,13 @@ from torch import Tensor
 
 from conformance.engines import Engine, Prompt, Taps, Unsupported
 from conformance.engines.registry import find_engine
-from conformance.fixtures import FIXTURES
 from conformance.judging.bars import Bars
-from conformance.judging.look import Look
-from conformance.judging.observations import State
+from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.observations import State
 from conformance.judging.subject import Subject, subject
+from conformance.models.fixtures import FIXTURES
 from conformance.numerics.floor import kind_of
-from conformance.results import About
+from conformance.requirements.results import About
 from nanollama.lm import DTYPES
 
 LEVELS = ("L0", "L1", "L2", "L3", "L4")
@@ -41,7 +41,7 @@ class Adapter:
         yield "the same prompt gives the same answer again", self.again
         yield "another first token gives other logits", self.depends
         if "L3" in levels:
-            yield "taps are named and shaped as those of conformance.taps", self.taps
+            yield "taps are named and shaped as those of conformance.truth.taps", self.taps
             yield "taps depend on the prompt", self.taps_depend
         if "L4" in levels:
             yield "an injected input changes what its module gives", self.injects

@@ -1,6 +1,6 @@
 """What engines are judged on: checkpoints in their own dtype, prompts, and the float64 truth about every value inside.
 
-The truth comes from `conformance.checks.reference`, which never calls the code of any engine. For a lower precision the
+The truth comes from `conformance.truth.reference`, which never calls the code of any engine. For a lower precision the
 weights are rounded first, as real checkpoints are stored: an engine then holds exactly the weights of the truth, and only
 its arithmetic counts.
 """
@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.checks.cases import Case, case, make_case, scratch
-from conformance.checks.reference import Reference, Trace, cap
-from conformance.checks.spec import Spec
-from conformance.checks.stored import module_tensors
 from conformance.engines import Prompt, Taps
-from conformance.fixtures import FAR_POSITIONS, NEAR, SEED
+from conformance.models.cases import Case, case, make_case, scratch
+from conformance.models.fixtures import FAR_POSITIONS, NEAR, SEED
+from conformance.models.weights import derived_ids
 from conformance.numerics.recording import SHORT
-from conformance.taps import NORMS
-from conformance.weights import derived_ids
+from conformance.truth.reference import Reference, Trace, cap
+from conformance.truth.spec import Spec
+from conformance.truth.stored import module_tensors
+from conformance.truth.taps import NORMS
 from nanollama.lm import DTYPES
 
 SHIFT = 37  # how far the shifted prompt begins from 0
@@ -95,7 +95,7 @@ class Subject:
 
 @functools.cache
 def subject(name: str, dtype: str) -> Subject:
-    """A family's fixture or one of the variations of `conformance.checks.cases`."""
+    """A family's fixture or one of the variations of `conformance.models.cases`."""
     return rounded(name, case(name).raw, dtype)
 
 

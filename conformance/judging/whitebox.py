@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from conformance.checks import Check, Failed, all_checks
-from conformance.requirements import Requirement, load_requirements
-from conformance.results import About, Result, Verdict
+from conformance.requirements.requirement import Requirement, load_requirements
+from conformance.requirements.results import About, Result, Verdict
 
 
 def white_box(checks: list[Check] | None = None) -> Iterator[Result]:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from textwrap import wrap
 
-from conformance.katas.check import check
-from conformance.katas.course import ROOT, Kata, course, find_kata
-from conformance.katas.page import near, page
+from conformance import ROOT
+from conformance.katas.checking.check import check
+from conformance.katas.course import Kata, course, find_kata
+from conformance.katas.pages.page import near, page
 from conformance.katas.progress import Progress
 from conformance.katas.stub import function_text, has_moved, header, own_lines, spans, stub
 from nanollama.cli.output import open_streams, write

@@ -7,10 +7,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from conformance import ROOT
 from nanollama.errors import NanollamaError
 
-ROOT = Path(__file__).parents[2]
-TABLE = Path(__file__).parents[1] / "katas.toml"
+KATAS = Path(__file__).parent
+TABLE = KATAS / "katas.toml"
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Kata:
     @property
     def tests(self) -> Path:
         """The file with this kata's tests."""
-        return TABLE.parent / "katas" / f"test_{self.name}.py"
+        return file_of("exercises", f"test_{self.name}.py")
 
     @property
     def test_names(self) -> list[str]:
@@ -55,7 +56,12 @@ class Kata:
     @property
     def alternatives(self) -> Path:
         """The file with other right answers."""
-        return TABLE.parent / "alternatives" / f"{self.name}.py"
+        return file_of("alternatives", f"{self.name}.py")
+
+
+def file_of(room: str, name: str) -> Path:
+    """The file of this name in one of a room's areas; where there is none yet, the path says where to look."""
+    return next((KATAS / room).glob(f"*/{name}"), KATAS / room / name)
 
 
 @cache

@@ -1,11 +1,12 @@
 """ROADMAP.md, the course as a text: its items, and the line under each that says where it stands and which katas teach it.
 
-That line is written from katas.toml (`python -m conformance.docs --write`), and a test holds it to that.
+That line is written from katas.toml (`python -m conformance.verify.docs --write`), and a test holds it to that.
 """
 
 import re
 
-from conformance.katas.course import ROOT, course, without_kata
+from conformance import ROOT
+from conformance.katas.course import course, without_kata
 
 ROADMAP = ROOT / "ROADMAP.md"
 ITEM = re.compile(r"^### (?P<item>.+)\n\n(?P<text>(?:.+\n)+)\n(?P<line>.* · (?P<state>done)|planned)$", re.MULTILINE)

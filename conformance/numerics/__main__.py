@@ -10,11 +10,11 @@ from typing import Any
 
 import torch
 
-from conformance.fixtures import FIXTURES
-from conformance.golden import LOW_PRECISIONS
+from conformance.models.fixtures import FIXTURES
 from conformance.numerics.check import check, false_alarms
 from conformance.numerics.floor import FLOOR, make_floors, to_json
 from conformance.numerics.variants import VARIANTS, without_compiler
+from conformance.truth.golden import LOW_PRECISIONS
 from nanollama.errors import NanollamaError
 from nanollama.lm import pick_device
 
@@ -144,7 +144,7 @@ def dispatch(options: argparse.Namespace, device: str, dtypes: list[str], famili
         for v in VARIANTS:
             print(f"{v.name:24}{'policy' if v.policy else 'order':8}{'held out' if v.held_out else '':10}{v.what}")
         return 0
-    from conformance.numerics.rules import rules_command
+    from conformance.numerics.acceptance.rules import rules_command
 
     wanted = options.family, device, options.bugs, options.cache, options.output, options.fresh, options.write
     return rules_command(*wanted)

@@ -5,7 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from itertools import islice
 
-from conformance.fixtures import FIXTURES, SEED
+from conformance.models.fixtures import FIXTURES, SEED
 from conformance.numerics.floor import TIERS, Floors, kind_of, load_floors, subjects, tap_statistics, views_of
 from conformance.numerics.observe import Observed
 from conformance.numerics.recording import Recording, Want, fixture_model, record

@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.fixtures import fixture_config
-from conformance.numerics.published import NEW_TOKENS, TOP, Outputs, Reference
+from conformance.models.fixtures import fixture_config
+from conformance.models.weights import derived_ids
+from conformance.numerics.acceptance.published import NEW_TOKENS, TOP, Outputs, Reference
 from conformance.numerics.recording import write_rounded
 from conformance.numerics.variants import AS_IS, Variant
-from conformance.taps import blocks, hooks
-from conformance.weights import derived_ids
+from conformance.truth.taps import blocks, hooks
 from nanollama.model.transformer import Transformer
 
 LENGTHS = (18, 21, 27)  # beyond every fixture's first 16 positions, after which some change their frequencies
@@ -71,7 +71,7 @@ def greedy(model: Transformer, texts: Sequence[Tensor]) -> tuple[list[list[int]]
 @lru_cache
 def reference(architecture: str) -> Reference:
     """transformers on the same stored weights: bfloat16 as the rules use it, float64 as the truth."""
-    from conformance.oracle import load_oracle, oracle_logits
+    from conformance.truth.oracle import load_oracle, oracle_logits
 
     texts = prompts(architecture)
     with TemporaryDirectory() as folder:
@@ -100,7 +100,7 @@ def states_of(model: Any, ids: Tensor) -> tuple[Tensor, list[Tensor]]:
     def see(_: Any, out: Any) -> None:
         seen.append((out[0] if isinstance(out, tuple) else out)[0].double())
 
-    from conformance.oracle import oracle_logits
+    from conformance.truth.oracle import oracle_logits
 
     with hooks([(layer, see, False) for layer in stack]):
         logits = oracle_logits(model, ids[None])[0].double()

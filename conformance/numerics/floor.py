@@ -24,8 +24,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.fixtures import FIXTURES
-from conformance.golden import GOLDEN
+from conformance import GOLDEN
+from conformance.models.fixtures import FIXTURES
 from conformance.numerics.observe import Observed, observe
 from conformance.numerics.recording import Recording, Want, fixture_model, record
 from conformance.numerics.statistics import NOTHING, Statistics, as_list, from_list, measure

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from conformance.taps import NORMS, blocks, hooks, log_weights
+from conformance.truth.taps import NORMS, blocks, hooks, log_weights
 from nanollama.model.kv_cache import KVCache
 from nanollama.model.transformer import Transformer
 

@@ -16,13 +16,13 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.compare import SEMANTIC_BAR, compare_taps, worst
-from conformance.fixtures import FAR_POSITIONS, NEAR, SEED, fixture_config, fixture_tensors, write_fixture
-from conformance.golden import load_golden
+from conformance.models.fixtures import FAR_POSITIONS, NEAR, SEED, fixture_config, fixture_tensors, write_fixture
+from conformance.models.weights import derived_ids
 from conformance.numerics.observe import Inputs, Observed, Prompt, observe, recorded_inputs
 from conformance.numerics.ways import whole
-from conformance.taps import eager_attention, runtime_taps
-from conformance.weights import derived_ids
+from conformance.truth.compare import SEMANTIC_BAR, compare_taps, worst
+from conformance.truth.golden import load_golden
+from conformance.truth.taps import eager_attention, runtime_taps
 from nanollama.lm import DTYPES, load_model
 from nanollama.model.config import ModelConfig
 from nanollama.model.transformer import Transformer

@@ -6,11 +6,11 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.report.badge import badge
 from conformance.report.markdown import markdown
 from conformance.report.page import render
+from conformance.report.parts.badge import badge
 from conformance.report.terminal import terminal
-from conformance.results import Run
+from conformance.requirements.results import Run
 
 __all__ = ["badge", "markdown", "terminal", "write_matrix", "write_report"]
 

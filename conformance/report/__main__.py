@@ -9,8 +9,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.report import badge, markdown, terminal, write_matrix, write_report
-from conformance.results import Run, read_run
+from conformance.report import markdown, terminal, write_matrix, write_report
+from conformance.report.parts.badge import badge
+from conformance.requirements.results import Run, read_run
 
 
 def parser() -> argparse.ArgumentParser:

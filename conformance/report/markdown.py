@@ -3,13 +3,13 @@
 import re
 from collections.abc import Iterator, Sequence
 
-from conformance.report.difference import condensed, difference
-from conformance.report.matrix import labels, short
-from conformance.report.sections import Findings, Wrong
-from conformance.report.tally import by_area, cases_in_words, why_void
+from conformance.report.parts.difference import condensed, difference
+from conformance.report.parts.matrix import labels, short
+from conformance.report.parts.sections import Findings, Wrong
+from conformance.report.parts.tally import by_area, cases_in_words, why_void
 from conformance.report.terminal import COLUMNS, printable
-from conformance.requirements import load_requirements
-from conformance.results import Run, Verdict
+from conformance.requirements.requirement import load_requirements
+from conformance.requirements.results import Run, Verdict
 
 MOST = 30  # lines of a list; how many more there are is said
 

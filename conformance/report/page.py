@@ -12,15 +12,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance.checks import all_checks
-from conformance.report.difference import KINDS, Change, condensed, difference
-from conformance.report.gaps import open_gaps
-from conformance.report.matrix import areas_of, labels, short
-from conformance.report.sections import Findings, levels_offered, smallest, source_link
-from conformance.report.tally import ELSEWHERE, cases_in_words, of_judged, test_of
+from conformance.report.parts.difference import KINDS, Change, condensed, difference
+from conformance.report.parts.gaps import open_gaps
+from conformance.report.parts.matrix import areas_of, labels, short
+from conformance.report.parts.sections import Findings, levels_offered, smallest, source_link
+from conformance.report.parts.tally import ELSEWHERE, cases_in_words, of_judged, test_of
 from conformance.report.terminal import printable
-from conformance.requirements import TIERS, load_requirements
-from conformance.results import Run, Verdict
-from conformance.score.telling import stored
+from conformance.requirements.requirement import TIERS, load_requirements
+from conformance.requirements.results import Run, Verdict
+from conformance.score.ranking import stored
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)

@@ -4,9 +4,9 @@ fulfilled; of those that could not be decided, one for all that are so for the s
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from conformance.report.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, outcome, sentence
-from conformance.requirements import load_requirements
-from conformance.results import Cause, Result, Run, Verdict
+from conformance.report.parts.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, outcome, sentence
+from conformance.requirements.requirement import load_requirements
+from conformance.requirements.results import Cause, Result, Run, Verdict
 
 LONGEST = 240  # characters of what is said of one requirement
 COLUMNS = ("PASS", "EXCUSED", "NOTE", "FAIL", "ERROR", "INCONCLUSIVE", "UNSUPPORTED")

@@ -17,17 +17,17 @@ import torch
 
 import conformance.score
 from conformance.checks import Check, Failed, all_checks
-from conformance.impact import Survey, survey
 from conformance.numerics.check import Alarms
 from conformance.score.controls import WHOLE, Void, run_controls
 from conformance.score.coverage import tried
+from conformance.score.impact import Survey, survey
 from conformance.score.judge import Result, score
 from conformance.score.published import explanations, publish, read_published, stale, summary, worse
+from conformance.score.ranking import in_their_reach, most_telling, read_telling, spread, write_telling
 from conformance.score.report import GROUPS, needs_a_look, on_models, table
-from conformance.score.telling import in_their_reach, most_telling, read_telling, spread, write_telling
 from conformance.score.variants import honest_runs, units
-from conformance.zoo.mutants import kept_mutants
-from conformance.zoo.seeding import Bug, ZooBroken, load_zoo
+from conformance.score.zoo.mutants import kept_mutants
+from conformance.score.zoo.seeding import Bug, ZooBroken, load_zoo
 
 # What a budget is spent on: until which part of it checks are run on the clean runtime, bugs are judged, variants are judged.
 CHECKS_UNTIL, BUGS_UNTIL, VARIANTS_UNTIL = 0.35, 0.8, 0.95

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conformance.checks import Check, Failed, judged
 from conformance.score.judge import Result, score
-from conformance.zoo.seeding import Bug
+from conformance.score.zoo.seeding import Bug
 from nanollama.model.transformer import Transformer
 
 NOISE = 1e-6

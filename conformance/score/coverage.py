@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from conformance.checks import Check
-from conformance.impact import reached
+from conformance.score.impact import reached
 from conformance.score.judge import Result, score
-from conformance.zoo.seeding import Bug
+from conformance.score.zoo.seeding import Bug
 
 TRIES = 6  # bugs for a requirement that has caught none
 TRYING = 120  # seconds for all of them

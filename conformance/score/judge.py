@@ -12,9 +12,9 @@ from multiprocessing.process import BaseProcess
 from types import FrameType
 
 from conformance.checks import Check, Failed
-from conformance.fixtures import FIXTURES
-from conformance.impact import reached
-from conformance.zoo.seeding import Bug, ZooBroken, seeded
+from conformance.models.fixtures import FIXTURES
+from conformance.score.impact import reached
+from conformance.score.zoo.seeding import Bug, ZooBroken, seeded
 
 LIMIT = 20  # seconds of CPU for one check on a runtime with a bug; a clean one takes less than one
 PATIENCE = 6  # times as long on the clock: others may be at work here, and what waits for ever takes no CPU

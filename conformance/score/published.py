@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from conformance.golden import GOLDEN
+from conformance import GOLDEN, ROOT
 from conformance.numerics.check import Alarms
 from conformance.numerics.statistics import interval
 from conformance.score.judge import Result
 from conformance.score.report import GROUPS, share
-from conformance.zoo.entries import ZOO, ZooBroken
+from conformance.score.zoo.entries import ZOO, ZooBroken
 
 PUBLISHED = GOLDEN / "score.json"
-README = GOLDEN.parent / "README.md"
+README = ROOT / "README.md"
 BEGIN, END = "<!-- score -->\n", "<!-- /score -->"
 ALARM_RATE = 0.01  # of honest runs that may be flagged
 

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import Any
 
-from conformance.fixtures import FIXTURES
-from conformance.golden import LOW_PRECISIONS
+from conformance.models.fixtures import FIXTURES
 from conformance.numerics.check import HELD_OUT_SEEDS, Alarms, false_alarms
+from conformance.truth.golden import LOW_PRECISIONS
 
 Unit = tuple[str, str]  # dtype, family
 

@@ -1,0 +1,298 @@
+"""Tokenizers of a folder as keys of a GGUF file, by hand: tokens, types, merges, scores, roles, templates, what is refused."""
+
+import contextlib
+import functools
+import io
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sentencepiece import sentencepiece_model_pb2 as proto
+
+from conformance.checks import check
+from conformance.checks.assertions import at, expect, refused, same
+from conformance.fuzz.valid_vocabulary import KEY, scored
+from conformance.models.fixtures import fixture_config
+from nanollama.checkpoint.gguf.reader import GGUF
+from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
+from nanollama.checkpoint.source import Source
+from nanollama.model.config import read_config
+from nanollama.text.convert.text_files import folder_text, gguf_text
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
+LETTERS = [*map(chr, range(0x21, 0x7F)), "Ġ"]  # ids 0 to 94
+SIDES = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
+WRITERS = {  # which function gives a key of the metadata
+    **dict.fromkeys(("model", "pre", "merges", "add_space_prefix", "remove_extra_whitespaces"), "text.convert.to_gguf_model"),
+    **dict.fromkeys(("tokens", "token_type"), "text.convert.to_gguf.token_keys"),
+    **dict.fromkeys(("add_bos_token", "add_eos_token"), "text.convert.to_gguf.around_keys"),
+    "scores": "text.convert.to_gguf_model.merge_scores",
+}
+
+
+def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
+    """A checkpoint folder of which only the vocabulary is there."""
+    raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
+    return Source(folder, raw, read_config(raw), None, {})
+
+
+def byte_level(**changes: Any) -> dict[str, Any]:
+    """A tokenizer.json of ASCII: ids 0 to 94 letters, `ab` 95, `Ġab` 96, `<end>` 97, `<think>` 98."""
+    vocab = {token: id for id, token in enumerate([*LETTERS, "ab", "Ġab"])}
+    model = {"type": "BPE", "vocab": vocab, "merges": [["a", "b"], ["Ġ", "ab"]], "ignore_merges": False}
+    added = [{"id": 97, "content": "<end>", "special": True}, {"id": 98, "content": "<think>", "special": False}]
+    whole: dict[str, Any] = {"version": "1.0", "added_tokens": [SIDES | token for token in added], "normalizer": None}
+    model |= changes.pop("model", {})
+    return {**whole, "pre_tokenizer": BYTE_LEVEL, "post_processor": None, "decoder": BYTE_LEVEL, "model": model, **changes}
+
+
+@contextlib.contextmanager
+def folder_of(files: Mapping[str, Any]) -> Any:
+    """A folder with these files: bytes as they are, the others as JSON."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            path = Path(folder, name)
+            path.parent.mkdir(exist_ok=True)
+            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+        yield Path(folder)
+
+
+def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], str]:
+    """The keys that a folder becomes, without their prefix, and what is said about it."""
+    with (
+        folder_of(files) as folder,
+        contextlib.redirect_stderr(io.StringIO()) as said,
+        at("text.convert.to_gguf.folder_metadata"),
+    ):
+        values, _ = gguf_text(source_of(folder, rows, ends))
+        return {key.removeprefix(KEY): value for key, value in values.items()}, said.getvalue()
+
+
+def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
+    """Every key by the function that gives it."""
+    for key in [*want, *(key for key in got if key not in want)]:
+        place = WRITERS.get(key, "text.convert.to_gguf.template_keys" if "template" in key else "text.convert.to_gguf.role_ids")
+        same(place, got.get(key), want.get(key), key)
+
+
+def files_of(metadata: Mapping[str, Any]) -> dict[str, bytes]:
+    """The files that the vocabulary of a GGUF file becomes."""
+    with at("text.convert.to_folder.folder_files"), contextlib.redirect_stderr(io.StringIO()):
+        return folder_text(replace(source_of(Path("model.gguf"), 512), gguf=GGUF(dict(metadata), {}, {})))
+
+
+@check("TOKN-058", "TOKN-040", area="tokenization")
+def a_byte_level_folder_becomes_tokens_types_and_merges() -> None:
+    config = {"eos_token": "<end>", "pad_token": "<end>", "chat_template": "{{ 1 }}\n"}
+    got, _ = keys_of({"tokenizer.json": byte_level(), "tokenizer_config.json": config}, 101)
+    want = {
+        **{"model": "gpt2", "pre": "gpt-2", "merges": ["a b", "Ġ ab"]},
+        "tokens": [*LETTERS, "ab", "Ġab", "<end>", "<think>", "[PAD99]", "[PAD100]"],
+        "token_type": [1] * 97 + [3, 4, 5, 5],
+        **{"add_bos_token": False, "add_eos_token": False, "eos_token_id": 97, "padding_token_id": 97},
+        "tokenizer.chat_template": "{{ 1 }}\n",
+    }
+    same_keys(got, want)
+    got, _ = keys_of({"tokenizer.json": byte_level(), "tokenizer_config.json": {"eos_token": "<end>"}}, 99)
+    same("text.convert.to_gguf.token_keys", got["token_type"][97:], [3, 4], "the types of <end> and <think>")
+    for merges in ([["a", "b"]], []):
+        changed = byte_level(model={"merges": merges})
+        with folder_of({"tokenizer.json": changed, "tokenizer_config.json": config}) as folder:
+            types = gguf_text(source_of(folder, 99))[1]
+            same("text.convert.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys")
+    around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
+    got, _ = keys_of({"tokenizer.json": byte_level(post_processor=around)}, 99)
+    flags = [got.get(key) for key in ("add_bos_token", "add_eos_token", "bos_token_id", "eos_token_id")]
+    same("text.convert.to_gguf.around_keys", flags, [True, True, 98, 97], "BOS and EOS of a post-processor")
+
+
+@check("TOKN-058", "EOSX-001", area="tokenization")
+def end_ids_and_templates_come_along() -> None:
+    config: dict[str, Any] = {"eos_token": "<end>"}
+    files = {"tokenizer.json": byte_level(), "tokenizer_config.json": config}
+    for ends, want in (
+        ([97], (97, None, None)),
+        ([97, 5], (97, 5, None)),
+        ([98, 97, 5], (97, 98, 5)),
+        ([97, 500], (97, None, None)),
+    ):
+        got, _ = keys_of(files, 99, ends)
+        named = tuple(got.get(key) for key in ("eos_token_id", "eot_token_id", "eom_token_id"))
+        same("text.convert.to_gguf.add_end_ids", named, want, f"the ids that end, of {ends}")
+    refused("text.convert.to_gguf.add_end_ids", lambda: keys_raised(files, 99, [97, 5, 98, 6]), "[5, 98, 6]", "a fourth end id")
+    got, said = keys_of({"tokenizer.json": byte_level()}, 99, [5, 6])
+    same("text.convert.to_gguf.role_ids", got.get("eos_token_id"), 5, "the end id where only the config names one")
+    same("text.convert.to_gguf.role_ids", "no token that ends" in said, False, "a notice")
+    got, said = keys_of({"tokenizer.json": byte_level()}, 99)
+    same("text.convert.to_gguf.role_ids", ("eos_token_id" in got, "no token that ends" in said), (False, True), "no end at all")
+    texts = {"default": "{{ 'é' }}\r\n", "tool_use": " {{ x }}", "rag": ""}
+    config["chat_template"] = [{"name": name, "template": text} for name, text in texts.items()]
+    got, _ = keys_of(files, 99)
+    same("text.convert.to_gguf.template_keys", got.get("tokenizer.chat_templates"), ["tool_use", "rag"], "names of templates")
+    written = {key.partition("chat_template")[2]: value for key, value in got.items() if "chat_template" in key}
+    same(
+        "text.convert.to_gguf.template_keys",
+        written,
+        {"": "{{ 'é' }}\r\n", "s": ["tool_use", "rag"], ".tool_use": " {{ x }}", ".rag": ""},
+    )
+    same_keys(keys_of({}, 8)[0], {"model": "none"})
+
+
+def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> None:
+    """The same, with the runtime's own errors."""
+    with folder_of(files) as folder, contextlib.redirect_stderr(io.StringIO()):
+        gguf_text(source_of(folder, rows, ends))
+
+
+@check("TOKN-058", "TOKN-016", area="tokenization")
+def what_keys_cant_say_is_refused_or_told() -> None:
+    model = "text.convert.to_gguf_model"
+    for changes, place, part in (
+        ({"pre_tokenizer": {"type": "Whitespace"}}, "text.convert.pretokenizer_names", "ByteLevel"),
+        ({"pre_tokenizer": BYTE_LEVEL | {"add_prefix_space": True}}, "text.convert.pretokenizer_names", "add_prefix_space"),
+        ({"normalizer": {"type": "Lowercase"}}, f"{model}.composes_text", "Lowercase"),
+        (
+            {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}, {"type": "NFD"}]}},
+            f"{model}.composes_text",
+            "NFD",
+        ),
+        ({"model": {"dropout": 0.1}}, f"{model}.from_tokenizer_json", "dropout"),
+        ({"model": {"end_of_word_suffix": "x"}}, f"{model}.from_tokenizer_json", "end_of_word_suffix"),
+        ({"model": {"type": "WordLevel", "unk_token": "a"}}, f"{model}.from_tokenizer_json", "WordLevel"),
+    ):
+        files = {"tokenizer.json": byte_level(**changes)}
+        refused(place, functools.partial(keys_raised, files, 99, [97]), part, f"a tokenizer.json with {changes}")
+    plain = {"tokenizer.json": byte_level()}
+    refused("text.convert.to_gguf.token_keys", lambda: keys_raised(plain, 98, [97]), "98 rows", "more ids than rows")
+    around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
+    odd = {"tokenizer.json": byte_level(post_processor=around), "tokenizer_config.json": {"bos_token": "<end>"}}
+    refused(
+        "text.convert.to_gguf.around_keys", lambda: keys_raised(odd, 99), "[98]", "another token than BOS before every text"
+    )
+    nfc = {"tokenizer.json": byte_level(normalizer={"type": "NFC"})}
+    mask = {"added_tokens_decoder": {"99": {"content": "<mask>", "lstrip": True, "special": True}}}
+    for more, place, part in (
+        (nfc, f"{model}.from_byte_level", "composes text"),
+        ({"tokenizer_config.json": mask}, "text.convert.to_gguf.report_sides", "1 special tokens, '<mask>'"),
+    ):
+        said = keys_of({**plain, **more}, 100, [97])[1]
+        expect(place, part in said, f"nothing is said of it: {said!r} has no {part!r}")
+    same(f"{model}", keys_of(plain, 99, [97])[1], "", "what is said of a folder that fits")
+
+
+@check("TOKN-058", "TOKN-050", area="tokenization")
+def ranks_and_merges_files_become_merges() -> None:
+    vocab = {token: id for id, token in enumerate([*LETTERS, "ab", "Ġab"])}
+    merges = "#version: 0.2\na b\nĠ ab\n".encode()
+    for kind, pre in (("gpt2", "gpt-2"), ("qwen2", "qwen2")):
+        files = {"vocab.json": vocab, "merges.txt": merges, "config.json": {"model_type": kind}}
+        got, said = keys_of(files, 98, [5])
+        same(
+            "text.convert.to_gguf_model.from_merges",
+            (got["model"], got["pre"], got["merges"]),
+            ("gpt2", pre, ["a b", "Ġ ab"]),
+            kind,
+        )
+        expect("text.convert.to_gguf_model.from_merges", ("NFC" in said) == (kind == "qwen2"), f"{kind}: {said!r}")
+    spaced = {**files, "tokenizer_config.json": {"add_prefix_space": True}}
+    refused(
+        "text.convert.to_gguf_model.from_merges",
+        lambda: keys_raised(spaced, 98, [5]),
+        "add_prefix_space",
+        "a space before texts",
+    )
+    from nanollama.text.convert.to_gguf_model import from_tiktoken
+
+    ranks = [bytes([byte]) for byte in range(256)] + [b"bc", b"ab", b"abc", b"ca", b"abca"]
+    lines = b"".join(base64_line(token, rank) for rank, token in enumerate(ranks))
+    made = from_tiktoken(lines)
+    want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by what they make, then by the left part's rank
+    same(
+        "text.convert.to_gguf_model.from_tiktoken",
+        (made.keys["merges"], made.keys["pre"]),
+        (want, "llama-bpe"),
+        "merges of ranks",
+    )
+
+
+def base64_line(token: bytes, rank: int) -> bytes:
+    """A line of a tiktoken file."""
+    import base64
+
+    return base64.b64encode(token) + f" {rank}\n".encode()
+
+
+def there_and_back(place: str, files: Mapping[str, Any], rows: int, ends: list[int]) -> None:
+    """Keys of a folder, that as a folder, and that one's keys: the same."""
+    first, _ = keys_of(files, rows, ends)
+    second, _ = keys_of(files_of({KEY + key if "chat" not in key else key: value for key, value in first.items()}), rows, ends)
+    same(place, second, first, "keys of the folder that keys became")
+
+
+def parse(model: Any, data: bytes) -> None:
+    """Read a SentencePiece model by the library's own definition of its format."""
+    model.Clear()
+    model.ParseFromString(data)
+
+
+@check("TOKN-058", "TOKN-012", area="tokenization")
+def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
+    metadata = scored(bos_token_id=1, eos_token_id=2, add_bos_token=True, add_eos_token=False, unknown_token_id=0)
+    files = {name: content for name, content in files_of(metadata).items() if name != "tokenizer.json"}
+    got, said = keys_of(files, 270, [2])
+    want = {key.removeprefix(KEY): value for key, value in metadata.items()}
+    want["tokens"] = [*want["tokens"], "[PAD268]", "[PAD269]"]
+    want["token_type"], want["scores"] = [*want["token_type"], 5, 5], [*want["scores"], -10000.0, -10000.0]
+    want |= {"pre": "default", "add_space_prefix": True, "remove_extra_whitespaces": False}
+    same_keys(got, want)
+    same("text.convert.to_gguf_model.from_sentencepiece", said, "", "what is said of it")
+    model: Any = proto.ModelProto()  # type: ignore[attr-defined]
+    for change, part in (
+        (lambda m: setattr(m.trainer_spec, "model_type", 1), "unigram"),
+        (lambda m: setattr(m.trainer_spec, "treat_whitespace_as_suffix", True), "whitespace_as_suffix True"),
+        (lambda m: setattr(m.normalizer_spec, "escape_whitespaces", False), "escape_whitespaces False"),
+    ):
+        parse(model, files["tokenizer.model"])
+        change(model)
+        other = {**files, "tokenizer.model": model.SerializeToString()}
+        refused("text.convert.to_gguf_model.from_sentencepiece", functools.partial(keys_raised, other, 270, [2]), part, part)
+    parse(model, files["tokenizer.model"])
+    model.normalizer_spec.remove_extra_whitespaces = True
+    got, said = keys_of({**files, "tokenizer.model": model.SerializeToString()}, 270, [2])
+    same("text.convert.to_gguf_model.from_sentencepiece", got.get("remove_extra_whitespaces"), True, "remove_extra_whitespaces")
+    expect("text.convert.to_gguf_model.from_sentencepiece", "spaces" in said, "nothing is said of spaces that are removed")
+
+
+@check("TOKN-058", "TOKN-012", area="tokenization")
+def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
+    metadata = scored(bos_token_id=1, eos_token_id=2, add_bos_token=True, add_eos_token=False, unknown_token_id=0)
+    files = files_of(metadata)
+    there_and_back("text.convert.to_gguf_model.from_spaced", files, 270, [2])
+    own = json.loads(files["tokenizer.json"])
+    named = {"tokenizer.json": own, "tokenizer_config.json": {"eos_token": "</s>", "bos_token": "<s>"}}
+    got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
+    same(
+        "text.convert.to_gguf_model.beside",
+        got["scores"][263:],
+        [-2.0, -1.0, -3.0, -4.0, -5.0],
+        "scores of the tokenizer.model beside",
+    )
+    own["model"]["merges"].reverse()
+    got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
+    ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
+    same(
+        "text.convert.to_gguf_model.merge_scores",
+        ranked[0],
+        267,
+        "the best piece where the merges have another order than the model",
+    )
+    own["model"]["merges"].reverse()
+    got, _ = keys_of(named, 268, [2])
+    ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
+    same(
+        "text.convert.to_gguf_model.merge_scores", ranked, [264, 263, 265, 266, 267], "pieces by the scores that merges become"
+    )
+    same("text.convert.to_gguf_model.from_spaced", got["token_type"][:5], [2, 3, 3, 6, 6], "types of a spaced tokenizer.json")

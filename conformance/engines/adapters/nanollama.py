@@ -1,0 +1,83 @@
+"""This project's runtime as an engine: every level, through hooks."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import nanollama
+from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.numerics import observe as watching
+from conformance.numerics.ways import chunks, whole
+from conformance.requirements.results import About
+from conformance.truth.taps import eager_attention
+from nanollama.errors import NanollamaError
+from nanollama.lm import DTYPES, load_model
+from nanollama.model.transformer import Transformer
+
+DEVICES = ("cpu", "cuda", "mps")
+
+
+class Nanollama(Engine):
+    """The runtime as it is installed here. Logits come of its own road of attention, taps of the definition."""
+
+    def __init__(self, argument: str = "") -> None:
+        chosen = choose(argument, dtype=tuple(DTYPES), device=DEVICES)
+        self.dtype, self.device = chosen["dtype"], chosen["device"]
+        self.loaded: Transformer | None = None
+
+    @property
+    def model(self) -> Transformer:
+        """The loaded model."""
+        if self.loaded is None:
+            raise Unsupported("no model is loaded")
+        return self.loaded
+
+    def about(self) -> About:
+        """Every level that a model is judged by."""
+        return About("nanollama", nanollama.__version__, ("L2", "L3", "L4"), self.dtype, self.device)
+
+    def load(self, folder: Path) -> None:
+        """The model of a checkpoint folder."""
+        self.loaded = None
+        try:
+            self.loaded = load_model(folder, self.dtype, self.device)
+        except NanollamaError as error:
+            raise Unsupported(str(error)) from error
+
+    def run(self, prompt: Prompt, taps: bool = False) -> Answer:
+        """One row; in chunks from a cache."""
+        with torch.inference_mode():
+            logits = torch.cat([step.run(self.model)[0] for step in way_of(prompt)(self.model, [told(prompt)])])
+            return Answer(logits.cpu().double(), self.seen(prompt, None) if taps else {})
+
+    def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
+        """Every named module gets its input just before it runs."""
+        with torch.inference_mode():
+            return self.seen(prompt, dict(inputs))
+
+    def seen(self, prompt: Prompt, inputs: Taps | None) -> Taps:
+        """All taps of a run."""
+        with eager_attention(self.model):
+            found, _ = watching.observe(self.model, way_of(prompt), [told(prompt)], inputs)
+        return dict(named(found))
+
+
+def told(prompt: Prompt) -> watching.Prompt:
+    """A prompt as the hooks take it."""
+    return watching.Prompt(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
+
+
+def way_of(prompt: Prompt) -> watching.Way:
+    """Whole without a cache, or in pieces from one."""
+    return chunks(list(prompt.chunks)) if prompt.chunks else whole
+
+
+def named(found: watching.Observed) -> Iterable[tuple[str, Tensor]]:
+    """Taps as engines give them: of attention weights only those on real tokens, and no axis of length 1."""
+    for name, seen in found.items():
+        yield name, seen.values[..., :-1] if name.endswith(".weights") else seen.values[..., 0]
+
+
+ENGINE = Nanollama

@@ -1,0 +1,77 @@
+"""What is to blame, if all that can be seen is that something is: switch features off until the engine agrees.
+
+First all features of the failing model are off. If the engine agrees then, each is switched on by itself: what agrees is
+cleared of blame, by `conformance.judging.verdicts`, and what is left is at fault. If it does not agree even then, the fault
+is in what all these models share, and this ladder can't tell those parts apart.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from conformance.engines import Engine
+from conformance.judging.bars import Bars
+from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.observations import Observation, State
+from conformance.judging.subject import Subject, changed
+
+Changes = Mapping[str, Any]
+EVERYTHING = 8192  # a window wider than any prompt
+
+
+def switches(subject: Subject) -> dict[str, Changes]:
+    """What can be switched off in this model, and how its config.json says so."""
+    raw, spec = subject.raw, subject.spec
+    off: dict[str, Changes | None] = {
+        "scaling": unscaled(raw),
+        "window": {"sliding_window": EVERYTHING} if any(spec.windows) else None,
+        "cap on scores": {"attn_logit_softcapping": None} if spec.attention_cap else None,
+        "cap on logits": {"final_logit_softcapping": None} if spec.logit_cap else None,
+        "attention biases": {"attention_bias": False} if raw.get("attention_bias") else None,
+        "MLP biases": {"mlp_bias": False} if raw.get("mlp_bias") else None,
+        "shared keys": {"num_key_value_heads": spec.heads} if spec.kv_heads < spec.heads else None,
+        "head width": {"hidden_size": spec.heads * spec.head_dim} if "head_dim" in raw else None,
+        "query scale": {"query_pre_attn_scalar": spec.head_dim} if "query_pre_attn_scalar" in raw else None,
+        "partial rotation": {"partial_rotary_factor": 1.0} if raw.get("partial_rotary_factor", 1) < 1 else None,
+        "layers without rotation": {"no_rope_layers": [1] * spec.layers} if "no_rope_layers" in raw else None,
+        "scale by layer": {"scale_attn_by_inverse_layer_idx": False} if "scale_attn_by_inverse_layer_idx" in raw else None,
+        "raw router weights": {"norm_topk_prob": True} if raw.get("norm_topk_prob") is False else None,
+        "dense layers": {"mlp_only_layers": []} if raw.get("mlp_only_layers") else None,
+        "head of its own": {"tie_word_embeddings": True} if not spec.tied else None,
+        "tied head": {"tie_word_embeddings": False} if spec.tied else None,
+        "epsilon": {"layer_norm_epsilon" if spec.norm == "layer" else "rms_norm_eps": 1e-6},
+    }
+    return {name: changes for name, changes in off.items() if changes}
+
+
+def unscaled(raw: Changes) -> Changes | None:
+    """The same angles without scaling, in the spelling of the file."""
+    if raw.get("rope_scaling"):
+        return {"rope_scaling": None}
+    given = raw.get("rope_parameters") or {}
+    kinds = {key: value for key, value in given.items() if isinstance(value, Mapping)} or {"": given}
+    plain = {key: {"rope_type": "default", "rope_theta": value.get("rope_theta", 1e4)} for key, value in kinds.items()}
+    if all(value.get("rope_type", "default") == "default" for value in kinds.values()):
+        return None
+    return {"rope_parameters": plain.get("", plain)}
+
+
+def ladder(engine: Engine, subject: Subject, bars: Bars) -> Iterator[Observation]:
+    """Comparisons of logits that fit, with all features off and with each one alone."""
+    off = switches(subject)
+    bottom = rung(engine, subject, "with every feature off", off, bars)
+    yield from bottom
+    for name in off if bottom else ():
+        rest = {other: changes for other, changes in off.items() if other != name}
+        yield from rung(engine, subject, f"with only: {name}", rest, bars)
+
+
+def rung(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], bars: Bars) -> list[Observation]:
+    """One variation of a model; nothing where it can't be made, run, or does not fit. It speaks for parts of the model, not
+    for how a config.json or a checkpoint is read."""
+    try:
+        subject = changed(base, name, {key: value for changes in off.values() for key, value in changes.items()})
+        engine.load(subject.case.folder)
+        found = Look(engine, subject, bars).logits_only()
+    except Exception:  # such a model need not be possible: the ladder goes on without it
+        return []
+    return found if found and all(o.state is State.FITS for o in found) else []

@@ -1,0 +1,91 @@
+"""Which tokens end an answer, written again: the model's own, the request's, and stop strings that are special tokens."""
+
+from collections.abc import Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from conformance.katas.testing.compare import agree, refuses
+from nanollama.errors import NanollamaError
+from nanollama.generation.loop import Request, end_ids
+
+WORDS = ["a", "b", "stop", "<s>", "<end>", "<turn>"]
+
+
+class Words:
+    """Six tokens, by their place in the list; the last three are special."""
+
+    special_ids, bos_id = frozenset({3, 4, 5}), 3
+
+    def token_to_id(self, token: str) -> int | None:
+        return WORDS.index(token) if token in WORDS else None
+
+    def id_to_token(self, token_id: int) -> str:
+        return WORDS[token_id]
+
+    def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
+        raise NotImplementedError
+
+    def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
+        return " ".join(WORDS[i] for i in ids if i not in self.special_ids or not skip_special)
+
+
+def ends(*eos: int, tokenizer: Words | None = None, **given: Any) -> list[int]:
+    """The ids that end a request like this, of a model with these end tokens; in order, to be compared."""
+    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=eos))
+    return sorted(end_ids(Request([0], **given), model, tokenizer or Words()))
+
+
+def without_tokenizer(stop: list[str]) -> list[int]:
+    """The same for a model that has none."""
+    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=(4,)))
+    return sorted(end_ids(Request([0], stop=stop), model, None))
+
+
+def test_the_model_s_end_token_ends_it() -> None:
+    """4 is <end>."""
+    agree("the ids", ends(4), [4])
+
+
+def test_a_model_may_have_several() -> None:
+    """Chat models end a turn with one and a text with another; and some have none at all."""
+    agree("the ids", ends(4, 5), [4, 5])
+    agree("the ids of none", ends(), [])
+
+
+def test_a_request_may_name_more() -> None:
+    """1 is "b", and ends this request beside 4."""
+    agree("the ids", ends(4, stop_ids=[1]), [1, 4])
+
+
+def test_the_model_s_may_be_ignored() -> None:
+    """All of them; a benchmark wants as many tokens as it asked for. The request's own still count."""
+    agree("the ids", ends(4, 5, ignore_eos=True), [])
+    agree("the ids with one of its own", ends(4, 5, ignore_eos=True, stop_ids=[1]), [1])
+
+
+def test_a_stop_string_that_is_a_special_token_is_that_token() -> None:
+    """ "<turn>" has no text in the answer where it could be found: it is 5. Also where the model's are ignored."""
+    agree("the ids", ends(4, stop=["<turn>"]), [4, 5])
+    agree("the ids, the model's ignored", ends(4, stop=["<turn>", "<s>"], ignore_eos=True), [3, 5])
+
+
+def test_other_stop_strings_are_text() -> None:
+    """ "stop" happens to be a token, but "st" and "op" could make it as well: it is looked for in the text. "<x>" is none."""
+    agree("the ids", ends(4, stop=["stop", "<x>", "a b"]), [4])
+
+
+def test_one_id_for_several_reasons_is_one() -> None:
+    """4 by the model, by stop_ids and by its name."""
+    agree("the ids", ends(4, stop_ids=[4], stop=["<end>"]), [4])
+
+
+def test_it_is_a_set_that_stays() -> None:
+    """A frozenset: asked at every token, changed by nobody."""
+    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=(4,)))
+    agree("the ids", end_ids(Request([0], stop_ids=[1]), model, Words()), frozenset({1, 4}))
+
+
+def test_a_stop_string_needs_a_tokenizer() -> None:
+    """Without one there is no text to look into. Without stop strings nobody needs it."""
+    agree("the ids", without_tokenizer([]), [4])
+    refuses(without_tokenizer, ["END"], error=NanollamaError, naming="END")

@@ -1,0 +1,90 @@
+"""In which way one value isn't another: type, shape and dtype strictly first, then the first number that differs."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from conformance.katas.pages.show import number, shown
+
+ROUNDINGS = 8  # a right answer may be off by so many units in the last place of the largest number that is wanted
+
+
+def difference(got: Any, want: Any, within: float | None = None) -> str | None:
+    """One line for the learner; None where the values are the same."""
+    return wrong_form(got, want) or wrong_value(got, want, within)
+
+
+def wrong_form(got: Any, want: Any) -> str | None:
+    """Nothing at all, another type, another shape, another dtype."""
+    if got is None and want is not None:
+        return "returned nothing: is there a `return`?"
+    if not isinstance(want, Tensor):
+        return None if type(got) is type(want) else f"is of type {type(got).__name__}, want {type(want).__name__}"
+    if not isinstance(got, Tensor):
+        return f"is of type {type(got).__name__}, want a tensor"
+    if got.shape != want.shape:
+        return f"has the shape {list(got.shape)}, want {list(want.shape)}"
+    return None if got.dtype == want.dtype else f"has the dtype {number(got.dtype)}, want {number(want.dtype)}"
+
+
+def wrong_value(got: Any, want: Any, within: float | None) -> str | None:
+    """The first thing that differs in two values of one form."""
+    if isinstance(want, Tensor):
+        return wrong_numbers(got, want, within)
+    if isinstance(want, float):
+        return wrong_numbers(torch.tensor(got, dtype=torch.float64), torch.tensor(want, dtype=torch.float64), within)
+    if isinstance(want, list | tuple):
+        return wrong_item(got, want, within)
+    return None if got == want else f"got {shown(got)}, want {shown(want)}"
+
+
+def wrong_item(got: Any, want: Any, within: float | None) -> str | None:
+    """The first difference of two lists or tuples."""
+    for index, (one, other) in enumerate(zip(got, want, strict=False)):
+        if problem := difference(one, other, within):
+            return f"item {index}: {problem}"
+    return None if len(got) == len(want) else f"has {len(got)} items, want {len(want)}: got {shown(got)}, want {shown(want)}"
+
+
+def wrong_numbers(got: Tensor, want: Tensor, within: float | None) -> str | None:
+    """The first number that differs, in row-major order, a NaN before others."""
+    have, need = got.detach().cpu().double().flatten(), want.detach().cpu().double().flatten()
+    limit = tolerance(want) if within is None else within
+    same = (have == need) | ((have - need).abs() <= limit) | (have.isnan() & need.isnan())
+    if bool(same.all()):
+        return None
+    wrong = (~same).nonzero().flatten().tolist()
+    nan = [index for index in wrong if bool(have[index].isnan())]
+    first = (nan or wrong)[0]
+    at = f" at {place(first, list(want.shape))}" if want.dim() else ""
+    came, wanted = apart(have[first].item(), need[first].item())
+    if nan:
+        return f"NaN{at}, want {wanted}; {len(nan)} of {have.numel()} numbers are NaN"
+    if want.dtype == torch.bool:
+        came, wanted = str(bool(have[first])), str(bool(need[first]))
+    told = f"got {came}, want {wanted}" + (f" (tolerance {limit:.2g})" if limit else "")
+    return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} differ"
+
+
+def apart(one: float, other: float) -> tuple[str, str]:
+    """Two numbers with so many digits that one sees how they differ."""
+    told = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in (6, 9, 17)]
+    return next((pair for pair in told if pair[0] != pair[1]), told[-1])
+
+
+def place(index: int, shape: list[int]) -> list[int]:
+    """The place of an element that is number `index` in row-major order; torch.unravel_index takes a second to import."""
+    found: list[int] = []
+    for size in reversed(shape):
+        index, rest = divmod(index, size)
+        found.insert(0, rest)
+    return found
+
+
+def tolerance(want: Tensor) -> float:
+    """A handful of roundings of the largest finite number wanted; nothing for whole numbers."""
+    if not want.is_floating_point():
+        return 0.0
+    finite = want.detach().double()[want.isfinite()].abs()
+    return float(ROUNDINGS * torch.finfo(want.dtype).eps * (finite.max().item() if finite.numel() else 0.0))

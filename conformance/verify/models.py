@@ -1,0 +1,154 @@
+"""`nanollama verify A B`: are these two the same function, and if not, which module is the first that differs?
+
+Two views. *Accumulated*: each model runs alone; errors spread downstream, the first tap that differs bounds the cause.
+*Replayed*: every small module of B is given exactly the input that A's module had, so a module differs only by itself, and
+several independent differences all show in one run. Where B stores what A has in a format that can't hold it, see `loss.py`.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from conformance.models.weights import derived_ids
+from conformance.truth.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond
+from conformance.truth.replay_modules import replay
+from conformance.truth.taps import Taps, runtime_taps
+from conformance.verify.loss import is_lossy, unmatched, weight_losses
+from conformance.verify.loss_report import kernel_report, loss_report, text_report
+from nanollama.checkpoint.hub import resolve
+from nanollama.checkpoint.names import Weight
+from nanollama.checkpoint.source import is_gguf, open_source
+from nanollama.errors import NanollamaError
+from nanollama.lm import load_model
+from nanollama.model.transformer import Transformer
+from nanollama.quant.modules import Stored
+
+PROMPT = 24  # tokens of the derived prompt
+
+
+@dataclass
+class Side:
+    """One of the two things compared."""
+
+    name: str
+    path: Path
+    taps: Callable[[Tensor], Taps]
+    logits: Callable[[Tensor], Tensor]
+    model: Transformer | None  # None: an engine whose modules can't be replayed
+    vocab_size: int
+    quantize: str | None = None
+
+    def stored(self) -> Mapping[str, Weight]:
+        """The weights as they are stored: in the files, or by our own quantization in memory."""
+        tensors = dict(open_source(self.path).tensors)
+        modules = self.model.named_modules() if self.model is not None and self.quantize else ()
+        return tensors | {f"{name}.weight": module.weight for name, module in modules if isinstance(module, Stored)}
+
+
+def load_side(spec: str, dtype: str) -> Side:
+    """A model by its spec: a folder, GGUF file or hub id; `transformers:FOLDER` is the same files run by transformers, `q8:…`
+    and `q4:…` are a model with its matrices rounded as `--quantize` does it."""
+    engine, _, rest = spec.partition(":")
+    if engine == "transformers":
+        return transformers_side(resolve(rest), dtype)
+    quantize = engine if engine in ("q8", "q4") else None
+    path = resolve(rest if quantize else spec)
+    model = load_model(path, dtype, "cpu", quantize)
+
+    def taps(ids: Tensor) -> Taps:
+        return runtime_taps(model, lambda: model(ids))
+
+    return Side(spec, path, taps, model, model, model.config.vocab_size, quantize)
+
+
+def transformers_side(folder: Path, dtype: str) -> Side:
+    """transformers' own model of a folder, tapped."""
+    from conformance.truth.oracle import load_oracle, oracle_logits
+    from conformance.truth.taps import oracle_taps
+
+    if is_gguf(folder):
+        raise NanollamaError(f"transformers:{folder} is a file; expected a checkpoint folder, which transformers runs as it is")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = load_oracle(folder, getattr(torch, dtype))
+    return Side(
+        f"transformers:{folder}",
+        folder,
+        lambda ids: oracle_taps(model, lambda: oracle_logits(model, ids)),
+        lambda ids: oracle_logits(model, ids),
+        None,
+        model.config.vocab_size,
+    )
+
+
+def verify_command(
+    a: str,
+    b: str,
+    dtype: str = "float64",
+    bar: float = SEMANTIC_BAR,
+    prompt: list[int] | None = None,
+    text: Path | None = None,
+    tokens: int = 2048,
+) -> int:
+    """Compare, print, and return the exit status: 0 the same function (up to what B's formats lose), 1 different."""
+    one, two = load_side(a, dtype), load_side(b, dtype)
+    print(f"A  {one.name}\nB  {two.name}")
+    vocabulary = min(one.vocab_size, two.vocab_size)
+    if prompt and (max(prompt) >= vocabulary or min(prompt) < 0):
+        raise NanollamaError(f"prompt id {max(prompt)} is not in the vocabulary of both models ({vocabulary} tokens)")
+    ids = torch.tensor([prompt or derived_ids(0, "verify prompt", PROMPT, vocabulary)])
+    accumulated = compare_taps(two.taps(ids), one.taps(ids))
+    replayed = replay(one.model, two.model, ids) if one.model is not None and two.model is not None else []
+    stored = [side.stored() for side in (one, two)]
+    if is_lossy(*stored):
+        status = loss_report(list(weight_losses(*stored)), unmatched(*stored), accumulated, replayed)
+        kernel_report(two, ids)
+    else:
+        status = exact_report(accumulated, replayed, bar, f"{ids.shape[1]} tokens in {dtype}")
+    if text is not None:
+        text_report(one, two, text, tokens)
+    return status
+
+
+def exact_report(accumulated: list[TapError], replayed: list[TapError], bar: float, what: str) -> int:
+    """Both store the same numbers, so only rounding may differ."""
+    beyond = [e for e in accumulated if not e.error <= bar]
+    own = [e for e in replayed if not e.error <= bar]
+    own = [e for e in own if not any(part.name.startswith(f"{e.name}.") for part in own)]  # a part explains its whole
+    compared = f"{len(accumulated)} taps" + (f" and {len(replayed)} modules" if replayed else "")
+    print(f"{compared} on {what}, bar {bar:.0e}\n")
+    if not beyond and not own:
+        largest = max(e.error for e in accumulated)
+        print(f"SAME: the largest relative error is {largest:.1e}")
+        return 0
+    report(accumulated, own, bar)
+    return 1
+
+
+def report(accumulated: list[TapError], own: list[TapError], bar: float) -> None:
+    """The first tap that differs in its neighbourhood, then the modules that differ by themselves."""
+    first = first_beyond(accumulated, bar)
+    if first:
+        at = accumulated.index(first)
+        print("each model alone, along the data path          relative error")
+        for e in accumulated[max(0, at - 2) : at + 3]:
+            print(f"  {e.name:44} {e.error:9.1e}" + ("  <- first difference" if e is first else ""))
+        rest = len(accumulated) - at - 3
+        print(f"  … {rest} taps more" if rest > 0 else "")
+    if own:
+        print("B's modules on A's inputs                      relative error")
+        for e in own[:8]:
+            print(f"  {e.name:44} {e.error:9.1e}")
+        if len(own) > 8:
+            print(f"  … {len(own) - 8} modules more")
+    if own:
+        cause = own[0].name + (f" and {len(own) - 1} more" if len(own) > 1 else "")
+    elif first and (at := accumulated.index(first)):
+        cause = f"between {accumulated[at - 1].name} and {first.name}"
+    else:
+        cause = accumulated[0].name
+    print(f"\nDIFFERENT: {cause}")

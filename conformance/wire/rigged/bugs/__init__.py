@@ -1,6 +1,0 @@
-"""Things that servers get wrong, each as the rigged server with one method replaced, and the requirement that must catch it."""
-
-from conformance.wire.rigged.bugs import serving, streaming, telling, writing
-from conformance.wire.rigged.bugs.registry import BUGS
-
-__all__ = ["BUGS", "serving", "streaming", "telling", "writing"]
