@@ -2,11 +2,12 @@
 
 How to add one, say `min_p`:
 
-1. `conformance/katas/exercises/sampling/test_min_p.py`: plain functions `test_…()` without fixtures, in teaching order: inputs
-   that a person can redo on paper, then what holds for any input, then real numbers (golden.py). A test's docstring is the sum on
-   paper; the learner reads it when the test fails. `answers(function, *inputs, want=…)` asks and judges, `refuses(…, error=…, naming=…)`
-   wants an error, `agree(name, got, want)` compares two values (compare.py). Let the parameter under study dominate: an eps as
-   large as the mean square, three axes of different sizes, probabilities of 1/2, 1/4, 1/8. Never import another test's module.
+1. `conformance/katas/exercises/sampling/test_min_p.py`: plain functions `test_…()` without fixtures, in teaching order. First
+   inputs that a person can redo on paper, then what holds for any input, then real numbers (testing/golden.py). A test's
+   docstring is the sum on paper; the learner reads it when the test fails. `answers(function, *inputs, want=…)` asks and
+   judges, `refuses(…, error=…, naming=…)` wants an error, `agree(name, got, want)` compares two values (testing/compare.py).
+   Let the parameter under study dominate: an eps as large as the mean square, three axes of different sizes, probabilities
+   of 1/2, 1/4, 1/8. Never import another test's module.
 2. `conformance/katas/katas.toml`: a table [kata.min_p] in its place in the course; course.py says what the fields are. Test
    names, docstrings and hints are all that a learner reads; no hint may hold a line of the solution.
 3. Mistakes, four or more: names of zoo entries (`conformance/score/zoo/bugs/AREA.toml`) whose edits all lie in the targets. What is
