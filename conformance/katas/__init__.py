@@ -10,10 +10,10 @@ How to add one, say `min_p`:
    of 1/2, 1/4, 1/8. Never import another test's module.
 2. `conformance/katas/katas.toml`: a table [kata.min_p] in its place in the course; course.py says what the fields are. Test
    names, docstrings and hints are all that a learner reads; no hint may hold a line of the solution.
-3. Mistakes, four or more: names of zoo entries (`conformance/score/zoo/bugs/AREA.toml`) whose edits all lie in the targets. What is
-   missing there is added there, source "own"; its `what` is the sentence after "looks like:". What no model would show (a
-   number too many that is masked) is no bug of the zoo: it stands in about_testing/mistakes.toml. Every other semantic bug and
-   every mutant of the targets must be killed too, or stand under `elsewhere` or `equivalent` with the reason.
+3. Mistakes, four or more: names of zoo entries (`conformance/score/zoo/bugs/AREA.toml`) whose edits all lie in the targets.
+   What is missing there is added there, source "own"; its `what` is the sentence after "looks like:". What no model would
+   show (a number too many that is masked) is no bug of the zoo: it stands in about_testing/mistakes.toml. Every other
+   semantic bug and every mutant of the targets must be killed too, or stand under `elsewhere` or `equivalent` with the reason.
 4. `conformance/katas/alternatives/sampling/min_p.py`: two right bodies or more that look different (see its __init__.py).
 5. `python -m conformance.katas.laws min_p` until it says that all laws hold; `python -m pytest conformance/katas` as well.
 

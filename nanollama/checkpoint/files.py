@@ -5,23 +5,18 @@ their own checks.
 """
 
 import json
-import reprlib
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path, PureWindowsPath
 from typing import Any, BinaryIO
 
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 MAX_JSON_BYTES = 64_000_000  # Gemma 3's tokenizer.json has 33 MB; a caller who expects less says so
 MAX_JSON_ITEMS = 2_500_000  # it lists 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes here
 MAX_DIGITS = 40  # tokenizer_config.json states model_max_length as int(1e30): 31; int() takes quadratic time over longer runs
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git-lfs/docs/spec.md: the first line of every pointer
-
-_quote = reprlib.Repr()
-_quote.maxstring = _quote.maxother = 160
-quote = _quote.repr  # repr for error messages: a hostile name of a megabyte is shortened
 
 
 @contextmanager

@@ -10,8 +10,7 @@ import os
 import re
 from pathlib import Path
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 # Everything the loader reads, and weights only as safetensors: a pickle is never even downloaded.
 WANTED = [

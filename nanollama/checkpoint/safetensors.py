@@ -22,8 +22,8 @@ from typing import Any, BinaryIO
 
 import torch
 
-from nanollama.checkpoint.files import member, open_plain, parse_object, quote, read_json
-from nanollama.errors import NanollamaError
+from nanollama.checkpoint.files import member, open_plain, parse_object, read_json
+from nanollama.errors import NanollamaError, quote
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_HEADER_ITEMS = 1_000_000  # eight for each of 125,000 tensors; see MAX_JSON_ITEMS for what an item costs

@@ -13,11 +13,11 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import count, islice
 from typing import Any, BinaryIO
 
-from nanollama.checkpoint.files import open_plain, parse_object, quote
+from nanollama.checkpoint.files import open_plain, parse_object
 from nanollama.cli.output import Answer, decode, file_path, new_file, notice, without_number, write
 from nanollama.cli.run import load_lm, text_ids
 from nanollama.cli.settings import SETTINGS, checked, make_request, read_settings
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.generation.loop import Request
 from nanollama.lm import LM
 

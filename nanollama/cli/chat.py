@@ -8,11 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from nanollama.checkpoint.files import quote
 from nanollama.cli.output import Answer, file_path, new_file, notice, without_number, write
 from nanollama.cli.run import load_lm, say_end
 from nanollama.cli.settings import SETTINGS, Values, default, make_request, naming, read_settings, read_typed
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.lm import LM
 from nanollama.text.chat.conversation import Conversation, Message, load_conversation, to_json
 

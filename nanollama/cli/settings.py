@@ -7,8 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 if TYPE_CHECKING:
     from nanollama.generation.loop import Request

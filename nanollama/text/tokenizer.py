@@ -28,8 +28,7 @@ from operator import index
 from pathlib import Path
 from typing import Protocol
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.folder.declarations import Declarations, read_declarations
 from nanollama.text.folder.vocabulary import Opened, open_vocabulary
 

@@ -15,11 +15,10 @@ from typing import Any
 
 from torch import Tensor
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.keys import Metadata
 from nanollama.checkpoint.gguf.names import ARCHITECTURES
 from nanollama.checkpoint.gguf.rope import rope_from_gguf
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.model.config import MOST_LAYERS
 from nanollama.model.families import FAMILIES, FULL, REQUIRED, SLIDING
 

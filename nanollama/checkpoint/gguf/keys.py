@@ -5,8 +5,7 @@ import struct
 from collections.abc import Mapping
 from typing import Any
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.model.families import REQUIRED
 
 PER_LAYER = ("attention.sliding_window_pattern",)  # a list that is meant as one

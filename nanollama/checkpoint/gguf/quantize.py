@@ -16,12 +16,11 @@ from typing import Any
 
 from torch import Tensor
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor, read_gguf
 from nanollama.checkpoint.gguf.values import UINT32, ValueType
 from nanollama.checkpoint.gguf.writer import NewTensor, encoded, stored, write_gguf
 from nanollama.cli.output import file_path, notice, write
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.quant import dequantize, rows_of
 from nanollama.quant.file_types import FILE_TYPES, find_file_type
 from nanollama.quant.formats.format import Format

@@ -32,10 +32,10 @@ from typing import Any, NamedTuple
 
 import torch
 
-from nanollama.checkpoint.files import open_plain, quote
+from nanollama.checkpoint.files import open_plain
 from nanollama.checkpoint.gguf.values import UINT32, UINT64, ValueReader, ValueType
 from nanollama.checkpoint.safetensors import DAMAGED
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.table import format_of_type
 from nanollama.quant.pages import Pages

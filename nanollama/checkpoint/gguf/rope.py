@@ -14,9 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.keys import Metadata, shortest
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.model.rope import RopeConfig, default_frequencies, frequencies
 
 Raw = dict[str, Any]

@@ -12,8 +12,7 @@ Two facts about strings are decided here:
 import struct
 from typing import Any, NamedTuple
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 MAX_BYTES = 100_000_000  # in front of the data; Gemma 4's vocabulary, the largest known, takes 16 MB
 MAX_ITEMS = 5_000_000  # array elements in one file, up to 80 bytes of memory each; Gemma 4's vocabulary has 1.3 million

@@ -3,7 +3,6 @@
 import struct
 from typing import Any
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.values import (
     ARRAY,
     ARRAY_ITEMS,
@@ -21,7 +20,7 @@ from nanollama.checkpoint.gguf.values import (
     UINT64,
     ValueType,
 )
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 RANGES = {INT32: (-(2**31), 2**31), UINT32: (0, 2**32), INT64: (-(2**63), 2**63), UINT64: (0, 2**64)}
 PYTHON = {kind: {"f": float, "d": float, "?": bool}.get(letter, int) for kind, letter in NUMBERS.items()} | {STRING: str}

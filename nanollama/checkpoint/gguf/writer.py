@@ -18,7 +18,6 @@ import torch
 from torch import Tensor
 
 from nanollama.checkpoint.atomic import new_file
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.reader import (
     ALIGNMENT,
     DEFAULT_ALIGNMENT,
@@ -31,7 +30,7 @@ from nanollama.checkpoint.gguf.reader import (
 )
 from nanollama.checkpoint.gguf.values import LENGTH, MAX_BYTES, ValueType
 from nanollama.checkpoint.gguf.values_writer import stored_string, stored_value, type_of
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.quant import quantize, row_bytes
 from nanollama.quant.formats.format import Format
 

@@ -9,8 +9,7 @@ from functools import lru_cache
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.merge import CACHED_LENGTH, CACHED_WORDS, Rank, merge_pairs
 from nanollama.text.folder.tokenizer_json import library_errors
 

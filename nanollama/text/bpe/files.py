@@ -3,8 +3,7 @@
 import binascii
 from typing import Any
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.byte_level import spell
 
 MOST_TOKENS = 2_000_000

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from nanollama.checkpoint.files import quote, read_json
+from nanollama.checkpoint.files import read_json
 from nanollama.cli.output import file_path
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 Message = dict[str, str]
 Encode = Callable[[list[Message]], list[int]]

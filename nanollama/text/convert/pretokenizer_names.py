@@ -15,9 +15,8 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nanollama.checkpoint.files import quote
 from nanollama.cli.output import notice
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.llamacpp.codepoints import HAN, HAN_RANGES, LETTER, MARK, OTHER_HAN
 from nanollama.text.llamacpp.pretokenizers import DIGIT, DIGITS, GPT2, PRE_TOKENIZERS, SUFFIX, WHOLE_WORDS, Threes
 

@@ -9,8 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.merge import merge_pairs
 from nanollama.text.sentencepiece.normalize import SPACE
 

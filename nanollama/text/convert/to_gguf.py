@@ -22,10 +22,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
 from nanollama.cli.output import notice
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.model.config import ModelConfig
 from nanollama.text.chat.template import load_template
 from nanollama.text.convert.to_gguf_model import GgufModel, Sides, read_model

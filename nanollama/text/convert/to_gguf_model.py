@@ -8,9 +8,8 @@ from typing import Any
 
 import tokenizers
 
-from nanollama.checkpoint.files import quote
 from nanollama.cli.output import notice
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.files import read_merges, read_tiktoken
 from nanollama.text.convert.pretokenizer_names import pre_name
 from nanollama.text.convert.spaced_bpe import halves, merges_of, scores_of, space_prefix

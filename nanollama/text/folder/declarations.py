@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanollama.checkpoint.files import quote, read_json
-from nanollama.errors import NanollamaError
+from nanollama.checkpoint.files import read_json
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken
 
 LONE_SURROGATE = re.compile("[\ud800-\udfff]")

@@ -8,8 +8,7 @@ from typing import Any
 
 import tokenizers
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken
 
 LONGEST_MESSAGE = 300  # characters of the library's message; it quotes whole values of the file

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanollama.checkpoint.files import open_plain, quote, read_json
-from nanollama.errors import NanollamaError
+from nanollama.checkpoint.files import open_plain, read_json
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken, ModelVocabulary
 from nanollama.text.bpe.byte_level import ByteBpe, merge_ranks
 from nanollama.text.bpe.files import read_merges, read_tiktoken, read_vocab

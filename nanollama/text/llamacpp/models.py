@@ -9,8 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.merge import CACHED_LENGTH, CACHED_WORDS, ScoredBpe, merge_pairs
 from nanollama.text.sentencepiece.model import PieceType
 from nanollama.text.sentencepiece.normalize import SPACE

@@ -15,8 +15,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.byte_level import Words
 from nanollama.text.llamacpp.codepoints import HAN, LETTER, MARK, MEMBERS, OTHER_HAN, classes, plain_white
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from operator import itemgetter, methodcaller
 from typing import Any, TypeVar
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.llamacpp.special import settle_types
 from nanollama.text.sentencepiece.model import PieceType
 

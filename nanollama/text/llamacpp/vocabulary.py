@@ -23,8 +23,7 @@ Source: llama.cpp, src/llama-vocab.cpp; docs/gguf.md of github.com/ggml-org/ggml
 from collections.abc import Mapping
 from typing import Any
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import ModelVocabulary, TextModel
 from nanollama.text.bpe.byte_level import ByteBpe
 from nanollama.text.chat.template import ChatTemplate

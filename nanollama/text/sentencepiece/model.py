@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from itertools import groupby
 
-from nanollama.checkpoint.files import quote
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.merge import UNKNOWN_PENALTY, ScoredBpe, Unigram
 from nanollama.text.sentencepiece.normalize import SPACE, Charsmap, Normalizer
 

@@ -2,11 +2,10 @@
 
 from typing import Any
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.gguf.reader import ALIGNMENT, MAX_DIMENSIONS, MAX_KEY_BYTES, Entry, is_alignment, pad
 from nanollama.checkpoint.gguf.values import UINT32, UINT64, ValueReader, ValueType
 from nanollama.checkpoint.safetensors import DAMAGED
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 from nanollama.quant.formats.table import format_of_type
 
 

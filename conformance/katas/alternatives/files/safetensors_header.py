@@ -3,9 +3,8 @@
 import math
 from typing import Any
 
-from nanollama.checkpoint.files import quote
 from nanollama.checkpoint.safetensors import DTYPES, MAX_DIMENSIONS, Entry, _are_sizes
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, quote
 
 
 def _entry__questions_first(value: Any, start: int, what: str) -> Entry:
