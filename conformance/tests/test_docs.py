@@ -1,5 +1,6 @@
 """README and ROADMAP tell the truth: transcripts, file tree, commands."""
 
+import ast
 import os
 import re
 from pathlib import Path
@@ -37,18 +38,66 @@ def test_the_katas_come_in_the_order_of_the_roadmap() -> None:
     assert places == sorted(places)
 
 
-def test_the_file_tree_in_the_readme_is_the_one_on_disk() -> None:
-    text = (ROOT / "README.md").read_text()
-    tree = re.search(r"```text\n(nanollama/.*?)```", text, re.DOTALL)
-    assert tree, "README.md has no file tree"
-    told = set(re.findall(r"\b[\w/]+(?:\.(?:py|toml)\b|/(?=\s))", tree.group(1)))
-    there = {p.name for p in [*(ROOT / "nanollama").rglob("*.py"), *(ROOT / "conformance").glob("*.py")]}
-    there |= {f"{p.parent.name}/" for p in (ROOT / "conformance").glob("*/__init__.py")}  # the suite's own folders by name
-    untold = {n for n in there if n not in told and not n.startswith("test_") and n not in ("__init__.py", "__main__.py")}
-    assert untold == set(), "files the README does not mention"
-    named = {p.name for folder in ("nanollama", "conformance", "golden") for p in [ROOT / folder, *(ROOT / folder).rglob("*")]}
-    named |= {p.name for p in ROOT.iterdir()}
-    assert {n for n in told if n.rstrip("/").rpartition("/")[2] not in named} == set(), "files the README invents"
+# --- the reader's path, the rooms, the recipes
+
+STEP = re.compile(r"\]\((nanollama/[\w/]+\.py)\): ((?:`\w+`(?:, )?)+)")
+
+
+def definitions(path: Path) -> dict[str, int]:
+    """The lines of each function and class at the top of a module."""
+    body = ast.parse(path.read_text(encoding="utf-8")).body
+    found = [node for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
+    return {node.name: (node.end_lineno or 0) - node.lineno + 1 for node in found}
+
+
+def test_the_readers_path_exists_and_can_be_read_in_one_sitting() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    path = text.partition("<!-- path -->")[2].partition("<!-- /path -->")[0]
+    steps = {file: re.findall(r"`(\w+)`", names) for file, names in STEP.findall(path)}
+    assert len(steps) >= 10, "the path has lost its steps"
+    lines = 0
+    for file, names in steps.items():
+        there = definitions(ROOT / file)
+        assert set(names) <= there.keys(), f"{file} does not define {set(names) - there.keys()}"
+        lines += sum(there[name] for name in names)
+    assert 600 <= lines <= 1300, f"the reader's path has {lines} lines"
+
+
+def test_the_readme_names_every_room_of_the_runtime() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8").partition("## Where things are")[2]
+    rooms = {f"nanollama/{path.parent.name}" for path in (ROOT / "nanollama").glob("*/__init__.py")}
+    assert rooms <= set(re.findall(r"\]\(([\w/]+)\)", text))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "ROADMAP.md", "conformance/README.md"])
+def test_every_link_and_every_path_in_a_document_leads_somewhere(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    links = [link for link in re.findall(r"\]\(([^)#\s]+)", text) if "://" not in link]
+    lost = [link for link in links if not (ROOT / name).parent.joinpath(link).exists()]
+    paths = re.findall(r"`((?:nanollama|conformance)/[\w/.]+?)`", text)
+    lost += [path for path in paths if "AREA" not in path and not (ROOT / path).exists()]
+    assert lost == []
+
+
+RECIPES = {  # a recipe of CONTRIBUTING.md → a word whose every file, data and tests apart, the recipe must name
+    "Add an architecture": "Olmo2",
+    "Add a block format": "Q5_1",
+    "Add a sampler": "typical_p",
+    "Add an engine": "ctranslate2",
+}
+APART = ("conformance/tests/", "conformance/katas/exercises/", "conformance/score/zoo/", "conformance/requirements/")
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_recipe_names_every_file_that_its_example_touched(recipe: str) -> None:
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    section = text.partition(f"## {recipe}\n")[2].partition("\n## ")[0]
+    assert f"Example: `{RECIPES[recipe]}`" in section
+    word = re.compile(rf"\b{RECIPES[recipe]}", re.IGNORECASE)
+    files = [path for package in ("nanollama", "conformance") for path in (ROOT / package).rglob("*.py")]
+    touched = {str(path.relative_to(ROOT)) for path in files if word.search(path.read_text(encoding="utf-8"))}
+    untold = {path for path in touched if not path.startswith(APART) and f"`{path}`" not in section}
+    assert untold == set()
 
 
 def test_a_transcript_is_split_into_commands_and_their_output() -> None:

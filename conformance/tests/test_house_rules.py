@@ -24,7 +24,13 @@ def module_name(path: Path) -> str:
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
 
 
-MODULES = {module_name(path): path for path in FILES}
+def modules_of(package: str) -> dict[str, Path]:
+    """The modules of a package by name; tests and all."""
+    return {module_name(path): path for path in sorted((ROOT / package).rglob("*.py"))}
+
+
+MODULES = modules_of("nanollama")
+ALL = MODULES | modules_of("conformance")
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -33,7 +39,7 @@ def imported(node: ast.AST) -> list[str]:
         return [alias.name for alias in node.names]
     if isinstance(node, ast.ImportFrom):
         assert node.level == 0, "relative imports hide what is imported"
-        return [f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in MODULES else str(node.module) for a in node.names]
+        return [f"{node.module}.{a.name}" if f"{node.module}.{a.name}" in ALL else str(node.module) for a in node.names]
     return []
 
 
@@ -70,6 +76,112 @@ def test_a_computed_import_stays_within_the_package(path: Path) -> None:
     for node in ast.walk(TREES[path]):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "import_module":
             assert ast.unparse(node.args[0]).startswith(("f'nanollama.", "'nanollama."))
+
+
+# The order of the rooms, lowest first: a room may import its own modules and those of rooms further up in this list. Rooms in
+# one line may not import each other. A module named in full is a unit of its own, above the room that it lies in.
+RUNTIME = """
+    errors
+    quant.formats
+    kernels
+    model quant
+    checkpoint
+    text
+    checkpoint.export
+    generation
+    lm
+    serve train
+    cli
+    """
+SUITE = """
+    requirements
+    models
+    truth
+    fuzz numerics
+    verify
+    engines
+    checks
+    score
+    numerics.acceptance katas
+    report
+    diagnosis
+    judging
+    """
+
+
+def ranks(order: str, package: str) -> dict[str, int]:
+    """The rank of every unit: "nanollama.quant.formats" → 1."""
+    return {f"{package}.{unit}": rank for rank, line in enumerate(order.split("\n")) for unit in line.split()}
+
+
+def unit_of(module: str, units: dict[str, int]) -> str | None:
+    """The innermost unit that a module belongs to; None for a package's own entry points (`__init__`, `__main__`)."""
+    parts = module.split(".")
+    return next((name for n in range(len(parts), 1, -1) if (name := ".".join(parts[:n])) in units), None)
+
+
+def wrong_ways(trees: dict[str, ast.Module], units: dict[str, int]) -> list[str]:
+    """The imports that don't point down the order of the rooms, function bodies and type annotations included."""
+    found = set()
+    for name, tree in trees.items():
+        mine = unit_of(name, units)
+        for other in (other for node in ast.walk(tree) for other in imported(node)):
+            theirs = unit_of(other, units)
+            if mine and theirs and mine != theirs and units[theirs] >= units[mine]:
+                found.add(f"{name} imports {other}")
+    return sorted(found)
+
+
+@pytest.mark.parametrize(("package", "order"), [("nanollama", RUNTIME), ("conformance", SUITE)])
+def test_imports_point_one_way_through_the_rooms(package: str, order: str) -> None:
+    units = ranks(order, package)
+    trees = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in modules_of(package).items()}
+    trees = {name: tree for name, tree in trees.items() if not name.startswith("conformance.tests")}
+    lost = [name for name in trees if name.count(".") > 1 and unit_of(name, units) is None]
+    assert not lost, "modules in a room that the order does not have"
+    assert wrong_ways(trees, units) == []
+
+
+def test_an_import_against_the_order_is_seen_wherever_it_stands() -> None:
+    units = ranks("\n a\n b.c\n b d\n", "nanollama")
+    assert units == {"nanollama.a": 1, "nanollama.b.c": 2, "nanollama.b": 3, "nanollama.d": 3}
+    assert unit_of("nanollama.b.c.x", units) == "nanollama.b.c" and unit_of("nanollama.b.y", units) == "nanollama.b"
+    code = "from nanollama.d.y import z\ndef f():\n    import nanollama.a.x\n    from nanollama.b.c import v"
+    assert wrong_ways({"nanollama.b.w": ast.parse(code)}, units) == ["nanollama.b.w imports nanollama.d.y"]
+    assert wrong_ways({"nanollama.a.w": ast.parse(code)}, units) == [
+        "nanollama.a.w imports nanollama.b.c",
+        "nanollama.a.w imports nanollama.d.y",
+    ]
+
+
+def test_nobody_but_the_entry_point_imports_the_command_line() -> None:
+    users = {
+        name for name, path in MODULES.items() for node in ast.walk(TREES[path]) for other in imported(node) if ".cli" in other
+    }
+    assert {name for name in users if not name.startswith("nanollama.cli")} == {"nanollama.__main__"}
+
+
+# --- rooms
+
+
+LARGEST_ROOM, LARGEST_RUNTIME, LARGEST_SUITE = 15, 13, 17
+ROOMS = sorted({path.parent for package in ("nanollama", "conformance") for path in modules_of(package).values()})
+DATA = (".toml", ".json", ".md", ".png", ".svg", ".html", ".css", ".js", ".txt", ".typed")
+
+
+def entries(room: Path) -> list[str]:
+    """The modules and rooms of a room; data files apart."""
+    return sorted(p.name for p in room.iterdir() if (any(p.rglob("*.py")) if p.is_dir() else p.suffix not in DATA))
+
+
+@pytest.mark.parametrize("room", ROOMS, ids=lambda room: str(room.relative_to(ROOT)))
+def test_every_room_is_small_and_says_what_belongs_there(room: Path) -> None:
+    largest = {ROOT / "nanollama": LARGEST_RUNTIME, ROOT / "conformance": LARGEST_SUITE}.get(room, LARGEST_ROOM)
+    assert len(entries(room)) <= largest, entries(room)
+    if not room.is_relative_to(ROOT / "conformance" / "tests"):
+        assert ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))), (
+            f"{room} says nothing of itself"
+        )
 
 
 def test_no_module_imports_itself_in_a_circle() -> None:
