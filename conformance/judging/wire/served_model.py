@@ -17,18 +17,19 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.models.small_model import TEMPLATE
+from nanollama.lm import DTYPES
 
 SPECIAL = ("<s>", "</s>")
 SPACE, NEWLINE = "Ġ", "Ċ"  # how byte-level vocabularies write them
 LETTERS = string.ascii_letters + string.digits + string.punctuation + SPACE + NEWLINE
 
 
-def write_served_model(folder: Path, **changes: Any) -> Path:
-    """The checkpoint as a folder; `changes` are those of config.json."""
+def write_served_model(folder: Path, stored: str = "float64", **changes: Any) -> Path:
+    """The checkpoint as a folder, with weights of the dtype `stored`; `changes` are those of config.json."""
     vocabulary = {token: id for id, token in enumerate([*SPECIAL, *LETTERS])}
-    ends = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1}
+    ends = {"vocab_size": len(vocabulary), "bos_token_id": 0, "eos_token_id": 1, "dtype": stored}
     write_fixture(folder, fixture_config("LlamaForCausalLM", **ends, **changes))
-    weights = load_file(folder / "model.safetensors")
+    weights = {name: weight.to(DTYPES[stored]) for name, weight in load_file(folder / "model.safetensors").items()}
     weights["lm_head.weight"][0] = 0
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     tokenizer: Any = Tokenizer(BPE(vocab=vocabulary, merges=[]))

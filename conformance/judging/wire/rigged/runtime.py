@@ -8,13 +8,14 @@ from nanollama.lm import LM
 
 
 class RuntimeModel:
-    """A loaded checkpoint, evaluated anew for every token."""
+    """A loaded checkpoint, evaluated anew for every token that it has not been asked for before."""
 
     context = 4096
 
     def __init__(self, lm: LM) -> None:
         assert lm.tokenizer is not None
         self.lm, self.tokenizer, self.end = lm, lm.tokenizer, lm.config.eos_token_ids[0]
+        self.known: dict[tuple[int, ...], list[float]] = {}
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text, BOS first where the checkpoint says so."""
@@ -27,5 +28,6 @@ class RuntimeModel:
     @torch.inference_mode()
     def scores(self, ids: Sequence[int]) -> list[float]:
         """Logits [V] after these ids."""
-        logits: list[float] = self.lm.model(torch.tensor([list(ids)]))[0, -1].tolist()
-        return logits
+        if tuple(ids) not in self.known:
+            self.known[tuple(ids)] = self.lm.model(torch.tensor([list(ids)]))[0, -1].tolist()
+        return self.known[tuple(ids)]

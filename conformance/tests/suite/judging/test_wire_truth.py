@@ -1,8 +1,9 @@
 """Servers held against a checkpoint: the runtime behind the rigged server agrees with it, and any other model does not."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,15 +12,20 @@ from conformance.engines import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer
 from conformance.judging.wire import judge_server
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, Endpoint
+from conformance.judging.wire.probes import truthful
 from conformance.judging.wire.probes.truthful import hold_chosen, penalised
 from conformance.judging.wire.rigged.runtime import RuntimeModel
 from conformance.judging.wire.rigged.server import RiggedServer, serving
 from conformance.judging.wire.served_model import write_served_model
-from conformance.judging.wire.truth.floors import Floor, leave_one_out, log_probs, measure_floors
+from conformance.judging.wire.truth.floors import Floor, Run, errors_of, honest, leave_one_out, measure_floors, spread
 from conformance.judging.wire.truth.roundings import EightBits, Rounding, rounded
 from conformance.judging.wire.truth.truth import Served, Truth
+from conformance.numerics import ways
+from conformance.numerics.observe import Prompt, Step
+from conformance.numerics.variants import HELD_OUT, Variant
 from conformance.requirements.results import Result, Verdict
 from nanollama.lm import load
+from nanollama.model.transformer import Transformer
 
 MODEL = ("WIRE-080", "WIRE-081", "LOGP-002", "GENR-004", "PENA-004", "PENA-005", "SAMP-003")
 
@@ -41,6 +47,12 @@ def truth(checkpoint: Path) -> Truth:
     return Truth(checkpoint)
 
 
+@pytest.fixture
+def short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers in which a fault that is in every token shows as well as in long ones."""
+    monkeypatch.setattr(truthful, "TOKENS", 8)
+
+
 def judged(source: Path, truth: Truth, *only: str, dtype: str = "float32", server: type[RiggedServer] = NoChat) -> list[Result]:
     with serving(server(RuntimeModel(load(source, dtype=dtype, device="cpu")))) as url:
         results = judge_server(OpenAIServer(url), truth, only)
@@ -56,16 +68,25 @@ def test_the_runtime_behind_a_server_is_the_truth_within_the_floor_of_float32(ch
     assert found.error is not None and found.bar is not None and 0 < found.error < 1e-4 < found.bar
 
 
+@pytest.mark.usefixtures("short")
 @pytest.mark.parametrize(
     "change",
     [{"rms_norm_eps": 0.3}, {"rope_parameters": {"rope_type": "default", "rope_theta": 500.0}}, {"hidden_act": "gelu"}],
 )
-def test_a_server_with_another_model_is_beyond_every_floor(tmp_path: Path, truth: Truth, change: dict[str, object]) -> None:
+def test_a_server_with_another_model_is_beyond_every_floor(tmp_path: Path, truth: Truth, change: dict[str, Any]) -> None:
     [result] = judged(write_served_model(tmp_path, **change), truth, "WIRE-081")
     assert result.verdict is Verdict.FAIL
     assert "beyond every floor" in result.detail
 
 
+@pytest.mark.usefixtures("short")
+def test_a_server_that_computes_in_bfloat16_what_is_stored_wider_is_beyond_every_floor(checkpoint: Path, truth: Truth) -> None:
+    [result] = judged(checkpoint, truth, "WIRE-081", dtype="bfloat16")
+    assert result.verdict is Verdict.FAIL
+    assert "beyond every floor" in result.detail
+
+
+@pytest.mark.usefixtures("short")
 def test_logarithms_to_the_base_of_2_are_no_log_probabilities(checkpoint: Path, truth: Truth) -> None:
     class Bits(NoChat):
         def log_probs(self, ids: object, request: object) -> list[float]:
@@ -75,6 +96,7 @@ def test_logarithms_to_the_base_of_2_are_no_log_probabilities(checkpoint: Path, 
     assert {result.verdict for result in results} == {Verdict.FAIL}
 
 
+@pytest.mark.usefixtures("short")
 def test_penalties_that_count_the_prompt_are_found(checkpoint: Path, truth: Truth) -> None:
     class CountsThePrompt(NoChat):
         def penalised(self, written: object) -> list[int]:
@@ -130,14 +152,54 @@ def test_the_factor_of_a_floor_is_the_largest_excess_over_the_others() -> None:
     assert leave_one_out(torch.zeros(2, 2)) == 1.0
 
 
+def test_variants_that_round_the_same_are_as_far_apart_as_the_best_and_the_worst() -> None:
+    assert spread(torch.tensor([[1.0, 2.0], [3.0, 1.0], [4.0, 6.0], [0.0, 0.0]])) == 3.0
+    assert spread(torch.zeros(2, 2)) == 1.0
+
+
+def greedy(truth: Truth, steps: int) -> list[Served]:
+    """The truth's own answers to some prompts, of which a server named the five likeliest tokens at every step."""
+    answers = []
+    for prompt in ([0, 5, 9], [0, 40, 7, 7, 61, 22], [0, 33]):
+        ids, rows = truth.rows(prompt, steps, lambda step, row: int(row.argmax()))
+        answers.append(Served(prompt, ids, [dict.fromkeys(top, 0.0) for top in rows.topk(5).indices.tolist()], rows))
+    return answers
+
+
 def test_floors_widen_from_class_to_class(checkpoint: Path, truth: Truth) -> None:
-    ids, rows = truth.rows([0, 5, 9], 6, lambda step, row: int(row.argmax()))
-    answers = [Served([0, 5, 9], ids, [{id: 0.0} for id in ids], rows) for _ in range(2)]
+    answers = greedy(truth, 6)
     floors = measure_floors(truth, answers)
     assert [floor.name for floor in floors] == ["float32", "attention in float16"]
     assert 0 < floors[0].bar < floors[1].bar / 10
-    exact = log_probs(load(checkpoint, dtype="float64").model, answers[0], 0)
-    assert answers[0].error(exact) < 1e-12
+
+
+def test_every_way_to_serve_is_the_truth_in_float64(checkpoint: Path, truth: Truth) -> None:
+    answers = greedy(truth, 6)
+    answers[1] = replace(answers[1], ids=answers[1].ids[:2], said=answers[1].said[:2], truth=answers[1].truth[:2])
+    names = []
+    for run in honest(truth.lm.model, [Rounding()], answers):
+        if not run.shift and not run.variant.policy:
+            assert max(errors_of(truth.lm.model, run, answers)) < 1e-12, run.variant.name
+            names.append(run.variant.name)
+    assert {"as it is", "eager attention", "chunked prefill", "left padding", "served alone", "served together"} <= {*names}
+
+
+def anew(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
+    """Every token by a call with all tokens before it."""
+    for prompt, tokens in zip(prompts, ways.tokens_of(prompts), strict=True):
+        for end in range(1, len(tokens) + 1):
+            yield Step(prompt.ids[None, :end], prompt.positions[None, :end], tokens[None, :end], last_only=True)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_engines_that_no_floor_was_made_from_are_in_their_class(dtype: str, tmp_path: Path) -> None:
+    truth = Truth(write_served_model(tmp_path, dtype))
+    answers, model = greedy(truth, 8), load(truth.source, dtype=dtype, device="cpu").model
+    floors = {floor.name: floor for floor in measure_floors(truth, answers)}
+    finer = {"float32": [], "float16": ["float32"], "bfloat16": ["float32", "attention in float16"]}[dtype]
+    for variant in (*HELD_OUT, Variant("anew", "", way=anew)):
+        error = max(errors_of(model, Run(Rounding(), variant), answers))
+        assert max((floors[name].bar for name in finer), default=0.0) < error <= floors[dtype].bar, variant.name
 
 
 def test_rounding_leaves_the_model_as_it_was(checkpoint: Path) -> None:
