@@ -17,8 +17,8 @@ from nanollama.checkpoint.safetensors import read_folder
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.transformer import Transformer
+from nanollama.quant.formats.tensor import dequantize, rows_of
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import dequantize, rows_of
 
 CONFIG_BYTES = 2_000_000  # real config.json files have a few kilobytes
 MAGIC = b"GGUF"

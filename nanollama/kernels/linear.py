@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from nanollama.quant.formats.rowwise import format_for
+from nanollama.quant.formats.tensor import decode_rows
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
 

@@ -8,8 +8,8 @@ formats are in rowwise.py, and what makes them of a loaded model in own.py.
 """
 
 from nanollama.quant.formats.table import FORMATS, find_format, format_of_type
+from nanollama.quant.formats.tensor import decode_rows, dequantize, quantize, row_bytes, rows_of
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows, dequantize, quantize, row_bytes, rows_of
 
 __all__ = [
     "FORMATS",

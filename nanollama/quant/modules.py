@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from nanollama.errors import NanollamaError
 from nanollama.kernels.linear import quantized_linear
+from nanollama.quant.formats.tensor import decode_rows
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows
 
 
 class Stored(nn.Module):

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from nanollama.errors import NanollamaError
 from nanollama.quant.formats.format import Format
+from nanollama.quant.formats.tensor import decode_rows
 from nanollama.quant.pages import Pages
-from nanollama.quant.tensor import decode_rows
 
 # Values decoded at a time, at least one row: 2 MiB of float32. Smaller tiles cost more calls, larger ones leave the cache.
 TILE = 1 << 19

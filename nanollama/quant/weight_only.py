@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from nanollama.errors import NanollamaError
 from nanollama.model.layers import MoE
 from nanollama.quant.formats.rowwise import GROUP, own_format
+from nanollama.quant.formats.tensor import decode_rows, quantize
 from nanollama.quant.modules import Stored, use_quantized
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows, quantize
 
 
 class Change(NamedTuple):

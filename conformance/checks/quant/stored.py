@@ -17,8 +17,7 @@ from nanollama.kernels import linear as kernels
 from nanollama.model import layers
 from nanollama.quant import modules as linear
 from nanollama.quant import quant_tensor as stored
-from nanollama.quant import tensor
-from nanollama.quant.formats import rowwise, table
+from nanollama.quant.formats import rowwise, table, tensor
 
 Q4_0, Q8_0 = table.FORMATS["Q4_0"], table.FORMATS["Q8_0"]
 
@@ -41,10 +40,15 @@ def q8_0(values: Tensor) -> Tensor:
 @check("QUNT-030", "ERRS-007", area="quantization")
 def rows_are_whole_blocks() -> None:
     for columns, size in ((0, 0), (32, 18), (96, 54)):
-        same("quant.tensor.row_bytes", tensor.row_bytes(Q4_0, columns), size, f"bytes of {columns} values")
+        same("quant.formats.tensor.row_bytes", tensor.row_bytes(Q4_0, columns), size, f"bytes of {columns} values")
     for columns in (1, 33, -32):
-        refused("quant.tensor.row_bytes", lambda columns=columns: tensor.row_bytes(Q4_0, columns), "Q4_0", f"{columns} columns")
-    place, data = "quant.tensor.rows_of", torch.arange(108, dtype=torch.uint8)
+        refused(
+            "quant.formats.tensor.row_bytes",
+            lambda columns=columns: tensor.row_bytes(Q4_0, columns),
+            "Q4_0",
+            f"{columns} columns",
+        )
+    place, data = "quant.formats.tensor.rows_of", torch.arange(108, dtype=torch.uint8)
     for shape, wanted in (((2, 96), (2, 54)), ((2, 3, 32), (6, 18)), ((192,), (1, 108))):
         got = tensor.rows_of(data, "Q4_0", shape)
         same_tensor(place, got, data.reshape(wanted), f"rows of shape {shape}")
@@ -59,10 +63,10 @@ def rows_are_whole_blocks() -> None:
 def tiles_cover_every_block_once() -> None:
     for blocks, format in ((0, Q4_0), (1, Q4_0), (8192, Q4_0), (8193, Q4_0), (3, rowwise.own_format("q8", 1 << 19))):
         covered = [i for tile in tensor.tiles(blocks, format) for i in range(tile.start, min(tile.stop, blocks))]
-        same("quant.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
+        same("quant.formats.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
         widths = [tile.stop - tile.start for tile in tensor.tiles(blocks, format)]
         most = max(1, (1 << 18) // format.block_size)
-        expect("quant.tensor.tiles", all(width <= most for width in widths), f"tiles of {blocks} blocks hold {widths}")
+        expect("quant.formats.tensor.tiles", all(width <= most for width in widths), f"tiles of {blocks} blocks hold {widths}")
 
 
 @check("QUNT-031", "QUNT-032", area="quantization")
@@ -70,25 +74,36 @@ def tensors_decode_to_their_shape_and_dtype() -> None:
     values = numbers(3, 64)
     raw = q8_0(values)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        same_tensor("quant.tensor.decode_rows", tensor.decode_rows(raw, Q8_0, dtype), values.to(dtype), f"rows as {dtype}")
+        same_tensor(
+            "quant.formats.tensor.decode_rows", tensor.decode_rows(raw, Q8_0, dtype), values.to(dtype), f"rows as {dtype}"
+        )
         got = tensor.dequantize(raw, "q8_0", (3, 2, 32), dtype)
-        same_tensor("quant.tensor.dequantize", got, values.reshape(3, 2, 32).to(dtype), f"a tensor as {dtype}")
+        same_tensor("quant.formats.tensor.dequantize", got, values.reshape(3, 2, 32).to(dtype), f"a tensor as {dtype}")
     large = numbers(9000, 32)  # more than one tile
-    same_tensor("quant.tensor.dequantize", tensor.dequantize(q8_0(large), Q8_0, (9000, 32)), large, "a tensor of several tiles")
+    same_tensor(
+        "quant.formats.tensor.dequantize", tensor.dequantize(q8_0(large), Q8_0, (9000, 32)), large, "a tensor of several tiles"
+    )
     exact = torch.tensor([[1 + 2.0**-40, 2.0**60 + 2**10]], dtype=torch.float64)
     got = tensor.dequantize(exact.view(torch.uint8), "F64", (1, 2), torch.float64)
-    same_tensor("quant.tensor.dequantize", got, exact, "float64 numbers")
+    same_tensor("quant.formats.tensor.dequantize", got, exact, "float64 numbers")
     for bad in (raw.float(), raw[0], raw[:, :-1], raw[None]):
-        refused("quant.tensor.decode_rows", lambda bad=bad: tensor.decode_rows(bad, Q8_0), "not rows of Q8_0", "no rows")
-    refused("quant.tensor.floating", lambda: tensor.decode_rows(raw, Q8_0, torch.int32), "torch.int32", "an integer dtype")
+        refused(
+            "quant.formats.tensor.decode_rows", lambda bad=bad: tensor.decode_rows(bad, Q8_0), "not rows of Q8_0", "no rows"
+        )
     refused(
-        "quant.tensor.floating", lambda: tensor.dequantize(raw, Q8_0, (3, 64), torch.int8), "torch.int8", "an integer dtype"
+        "quant.formats.tensor.floating", lambda: tensor.decode_rows(raw, Q8_0, torch.int32), "torch.int32", "an integer dtype"
+    )
+    refused(
+        "quant.formats.tensor.floating",
+        lambda: tensor.dequantize(raw, Q8_0, (3, 64), torch.int8),
+        "torch.int8",
+        "an integer dtype",
     )
 
 
 @check("QUNT-033", "ERRS-007", area="quantization")
 def tensors_are_quantized_row_by_row_and_only_if_they_fit() -> None:
-    place, values = "quant.tensor.quantize", numbers(2, 3, 64)
+    place, values = "quant.formats.tensor.quantize", numbers(2, 3, 64)
     same_tensor(place, tensor.quantize(values, "q8_0"), q8_0(values).reshape(2, 3, 68), "three dimensions as Q8_0")
     large = numbers(9000, 32)
     same_tensor(place, tensor.quantize(large.double(), Q8_0), q8_0(large), "several tiles")
@@ -99,15 +114,20 @@ def tensors_are_quantized_row_by_row_and_only_if_they_fit() -> None:
     bf16 = torch.tensor([1.00390625, 1.01171875, -3.0])  # the first two are half way: to even
     same(place, tensor.quantize(bf16, "BF16").view(torch.bfloat16).tolist(), [1.0, 1.015625, -3.0], "rounded to BF16")
     refused(place, lambda: tensor.quantize(numbers(1, 256), "Q2_K"), "only reading", "a format that is only read")
-    refused("quant.tensor.row_bytes", lambda: tensor.quantize(numbers(1, 32)[:, :31], "Q4_0"), "31", "31 columns")
+    refused("quant.formats.tensor.row_bytes", lambda: tensor.quantize(numbers(1, 32)[:, :31], "Q4_0"), "31", "31 columns")
     for bad in (math.nan, math.inf):
         wrong = numbers(2, 32)
         wrong[1, 5] = bad
-        refused("quant.tensor.check_finite", lambda wrong=wrong: tensor.quantize(wrong, "Q4_0"), "infinite or NaN", f"{bad}")
+        refused(
+            "quant.formats.tensor.check_finite", lambda wrong=wrong: tensor.quantize(wrong, "Q4_0"), "infinite or NaN", f"{bad}"
+        )
     refused(
-        "quant.tensor.check_finite", lambda: tensor.quantize(torch.tensor([[1e7] + [0.0] * 63]), "Q4_0"), "its d", "1e7 as Q4_0"
+        "quant.formats.tensor.check_finite",
+        lambda: tensor.quantize(torch.tensor([[1e7] + [0.0] * 63]), "Q4_0"),
+        "its d",
+        "1e7 as Q4_0",
     )
-    refused("quant.tensor.check_finite", lambda: tensor.quantize(torch.full((1, 32), 1e5), "F16"), "F16", "1e5 as F16")
+    refused("quant.formats.tensor.check_finite", lambda: tensor.quantize(torch.full((1, 32), 1e5), "F16"), "F16", "1e5 as F16")
 
 
 @check("QUNT-034", area="quantization")

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from nanollama.errors import NanollamaError
 from nanollama.quant import FORMATS, decode_rows, dequantize, find_format, format_of_type, quantize, rows_of
-from nanollama.quant import tensor as quant_tensor
+from nanollama.quant.formats import tensor as quant_tensor
 
 
 def random_bytes(*shape: int) -> Tensor:
