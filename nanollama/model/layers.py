@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nanollama.kernels.linear import linear
 from nanollama.model.config import ModelConfig
-from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.kv_cache import KVView, LayerCache
 from nanollama.model.rope import rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -123,20 +123,20 @@ class Attend(nn.Module):
         self.scores = Scores(scale, cap)
         self.implementation = "sdpa" if cap is None else "eager"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """q [B, H, T, D]; k, v [B, K, S, D], each key head shared by H/K neighbouring query heads."""
         if self.implementation == "sdpa":
             return self.sdpa(q, k, v, view)
         return self.eager(q, k, v, view)
 
-    def eager(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def eager(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """The definition, term by term."""
         group = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         weights = self.scores(q, k, view.allowed).softmax(-1)
         return (weights @ v.to(weights.dtype)).to(q.dtype)
 
-    def sdpa(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def sdpa(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """torch's fused kernel. One query per row: the heads that share a key become its queries, and no key is copied."""
         B, H, T, D = q.shape
         if T == 1:
@@ -175,7 +175,7 @@ class Attention(nn.Module):
             x = norm(x)
         return x.transpose(1, 2)
 
-    def forward(self, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
         """[B, T, hidden] → [B, T, hidden]; appends this call's keys and values to the cache."""
         q = self.heads(self.q_proj(x), self.q_norm if self.qk_norm else None)
         k = self.heads(self.k_proj(x), self.k_norm if self.qk_norm else None)
@@ -261,7 +261,7 @@ class Block(nn.Module):
             self.post_feedforward_layernorm = make_norm(config, hidden)
         self.placement = placement
 
-    def forward(self, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
         """The residual stream [B, T, hidden] before the layer → after it."""
         if self.placement == "pre":
             x = x + self.self_attn(self.input_layernorm(x), rotation, view, cache)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from nanollama.errors import NanollamaError
 from nanollama.model.layers import MoE
-from nanollama.quant.formats.rowwise import GROUP, own_format
+from nanollama.quant.formats.rowwise import GROUP, rowwise_format
 from nanollama.quant.formats.tensor import decode_rows, quantize
 from nanollama.quant.modules import Stored, use_quantized
 from nanollama.quant.quant_tensor import QuantTensor
@@ -36,7 +36,7 @@ def quantize_model(model: nn.Module, name: str) -> list[Change]:
     A head that shares the embedding's weights goes on sharing them; it is not reported twice. NanollamaError for an unknown
     name, a model that is quantized already, and weights that are not finite or too large for q4's float16 scales.
     """
-    own_format(name, GROUP)  # an unknown name is refused before anything changes
+    rowwise_format(name, GROUP)  # an unknown name is refused before anything changes
     if stored := next((module for module in model.modules() if isinstance(module, Stored)), None):
         raise NanollamaError(
             f"the model's weights are stored as {stored.format.name} already; load the original weights to make {name} "
@@ -63,7 +63,7 @@ def matrices(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Embedding]]:
 
 def quantize_matrix(path: str, weight: Tensor, name: str) -> tuple[QuantTensor, Change]:
     """One matrix in our own format, on the same device, and how far it is from the original."""
-    format = own_format(name, weight.shape[1])
+    format = rowwise_format(name, weight.shape[1])
     try:
         stored = QuantTensor(quantize(weight, format), format).to(weight.device)
     except NanollamaError as error:

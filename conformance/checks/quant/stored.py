@@ -48,20 +48,20 @@ def rows_are_whole_blocks() -> None:
             "Q4_0",
             f"{columns} columns",
         )
-    place, data = "quant.formats.tensor.rows_of", torch.arange(108, dtype=torch.uint8)
+    place, data = "quant.formats.tensor.block_rows", torch.arange(108, dtype=torch.uint8)
     for shape, wanted in (((2, 96), (2, 54)), ((2, 3, 32), (6, 18)), ((192,), (1, 108))):
-        got = tensor.rows_of(data, "Q4_0", shape)
+        got = tensor.block_rows(data, "Q4_0", shape)
         same_tensor(place, got, data.reshape(wanted), f"rows of shape {shape}")
         expect(place, got.data_ptr() == data.data_ptr(), "the rows are a copy")
-    same(place, tuple(tensor.rows_of(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number")
+    same(place, tuple(tensor.block_rows(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number")
     for shape, part in (((3, 96), "108 bytes"), ((2, 95), "95"), ((-2, -96), "negative"), ((-2, 96), "negative")):
-        refused(place, lambda shape=shape: tensor.rows_of(data, "Q4_0", shape), part, f"shape {shape}")
-    refused(place, lambda: tensor.rows_of(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
+        refused(place, lambda shape=shape: tensor.block_rows(data, "Q4_0", shape), part, f"shape {shape}")
+    refused(place, lambda: tensor.block_rows(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
 
 
 @check("QUNT-031", area="quantization")
 def tiles_cover_every_block_once() -> None:
-    for blocks, format in ((0, Q4_0), (1, Q4_0), (8192, Q4_0), (8193, Q4_0), (3, rowwise.own_format("q8", 1 << 19))):
+    for blocks, format in ((0, Q4_0), (1, Q4_0), (8192, Q4_0), (8193, Q4_0), (3, rowwise.rowwise_format("q8", 1 << 19))):
         covered = [i for tile in tensor.tiles(blocks, format) for i in range(tile.start, min(tile.stop, blocks))]
         same("quant.formats.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
         widths = [tile.stop - tile.start for tile in tensor.tiles(blocks, format)]
