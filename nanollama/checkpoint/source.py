@@ -114,7 +114,7 @@ def as_stored(tensor: GGUFTensor) -> Weight:
     shape = (-1, tensor.shape[-1]) if len(tensor.shape) > 2 else tensor.shape
     if tensor.format.plain is not None:
         return tensor.blocks.view(tensor.format.plain).reshape(shape)
-    return QuantTensor(block_rows(tensor.blocks, tensor.format, tensor.shape), tensor.format, pages=tensor.pages)
+    return QuantTensor(block_rows(tensor.blocks, tensor.format, tensor.shape), tensor.format)
 
 
 def load_config(path: Path) -> ModelConfig:

@@ -17,7 +17,7 @@ from nanollama.kernels import linear as kernels
 from nanollama.model import layers
 from nanollama.quant import modules as linear
 from nanollama.quant import quant_tensor as stored
-from nanollama.quant.formats import rowwise, table, tensor
+from nanollama.quant.formats import table, tensor
 
 Q4_0, Q8_0 = table.FORMATS["Q4_0"], table.FORMATS["Q8_0"]
 
@@ -61,12 +61,16 @@ def rows_are_whole_blocks() -> None:
 
 @check("QUNT-031", area="quantization")
 def tiles_cover_every_block_once() -> None:
-    for blocks, format in ((0, Q4_0), (1, Q4_0), (8192, Q4_0), (8193, Q4_0), (3, rowwise.rowwise_format("q8", 1 << 19))):
-        covered = [i for tile in tensor.tiles(blocks, format) for i in range(tile.start, min(tile.stop, blocks))]
-        same("quant.formats.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
-        widths = [tile.stop - tile.start for tile in tensor.tiles(blocks, format)]
-        most = max(1, (1 << 18) // format.block_size)
-        expect("quant.formats.tensor.tiles", all(width <= most for width in widths), f"tiles of {blocks} blocks hold {widths}")
+    place = "quant.formats.tensor.tiles"
+    for blocks, size in ((0, 32), (1, 32), (8192, 32), (8193, 32), (3, 1 << 19), (20, 65536), (7, 0)):
+        covered = [i for tile in tensor.tiles(blocks, size) for i in range(tile.start, min(tile.stop, blocks))]
+        same(place, covered, list(range(blocks)), f"tiles of {blocks} blocks of {size}")
+        lengths = [tile.stop - tile.start for tile in tensor.tiles(blocks, size)]
+        most = max(1, (1 << 18) // max(1, size))
+        expect(place, all(length <= most for length in lengths), f"tiles of {blocks} blocks of {size} hold {lengths}")
+    same(place, max(tile.stop - tile.start for tile in tensor.tiles(20, 65536)), 4, "rows in a tile of wide rows")
+    huge = [(tile.start, tile.stop) for tile in tensor.tiles(2, 1 << 20)]
+    same(place, huge, [(0, 1), (1, 2)], "tiles of rows that are larger than a tile")
 
 
 @check("QUNT-031", "QUNT-032", area="quantization")
@@ -150,11 +154,8 @@ def a_quantized_matrix_is_its_rows_in_order() -> None:
             same_tensor(place, matrix.pick(rows).dequantize(), wanted[rows], f"the rows {rows}")
         expect(place, matrix.to(torch.device("cpu")) is matrix, "moved to where it is, it is another")
     expect(place, plain.pick(slice(1, 3)).rows.data_ptr() == plain.rows[1:].data_ptr(), "a slice of rows is a copy")
-    wide = stored.QuantTensor(torch.zeros(20, 65536 // 32 * 34, dtype=torch.uint8), Q8_0)
-    covered = [i for tile in wide.tiles() for i in range(tile.start, min(tile.stop, 20))]
-    same(place, (covered, max(t.stop - t.start for t in wide.tiles())), (list(range(20)), 8), "tiles of wide rows")
-    huge = stored.QuantTensor(torch.zeros(2, (1 << 20) // 32 * 34, dtype=torch.uint8), Q8_0)
-    same(place, [(t.start, t.stop) for t in huge.tiles()], [(0, 1), (1, 2)], "tiles of rows that are larger than a tile")
+    large = numbers(9000, 32)  # more than one tile
+    same_tensor(place, stored.QuantTensor(q8_0(large), Q8_0).dequantize(), large, "a matrix of several tiles, decoded")
     for matrix in (plain, turned):
         moved = matrix.to(torch.device("meta"))
         facts = (
@@ -184,24 +185,16 @@ def a_quantized_product_is_that_of_the_decoded_matrix() -> None:
         bar = 1e-12 if dtype is torch.float64 else 1e-5
         for rows in (x, x[:1], x[None]):
             want = wanted[: len(rows)] if rows.ndim == 2 else wanted[None]
-            got = kernels.quantized_linear(rows.to(dtype), matrix, given)
+            got = kernels.quantized_linear(rows.to(dtype), matrix.rows, Q8_0, turn, given)
             expect("kernels.linear.quantized_linear", got.dtype == dtype, f"{dtype} became {got.dtype}")
             close("kernels.linear.quantized_linear", got, want, bar, f"a product in {dtype}")
             module = linear.QuantLinear(matrix, None if given is None else nn.Parameter(given))
             close("quant.modules.QuantLinear", module(rows.to(dtype)), want, bar, f"a module's product in {dtype}")
     odd = torch.tensor([[*b"\x31\x2e", *range(32)]], dtype=torch.uint8)  # the scale 0.0968 times 0 to 31
-    got = kernels.quantized_linear(torch.eye(32, dtype=torch.float64), stored.QuantTensor(odd, Q8_0))
+    got = kernels.quantized_linear(torch.eye(32, dtype=torch.float64), odd, Q8_0)
     wanted = torch.tensor([struct.unpack("<e", b"\x31\x2e")[0] * i for i in range(32)], dtype=torch.float64)
     close("kernels.linear.decoded_linear", got[:, 0], wanted, 1e-7, "numbers that no half precision holds")
-    given_back: list[int] = []
-    pages: Any = type("Pages", (), {"give_back": lambda self: given_back.append(1)})()
-    linear.QuantLinear(stored.QuantTensor(q8_0(values), Q8_0, None, pages))(x)
-    same(
-        "quant.modules.QuantLinear",
-        (given_back, list(linear.QuantLinear(matrix).state_dict())),
-        ([1], []),
-        "pages given back, and state",
-    )
+    same("quant.modules.QuantLinear", list(linear.QuantLinear(matrix).state_dict()), [], "state")
     table_ = linear.QuantEmbedding(stored.QuantTensor(q8_0(values), Q8_0, order), torch.float64)
     got = table_(torch.tensor([[5, 0], [0, 3]]))
     same_tensor("quant.modules.QuantEmbedding", got, values[order].double()[torch.tensor([[5, 0], [0, 3]])], "looked up rows")
@@ -244,17 +237,3 @@ def modules_are_swapped_for_quantized_ones_by_name() -> None:
         refused(
             "quant.modules.find_matrix", lambda n=name, w=weight: linear.use_quantized(model, {n: w}, torch.float32), name, name
         )
-
-
-@check("QUNT-037", area="quantization")
-def the_first_weights_keep_their_pages() -> None:
-    pages: Any = object()
-    each = [stored.QuantTensor(q8_0(numbers(rows, 32)), Q8_0, None, pages) for rows in (4, 4, 1, 3)]
-    kept = linear.keep_resident({str(i): weight for i, weight in enumerate(each)}, 0.75)
-    got = [weight.pages is None for weight in kept.values()]
-    same(
-        "quant.modules.keep_resident",
-        got,
-        [True, True, True, False],
-        "whose pages stay, of 4, 4, 1 and 3 rows and three quarters",
-    )

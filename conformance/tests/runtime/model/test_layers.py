@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conformance.truth.compare import relative_error
-from nanollama.kernels.linear import linear, single_row_linear
+from nanollama.kernels.cpu import single_row_linear
+from nanollama.kernels.linear import linear
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import ACTIVATIONS, MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap

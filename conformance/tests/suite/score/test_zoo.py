@@ -117,7 +117,7 @@ def test_static_methods_and_decorated_functions_can_be_seeded() -> None:
     edits = [
         ("nanollama.text.added_tokens:AddedTokens._pattern", "reverse=True", "reverse=False"),
         ("nanollama.generation.loop:decode", "-1 if row.done", "-2 if row.done"),
-        ("nanollama.kernels.linear:without_onednn", "enabled = before", "enabled = True"),
+        ("nanollama.kernels.cpu:without_onednn", "enabled = before", "enabled = True"),
         ("nanollama.checkpoint.files:open_plain", "file.seek(0)", "file.seek(1)"),
     ]
     before = runtime_state()
