@@ -19,6 +19,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = make_embedding(config.vocab_size, config.hidden_size)
+        self.register_module("embed_positions", None)
         if config.learned_positions:
             self.embed_positions = make_embedding(config.max_position_embeddings, config.hidden_size)
         self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each kind of rotation once

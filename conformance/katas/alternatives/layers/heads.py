@@ -30,9 +30,7 @@ def Attention_forward__one_by_one(
     """values first, each of the three to its end, and heads put together by a reshape"""
     v = self.heads(self.v_proj(x), None)
     q, k = self.q_proj(x), self.k_proj(x)
-    q, k = (
-        (self.heads(q, self.q_norm), self.heads(k, self.k_norm)) if self.qk_norm else (self.heads(q, None), self.heads(k, None))
-    )
+    q, k = self.heads(q, self.q_norm), self.heads(k, self.k_norm)
     if rotation is not None:
         cos, sin = rotation
         k = rotate(k, cos, sin)

@@ -39,7 +39,7 @@ def block(placement: str, **norms: float) -> Block:
     made.add_module("self_attn", Part(plus=10.0))
     made.add_module("mlp", Part(plus=100.0))
     for name, times in norms.items():
-        assert hasattr(made, f"{name}_layernorm")
+        assert getattr(made, f"{name}_layernorm") is not None
         setattr(made, f"{name}_layernorm", Part(times))
     return made
 
