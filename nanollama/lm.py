@@ -13,10 +13,10 @@ from nanollama.checkpoint.source import Source, open_source
 from nanollama.errors import NanollamaError
 from nanollama.generation.loop import Piece, Request, generate
 from nanollama.generation.sampling import SamplingParams
-from nanollama.kernels.linear import keep_freed_memory
+from nanollama.kernels.memory import keep_freed_memory
 from nanollama.model.config import ModelConfig
 from nanollama.model.transformer import Transformer
-from nanollama.quant.modules import keep_resident, use_quantized
+from nanollama.quant.modules import use_quantized
 from nanollama.quant.quant_tensor import QuantTensor
 from nanollama.quant.weight_only import quantize_model
 from nanollama.text.chat.encode import encode_chat
@@ -25,7 +25,6 @@ from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template,
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-RESIDENT = 2 / 3  # of the bytes of quantized weights; the rest is mapped anew at each use (quant/pages.py)
 
 
 @dataclass(frozen=True)
@@ -94,7 +93,7 @@ def load(source: str | Path, dtype: str = "auto", device: str = "auto", quantize
     """Load a checkpoint: a folder, a GGUF file, or a hub id "org/name", which is downloaded once.
 
     dtype: "auto" (as stored), "float64", "float32", "bfloat16", "float16". device: "auto", "cpu", "cuda", "mps". quantize:
-    None (as stored), "q8" or "q4": round the matrices to 8 or 4 bits and keep them so (quant/own.py).
+    None (as stored), "q8" or "q4": round the matrices to 8 or 4 bits and keep them so (quant/weight_only.py).
     Raises NanollamaError for whatever is missing, damaged or not supported, by name.
     """
     opened = open_source(resolve(str(source)))
@@ -138,7 +137,7 @@ def build_model(source: Source, dtype: str = "auto", device: str = "auto", quant
         shared: dict[str, Any] = state if "embed_tokens.weight" in state else blocks
         shared["lm_head.weight"] = shared["embed_tokens.weight"]
     model = source.skeleton()
-    use_quantized(model, keep_resident(blocks, RESIDENT), wanted)
+    use_quantized(model, blocks, wanted)
     model.load_state_dict(state, assign=True)
     if quantize is not None:
         quantize_model(model, quantize)

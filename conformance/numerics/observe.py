@@ -163,7 +163,7 @@ def attach(watch: Watch, model: Transformer) -> tuple[list[Any], list[tuple[str,
     for i, layer in enumerate(blocks(model)):
         at, attention = f"layers.{i}", layer.self_attn
         for norm in NORMS:
-            if hasattr(layer, norm):
+            if getattr(layer, norm) is not None:
                 see.append((getattr(layer, norm), watch.output(f"{at}.{norm}"), False))
                 entries.append((f"{at}.{norm}", getattr(layer, norm)))
         see.append((attention.attend.scores, watch.weights(f"{at}.self_attn.weights"), False))

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import MLP, Attend, Block, LayerNorm, MoE, RMSNorm, Scores, at_least_float32, softcap
 from nanollama.model.rope import Rotary, frequencies
 
@@ -114,19 +114,19 @@ def late_bias_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 # --- attention
 
 
-def eager(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def eager(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """The runtime's own definition, term by term."""
     return self.eager(q, k, v, view)
 
 
-def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """SDPA with every key and value head copied to its queries."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return F.scaled_dot_product_attention(q, k, v, view.allowed, scale=self.scores.scale)
 
 
-def wide_scores(self: Attend, q: Tensor, k: Tensor, view: View) -> Tensor:
+def wide_scores(self: Attend, q: Tensor, k: Tensor, view: KVView) -> Tensor:
     """Scores with the queries of a group beside their key, no key copied: [B, K, G, T, S]; scaled after the product."""
     wide = at_least_float32(q.dtype)
     grouped = q.to(wide).unflatten(1, (k.shape[1], -1))
@@ -134,14 +134,14 @@ def wide_scores(self: Attend, q: Tensor, k: Tensor, view: View) -> Tensor:
     return softcap(scores, self.scores.cap).masked_fill(~view.allowed[:, None], -torch.inf)
 
 
-def grouped(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def grouped(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """The definition in grouped layout, its softmax through the logarithm of the sum."""
     scores = wide_scores(self, q, k, view)
     weights = (scores - scores.logsumexp(-1, keepdim=True)).exp()
     return torch.einsum("bkgts,bksd->bkgtd", weights, v.to(weights.dtype)).flatten(1, 2).to(q.dtype)
 
 
-def online(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def online(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """Softmax over blocks of three keys with a running maximum and sum (arXiv 1805.02867), as FlashAttention does."""
     scores = wide_scores(self, q, k, view)
     high, total, mix = scores.new_full((*scores.shape[:-1], 1), -torch.inf), torch.zeros(()), torch.zeros(())
@@ -155,7 +155,7 @@ def online(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
     return (mix / total).flatten(1, 2).to(q.dtype)
 
 
-def rounded_weights(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def rounded_weights(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """Probabilities rounded to the model's dtype before they meet the values, as transformers' eager attention has them."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)

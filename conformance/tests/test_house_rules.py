@@ -276,7 +276,14 @@ def test_no_error_is_swallowed_whatever_it_is(path: Path) -> None:
 
 # Where the data path may name a precision: (file, function) → why.
 FLOAT32 = {("model/layers.py", "at_least_float32"): "the one definition of “at least float32”, by promote_types"}
-DATA_PATH = ("model/layers.py", "model/transformer.py", "model/rope.py", "model/kv_cache.py", "kernels/linear.py")
+DATA_PATH = (
+    "model/layers.py",
+    "model/transformer.py",
+    "model/rope.py",
+    "model/kv_cache.py",
+    "kernels/linear.py",
+    "kernels/cpu.py",
+)
 NARROW = {"float32", "float", "half", "bfloat16", "float16"}
 
 

@@ -86,7 +86,7 @@ def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((a * cos - b * sin, a * sin + b * cos, rest), -1)
 
 
-def rope_of(raw: Raw, given: Raw, theta: float, head_dim: int) -> Rope:
+def read_rope_config(raw: Raw, given: Raw, theta: float, head_dim: int) -> Rope:
     """One rotation object of the file."""
     kind = str(given.get("rope_type") or given.get("type") or "default").replace("su", "longrope")
     partial = given.get("partial_rotary_factor") or raw.get("partial_rotary_factor") or 1.0

@@ -87,7 +87,7 @@ def runtime_taps(model: Transformer, run: Callable[[], Tensor]) -> Taps:
         if hasattr(layer.mlp, "gate"):
             recorder.output(f"layers.{i}.mlp.gate", layer.mlp.gate, lambda out: out.log_softmax(-1))
         for norm in NORMS:
-            if hasattr(layer, norm):
+            if getattr(layer, norm) is not None:
                 recorder.output(f"layers.{i}.{norm}", getattr(layer, norm))
         recorder.output(f"layers.{i}", layer)
     recorder.output("norm", model.norm)

@@ -11,7 +11,7 @@ from typing import Any
 
 from nanollama.errors import NanollamaError
 from nanollama.model.config_keys import Keys
-from nanollama.model.config_rope import read_rope
+from nanollama.model.config_rope import ropes_by_layer_type
 from nanollama.model.families import FAMILIES, FULL, SLIDING, Family, rotary_layers
 from nanollama.model.rope import RopeConfig
 
@@ -118,7 +118,7 @@ def read_attention(keys: Keys, family: Family) -> dict[str, Any]:
         "attention_scales": read_attention_scales(keys, head_dim),
         "attention_softcap": keys.optional_number("attn_logit_softcapping"),
         "windows": tuple(keys.integer("sliding_window", most=1 << 31) if t == SLIDING else None for t in types),
-        "ropes": read_ropes(keys, family, head_dim, types),
+        "ropes": ropes_by_layer(keys, family, head_dim, types),
     }
 
 
@@ -190,11 +190,11 @@ def read_attention_scales(keys: Keys, head_dim: int) -> tuple[float, ...]:
     return tuple(scale / (i + 1) if by_layer else scale for i in range(keys["num_hidden_layers"]))
 
 
-def read_ropes(keys: Keys, family: Family, head_dim: int, types: list[str]) -> tuple[RopeConfig | None, ...]:
+def ropes_by_layer(keys: Keys, family: Family, head_dim: int, types: list[str]) -> tuple[RopeConfig | None, ...]:
     """The rotation of each layer; None for a layer (or a family) without."""
     if family.learned_positions:
         return (None,) * len(types)
-    by_type = read_rope(keys, head_dim, family.rope_per_layer_type)
+    by_type = ropes_by_layer_type(keys, head_dim, family.rope_per_layer_type)
     return tuple(by_type[t] if on else None for t, on in zip(types, rotary_layers(keys), strict=True))
 
 

@@ -26,7 +26,7 @@ READ_BY_TYPE: dict[str, set[str]] = {
 OLD_NAMES = {"su": "longrope"}  # Phi-3's first files
 
 
-def read_rope(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
+def ropes_by_layer_type(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
     """The frequencies of full and of sliding layers; only Gemma 3 has two kinds."""
     for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # in use or not
         keys.optional_number(key)
@@ -41,7 +41,7 @@ def read_rope(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, Rope
     if not isinstance(given, dict):
         raise keys.wrong(name, "an object or null")
     if not per_layer_type:
-        rope = rope_of(keys, given, keys["rope_theta"], head_dim)
+        rope = read_rope_config(keys, given, keys["rope_theta"], head_dim)
         return {FULL: rope, SLIDING: rope}
     if new is None:  # transformers 4 scales the full layers only
         given = {FULL: given}
@@ -49,18 +49,18 @@ def read_rope(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, Rope
     if given.keys() - {FULL, SLIDING} or not isinstance(full, dict) or not isinstance(sliding, dict):
         raise keys.wrong(name, f"one object for {FULL} and one for {SLIDING}")
     return {
-        FULL: rope_of(keys, full, keys["rope_theta"], head_dim),
-        SLIDING: rope_of(keys, sliding, keys["rope_local_base_freq"], head_dim),
+        FULL: read_rope_config(keys, full, keys["rope_theta"], head_dim),
+        SLIDING: read_rope_config(keys, sliding, keys["rope_local_base_freq"], head_dim),
     }
 
 
-def rope_of(keys: Keys, given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
+def read_rope_config(keys: Keys, given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
     """One RopeConfig from one object of the file; what the object leaves out comes from the keys beside it."""
     rope_type = read_rope_type(given)
     for key in given.keys() - COMMON - READ_BY_TYPE[rope_type]:
         if given[key] is not None and not (rope_type == "default" and key == "original_max_position_embeddings"):
             raise NanollamaError(f"config.json: {key} is not a key of rope_type {rope_type!r}; it would be ignored")
-    reader = RopeReader(given, rope_type)
+    reader = RopeKeys(given, rope_type)
     beside = keys.get("partial_rotary_factor")
     partial = reader.number("partial_rotary_factor", 1.0 if beside is None else beside)
     if partial != 1 and "partial_rotary_factor" not in keys:
@@ -87,7 +87,7 @@ def read_rope_type(given: Mapping[str, Any]) -> str:
     return str(known.pop())
 
 
-class RopeReader:
+class RopeKeys:
     """Checked access to one rope object of the file."""
 
     def __init__(self, given: Mapping[str, Any], rope_type: str) -> None:

@@ -54,7 +54,7 @@ class LayerCache:
         self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: 0 · an uninitialised NaN would be NaN
         self.v = torch.zeros(shape, dtype=dtype, device=device)
 
-    def append(self, k: Tensor, v: Tensor, view: "View") -> tuple[Tensor, Tensor]:
+    def append(self, k: Tensor, v: Tensor, view: "KVView") -> tuple[Tensor, Tensor]:
         """Store this call's k, v [B, K, T, D]; return the keys and values that `view.allowed` speaks of [B, K, S, D]."""
         if view.starts_empty:
             seen = k, v
@@ -65,13 +65,13 @@ class LayerCache:
         self.write(k, v, view)
         return seen
 
-    def write(self, k: Tensor, v: Tensor, view: "View") -> None:
+    def write(self, k: Tensor, v: Tensor, view: "KVView") -> None:
         """Put every token into its slot."""
         self.k[view.rows, :, view.slots] = k.transpose(1, 2)
         self.v[view.rows, :, view.slots] = v.transpose(1, 2)
 
 
-class View:
+class KVView:
     """What one call of the model sees in the layers of one window size: where its tokens go and which keys they may use."""
 
     def __init__(self, positions: Tensor, window: int | None, cache: "KVCache | None", device: torch.device) -> None:

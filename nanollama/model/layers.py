@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from nanollama.kernels.linear import linear
 from nanollama.model.config import ModelConfig
-from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.kv_cache import KVView, LayerCache
 from nanollama.model.rope import rotate
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -26,6 +26,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
     "relu": F.relu,
 }
+LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 Rotation = tuple[Tensor, Tensor] | None  # cos, sin [B, 1, T, dim/2], or no rotation in this layer
 
 
@@ -123,20 +124,20 @@ class Attend(nn.Module):
         self.scores = Scores(scale, cap)
         self.implementation = "sdpa" if cap is None else "eager"
 
-    def forward(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """q [B, H, T, D]; k, v [B, K, S, D], each key head shared by H/K neighbouring query heads."""
         if self.implementation == "sdpa":
             return self.sdpa(q, k, v, view)
         return self.eager(q, k, v, view)
 
-    def eager(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def eager(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """The definition, term by term."""
         group = q.shape[1] // k.shape[1]
         k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
         weights = self.scores(q, k, view.allowed).softmax(-1)
         return (weights @ v.to(weights.dtype)).to(q.dtype)
 
-    def sdpa(self, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def sdpa(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         """torch's fused kernel. One query per row: the heads that share a key become its queries, and no key is copied."""
         B, H, T, D = q.shape
         if T == 1:
@@ -160,11 +161,12 @@ class Attention(nn.Module):
         self.v_proj = Linear(hidden, config.num_key_value_heads * D, bias=bias)
         self.o_proj = Linear(config.num_attention_heads * D, hidden, bias=config.o_bias)
         self.norm_heads = config.qk_norm == "head"
+        self.register_module("q_norm", None)
+        self.register_module("k_norm", None)
         if config.qk_norm:
             self.q_norm = make_norm(config, D if self.norm_heads else config.num_attention_heads * D)
             self.k_norm = make_norm(config, D if self.norm_heads else config.num_key_value_heads * D)
         self.attend = Attend(config.attention_scales[layer], config.attention_softcap)
-        self.qk_norm = config.qk_norm is not None
 
     def heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
         """[B, T, heads·D] → [B, heads, T, D], normed over all heads together (OLMo 2) or over each (Qwen 3, Gemma 3)."""
@@ -175,10 +177,10 @@ class Attention(nn.Module):
             x = norm(x)
         return x.transpose(1, 2)
 
-    def forward(self, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
         """[B, T, hidden] → [B, T, hidden]; appends this call's keys and values to the cache."""
-        q = self.heads(self.q_proj(x), self.q_norm if self.qk_norm else None)
-        k = self.heads(self.k_proj(x), self.k_norm if self.qk_norm else None)
+        q = self.heads(self.q_proj(x), self.q_norm)
+        k = self.heads(self.k_proj(x), self.k_norm)
         v = self.heads(self.v_proj(x), None)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
@@ -195,6 +197,7 @@ class MLP(nn.Module):
         super().__init__()
         hidden, bias = config.hidden_size, config.mlp_bias
         self.gated = config.gated_mlp
+        self.register_module("gate_proj", None)
         if self.gated:
             self.gate_proj = Linear(hidden, width, bias=bias)
         self.up_proj = Linear(hidden, width, bias=bias)
@@ -252,6 +255,8 @@ class Block(nn.Module):
         hidden, placement = config.hidden_size, config.placement
         self.self_attn = Attention(config, layer)
         self.mlp = MoE(config) if config.moe_layers[layer] else MLP(config, config.intermediate_size)
+        for name in LAYER_NORMS:
+            self.register_module(name, None)
         if placement != "post":
             self.input_layernorm = make_norm(config, hidden)
         self.post_attention_layernorm = make_norm(config, hidden)
@@ -261,7 +266,7 @@ class Block(nn.Module):
             self.post_feedforward_layernorm = make_norm(config, hidden)
         self.placement = placement
 
-    def forward(self, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+    def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
         """The residual stream [B, T, hidden] before the layer → after it."""
         if self.placement == "pre":
             x = x + self.self_attn(self.input_layernorm(x), rotation, view, cache)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig
-from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.kv_cache import KVCache, KVView
 from nanollama.model.layers import Block, Linear, Rotation, at_least_float32, make_embedding, make_norm, softcap
 from nanollama.model.rope import RopeConfig, Rotary
 
@@ -19,6 +19,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.embed_tokens = make_embedding(config.vocab_size, config.hidden_size)
+        self.register_module("embed_positions", None)
         if config.learned_positions:
             self.embed_positions = make_embedding(config.max_position_embeddings, config.hidden_size)
         self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each kind of rotation once
@@ -110,7 +111,7 @@ class Transformer(nn.Module):
             tables[rope] = cos.to(self.device, wide), sin.to(self.device, wide)
         return [tables[rope] for rope in self.config.ropes]
 
-    def views(self, positions: Tensor, cache: KVCache | None) -> list[View]:
+    def views(self, positions: Tensor, cache: KVCache | None) -> list[KVView]:
         """What every layer may see; layers with the same window share it."""
-        views = {w: View(positions, w, cache, self.device) for w in set(self.config.windows)}
+        views = {w: KVView(positions, w, cache, self.device) for w in set(self.config.windows)}
         return [views[window] for window in self.config.windows]

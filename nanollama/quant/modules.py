@@ -5,15 +5,14 @@ holds already. Everything else of a model (norms, biases, routers, learned posit
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
 from nanollama.errors import NanollamaError
 from nanollama.kernels.linear import quantized_linear
+from nanollama.quant.formats.tensor import decode_rows
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows
 
 
 class Stored(nn.Module):
@@ -24,7 +23,7 @@ class Stored(nn.Module):
 
     def __init__(self, weight: QuantTensor) -> None:
         super().__init__()
-        self.format, self.pages = weight.format, weight.pages
+        self.format = weight.format
         self.register_buffer("rows", weight.rows, persistent=False)
         self.register_buffer("order", weight.order, persistent=False)
 
@@ -49,10 +48,7 @@ class QuantLinear(Stored):
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out] in the dtype of x; sums run in at least float32."""
-        out = quantized_linear(x, self.weight, self.bias)
-        if self.pages is not None and not torch.compiler.is_compiling():
-            self.pages.give_back()
-        return out
+        return quantized_linear(x, self.rows, self.format, self.order, self.bias)
 
 
 class QuantEmbedding(Stored):
@@ -102,18 +98,3 @@ def find_matrix(model: nn.Module, name: str, weight: QuantTensor) -> nn.Linear |
             "belong to another model"
         )
     return module
-
-
-def keep_resident(weights: Mapping[str, QuantTensor], share: float) -> dict[str, QuantTensor]:
-    """The same weights, of which the first `share` of the bytes keep their mapped pages and the others give them back.
-
-    Every token reads all weights in order, so whatever is dropped is mapped again at the next: a fixed part stays, for
-    dropping the least recently used would drop everything. (Q4_0 1.1B, one core: giving all back adds about 90 ms of CPU
-    to the 620 ms of a token, the last third not more than timings scatter, 25 ms.)
-    """
-    room = share * sum(weight.nbytes for weight in weights.values())
-    kept: dict[str, QuantTensor] = {}
-    for name, weight in weights.items():
-        room -= weight.nbytes
-        kept[name] = replace(weight, pages=None) if room >= 0 else weight
-    return kept

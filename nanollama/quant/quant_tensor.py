@@ -1,6 +1,5 @@
 """A weight matrix that stays as it is stored: rows of blocks, usually a view of the mapped file, decoded a tile at a time."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -8,11 +7,7 @@ from torch import Tensor
 
 from nanollama.errors import NanollamaError
 from nanollama.quant.formats.format import Format
-from nanollama.quant.pages import Pages
-from nanollama.quant.tensor import decode_rows
-
-# Values decoded at a time, at least one row: 2 MiB of float32. Smaller tiles cost more calls, larger ones leave the cache.
-TILE = 1 << 19
+from nanollama.quant.formats.tensor import decode_rows, tiles
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,20 +16,18 @@ class QuantTensor:
 
     rows: uint8 [R, bytes per row]. order: int64 [R] says that row i of the matrix is stored as rows[order[i]], None that it
     is rows[i]: llama.cpp stores the rows of queries and keys in another order, and a copy would cost what mapping saves.
-    pages: the mapped pages that these rows are, if they are to be given back after each use.
     """
 
     rows: Tensor
     format: Format
     order: Tensor | None = None
-    pages: Pages | None = None
 
     def __post_init__(self) -> None:
         rows, order, size = self.rows, self.order, self.format.block_bytes
         if rows.dtype is not torch.uint8 or rows.ndim != 2 or rows.shape[1] % size:
             raise NanollamaError(
                 f"{rows.dtype} of shape {list(rows.shape)} are not rows of {self.format.name}; expected uint8 [rows, a "
-                f"multiple of {size}], as rows_of() gives"
+                f"multiple of {size}], as block_rows() gives"
             )
         if order is not None and (order.dtype is not torch.int64 or order.shape != rows.shape[:1]):
             raise NanollamaError(
@@ -53,8 +46,8 @@ class QuantTensor:
 
     @property
     def dtype(self) -> torch.dtype:
-        """What holds the decoded values exactly: float32, and float64 for F64."""
-        return torch.promote_types(self.format.plain or torch.float32, torch.float32)
+        """The dtype that holds every decoded value exactly: float32, and float64 for F64."""
+        return self.format.decoded_dtype
 
     @property
     def device(self) -> torch.device:
@@ -76,14 +69,9 @@ class QuantTensor:
         """Some rows of the matrix: by slice a view (a copy where there is an order), by index int64 [n] a copy."""
         return QuantTensor(self.rows[rows if self.order is None else self.order[rows]], self.format)
 
-    def tiles(self) -> Iterator[slice]:
-        """Slices of rows that cover all, each of at most TILE values, or of one row."""
-        step = max(1, TILE // max(1, self.shape[1]))
-        return (slice(start, start + step) for start in range(0, len(self.rows), step))
-
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """The matrix [R, columns] in a floating `dtype`; what it takes beyond that is bounded."""
         values = torch.empty(self.shape, dtype=dtype, device=self.device)
-        for tile in self.tiles():
+        for tile in tiles(*self.shape):
             values[tile] = decode_rows(self.pick(tile).rows, self.format, dtype)
         return values

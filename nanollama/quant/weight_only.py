@@ -11,11 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from nanollama.errors import NanollamaError
-from nanollama.model.layers import MoE
-from nanollama.quant.formats.rowwise import GROUP, own_format
+from nanollama.quant.formats.rowwise import GROUP, rowwise_format
+from nanollama.quant.formats.tensor import decode_rows, quantize, tiles
 from nanollama.quant.modules import Stored, use_quantized
 from nanollama.quant.quant_tensor import QuantTensor
-from nanollama.quant.tensor import decode_rows, quantize
+
+KEPT = ("gate", "embed_positions")  # routers of experts ("layers.0.mlp.gate") and learned positions
 
 
 class Change(NamedTuple):
@@ -36,7 +37,7 @@ def quantize_model(model: nn.Module, name: str) -> list[Change]:
     A head that shares the embedding's weights goes on sharing them; it is not reported twice. NanollamaError for an unknown
     name, a model that is quantized already, and weights that are not finite or too large for q4's float16 scales.
     """
-    own_format(name, GROUP)  # an unknown name is refused before anything changes
+    rowwise_format(name, GROUP)  # an unknown name is refused before anything changes
     if stored := next((module for module in model.modules() if isinstance(module, Stored)), None):
         raise NanollamaError(
             f"the model's weights are stored as {stored.format.name} already; load the original weights to make {name} "
@@ -55,21 +56,20 @@ def quantize_model(model: nn.Module, name: str) -> list[Change]:
 
 
 def matrices(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Embedding]]:
-    """The modules that are quantized, by path: all matrices but routers and learned positions."""
-    kept = {module.gate for module in model.modules() if isinstance(module, MoE)}
-    kept |= {module for path, module in model.named_modules() if path == "embed_positions"}
-    return [(p, m) for p, m in model.named_modules() if isinstance(m, nn.Linear | nn.Embedding) and m not in kept]
+    """The modules that are quantized, by path: all matrices except those that the last part of their path keeps (KEPT)."""
+    found = [(path, module) for path, module in model.named_modules() if path.rpartition(".")[2] not in KEPT]
+    return [(path, module) for path, module in found if isinstance(module, nn.Linear | nn.Embedding)]
 
 
 def quantize_matrix(path: str, weight: Tensor, name: str) -> tuple[QuantTensor, Change]:
     """One matrix in our own format, on the same device, and how far it is from the original."""
-    format = own_format(name, weight.shape[1])
+    format = rowwise_format(name, weight.shape[1])
     try:
         stored = QuantTensor(quantize(weight, format), format).to(weight.device)
     except NanollamaError as error:
         raise NanollamaError(f"{path} can't be {name}: {error}") from error
     lost = total = 0.0  # squares
-    for tile in stored.tiles():
+    for tile in tiles(*stored.shape):
         original = weight[tile].double()
         lost += (decode_rows(stored.rows[tile], format, torch.float64) - original).square().sum().item()
         total += original.square().sum().item()

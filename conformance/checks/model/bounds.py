@@ -53,10 +53,10 @@ def lengths_and_factors_of_scaling_have_bounds() -> None:
     yarn = {"rope_type": "yarn", "factor": 4.0, "rope_theta": 10000.0}
     for length in (2, 1 << 31):
         rope = config_of(LLAMA, rope_parameters={**yarn, "original_max_position_embeddings": length}).ropes[0]
-        same("model.config_rope.RopeReader.original_length", rope.original_length, length, "the trained length")
+        same("model.config_rope.RopeKeys.original_length", rope.original_length, length, "the trained length")
     for value in (1, 0, -4, (1 << 31) + 1, *NO_WHOLE_NUMBERS):
         raw = fixture_config(LLAMA, rope_parameters={**yarn, "original_max_position_embeddings": value})
-        place = "model.config_rope.RopeReader.original_length"
+        place = "model.config_rope.RopeKeys.original_length"
         refused(place, partial(read_config, raw), "original_max_position_embeddings", f"a trained length of {value!r}")
     lists = {"short_factor": [1.0] * 4, "long_factor": [2.0] * 4, "original_max_position_embeddings": 64}
     for factor in (0.5, 1.0):
@@ -64,10 +64,10 @@ def lengths_and_factors_of_scaling_have_bounds() -> None:
             given = {"rope_type": kind, "factor": factor, "original_max_position_embeddings": 64}
             rope = config_of(LLAMA, rope_parameters=given | (lists if kind == "longrope" else {})).ropes[0]
             same(
-                f"model.config_rope.RopeReader.{kind}",
+                f"model.config_rope.RopeKeys.{kind}",
                 rope.attention_factor,
                 1.0,
                 f"sharpness of {kind} by a factor of {factor}",
             )
     rope = config_of(LLAMA, rope_parameters={"rope_type": "longrope", "factor": 4.0, **lists}).ropes[0]
-    same("model.config_rope.RopeReader.longrope", rope.attention_factor, math.sqrt(1 + math.log(4) / math.log(64)), "sharpness")
+    same("model.config_rope.RopeKeys.longrope", rope.attention_factor, math.sqrt(1 + math.log(4) / math.log(64)), "sharpness")

@@ -46,15 +46,15 @@ FIELDS = {  # ours → (the spec's name, the function that reads it)
 }
 READERS = {  # of a rotation's fields
     "rope_type": "model.config_rope.read_rope_type",
-    "dim": "model.config_rope.rope_of",
-    "theta": "model.config_rope.read_rope",
-    "original_length": "model.config_rope.RopeReader.original_length",
-    "attention_factor": "model.config_rope.RopeReader.{kind}",
-    "beta_fast": "model.config_rope.RopeReader.yarn",
-    "beta_slow": "model.config_rope.RopeReader.yarn",
-    "truncate": "model.config_rope.RopeReader.yarn",
-    "short_factor": "model.config_rope.RopeReader.longrope",
-    "long_factor": "model.config_rope.RopeReader.longrope",
+    "dim": "model.config_rope.read_rope_config",
+    "theta": "model.config_rope.ropes_by_layer_type",
+    "original_length": "model.config_rope.RopeKeys.original_length",
+    "attention_factor": "model.config_rope.RopeKeys.{kind}",
+    "beta_fast": "model.config_rope.RopeKeys.yarn",
+    "beta_slow": "model.config_rope.RopeKeys.yarn",
+    "truncate": "model.config_rope.RopeKeys.yarn",
+    "short_factor": "model.config_rope.RopeKeys.longrope",
+    "long_factor": "model.config_rope.RopeKeys.longrope",
 }
 READ_ONLY_BY = {"short_factor": ("longrope",), "long_factor": ("longrope",), "factor": ("linear", "dynamic", "llama3", "yarn")}
 LENGTHS = ("llama3", "yarn", "longrope", "dynamic")  # the types that know a trained length
@@ -129,7 +129,7 @@ def rope_faults(config: ModelConfig, spec: Spec) -> Iterator[Failed]:
         elif got is not None and want is not None:
             yield from fields_of_rope(got, want)
     if len(config.ropes) != len(spec.ropes):
-        yield Failed("model.config.read_ropes", f"{len(config.ropes)} rotations for {len(spec.ropes)} layers")
+        yield Failed("model.config.ropes_by_layer", f"{len(config.ropes)} rotations for {len(spec.ropes)} layers")
 
 
 def fields_of_rope(got: Any, want: Rope) -> Iterator[Failed]:
@@ -140,7 +140,7 @@ def fields_of_rope(got: Any, want: Rope) -> Iterator[Failed]:
             name == "original_length" and want.kind not in LENGTHS
         )
         if not unread and not alike(getattr(got, name), getattr(true, name)):
-            place = READERS.get(name, "model.config_rope.RopeReader.scaling").format(kind=want.kind)
+            place = READERS.get(name, "model.config_rope.RopeKeys.scaling").format(kind=want.kind)
             yield Failed(place, f"{name} is {getattr(got, name)!r}, expected {getattr(true, name)!r}")
 
 

@@ -95,7 +95,7 @@ def played(config: ModelConfig, max_len: int, calls: Calls) -> Iterator[Failed]:
     batch, held = len(calls[0]), [set[int]() for _ in calls[0]]
     cache = nanollama.model.kv_cache.KVCache(config, batch, max_len, torch.float64)
     for positions in calls:
-        views = {w: nanollama.model.kv_cache.View(positions, w, cache, torch.device("cpu")) for w in set(config.windows)}
+        views = {w: nanollama.model.kv_cache.KVView(positions, w, cache, torch.device("cpu")) for w in set(config.windows)}
         keys = code(positions, config.num_key_value_heads, config.head_dim)
         for row, places in enumerate(positions.tolist()):
             held[row] |= {p for p in places if p >= 0}
@@ -153,11 +153,11 @@ def culprit(cache: Any, layer: Any, view: Any, window: int | None, held: Sequenc
     if not torch.equal(seen[real], want[real]) or not seen.any(-1).all():  # a query of padding must not be NaN either
         return "model.kv_cache.visible"
     if not flags_right(cache, view, window):
-        return "model.kv_cache.View.__init__"
+        return "model.kv_cache.KVView.__init__"
     if not view.causal and (view.allowed[:, 0].shape != want.shape or not torch.equal(view.allowed[:, 0][real], want[real])):
-        return "model.kv_cache.View.allowed"
+        return "model.kv_cache.KVView.allowed"
     if not slots_right(cache, view, window, held):
-        return "model.kv_cache.View._place"
+        return "model.kv_cache.KVView._place"
     return "model.kv_cache.LayerCache.append" if stored_right(layer, view) else "model.kv_cache.LayerCache.write"
 
 

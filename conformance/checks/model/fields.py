@@ -28,7 +28,7 @@ PLACES = {
     "attention_cap": "self_attn.attend.scores",
     "logit_cap": "model.transformer.Transformer.forward",
     "scales": "self_attn.attend.scores",
-    "windows": "model.kv_cache.View",
+    "windows": "model.kv_cache.KVView",
     "ropes": "rotary",
     "chosen": "mlp.route",
     "renormalise": "mlp.route",

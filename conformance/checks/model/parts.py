@@ -97,7 +97,7 @@ def view_steps(model: Transformer, truth: Reference, i: int, positions: Tensor) 
         return plain if view.causal else view.allowed.double()
 
     yield Step("model.kv_cache.visible", lambda: nanollama.model.kv_cache.visible(row, row, window).double(), want)
-    yield Step("model.kv_cache.View", lambda: mask(nanollama.model.kv_cache.View(row, window, None, model.device)), want)
+    yield Step("model.kv_cache.KVView", lambda: mask(nanollama.model.kv_cache.KVView(row, window, None, model.device)), want)
     yield Step("model.transformer.Transformer.views", lambda: mask(model.views(row, None)[i]), want)
 
 

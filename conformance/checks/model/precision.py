@@ -49,9 +49,7 @@ def every_road_of_a_product_is_the_product() -> None:
                 same("kernels.linear.linear", (got.dtype, got.shape), (dtype, want.shape), what)
                 error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
                 place = (
-                    "kernels.linear.single_row_linear"
-                    if x.numel() == 40 and dtype is torch.bfloat16
-                    else "kernels.linear.linear"
+                    "kernels.cpu.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear.linear"
                 )
                 expect(place, error <= bar, f"{what}: off by {error:.1e} (bar {bar:.0e})")
 

@@ -34,7 +34,7 @@ def own_cases() -> dict[str, tuple[Tensor, Tensor]]:
 def our_own_formats_by_hand() -> None:
     with fresh():
         for name, (values, wanted) in own_cases().items():
-            format = rowwise.own_format(name, values.shape[1])
+            format = rowwise.rowwise_format(name, values.shape[1])
             fields = getattr(rowwise, f"encode_{name}")(values)
             for each in (fields, *(getattr(rowwise, f"encode_{name}")(torch.full((1, 64), x)) for x in (0.0, 1.5))):
                 finite = all(bool(field.isfinite().all()) for field in each.values())
@@ -44,18 +44,21 @@ def our_own_formats_by_hand() -> None:
             got = getattr(rowwise, f"decode_{name}")(**format.split(raw), **extra)
             same_tensor(f"quant.rowwise.encode_{name}", got.float(), wanted, f"{name} rows, encoded and decoded")
             same_tensor(
-                "quant.formats.rowwise.own_format", format.decode(format.encode(values)), wanted, f"{name} through its format"
+                "quant.formats.rowwise.rowwise_format",
+                format.decode(format.encode(values)),
+                wanted,
+                f"{name} through its format",
             )
-        q8, q4 = rowwise.own_format("q8", 100), rowwise.own_format("q4", 100)
+        q8, q4 = rowwise.rowwise_format("q8", 100), rowwise.rowwise_format("q4", 100)
         sizes = (q8.block_size, q8.block_bytes, q4.block_size, q4.block_bytes)
-        same("quant.formats.rowwise.own_format", sizes, (100, 104, 100, 4 * 4 + 64), "sizes of rows of 100")
+        same("quant.formats.rowwise.rowwise_format", sizes, (100, 104, 100, 4 * 4 + 64), "sizes of rows of 100")
         same(
             "quant.formats.rowwise.format_for",
             (rowwise.format_for("q4", 7).name, rowwise.format_for("q4_0", 7).name),
             ("q4", "Q4_0"),
             "names",
         )
-        refused("quant.formats.rowwise.own_format", lambda: rowwise.own_format("q5", 8), "q5", "an unknown name")
+        refused("quant.formats.rowwise.rowwise_format", lambda: rowwise.rowwise_format("q5", 8), "q5", "an unknown name")
     codes = torch.tensor([[3, -4]], dtype=torch.int8)
     same(
         "quant.formats.rowwise.decode_q8",
@@ -114,7 +117,7 @@ def a_loaded_model_is_quantized_matrix_by_matrix() -> None:
     )
     same("quant.weight_only.quantize_matrix", changes[1].error, 0.0, "the reported error of an exact matrix")
     refused(place, lambda: own.quantize_model(model, "q8"), "already", "a model that is quantized")
-    refused("quant.formats.rowwise.own_format", lambda: own.quantize_model(Small(), "q7"), "q7", "an unknown name")
+    refused("quant.formats.rowwise.rowwise_format", lambda: own.quantize_model(Small(), "q7"), "q7", "an unknown name")
 
 
 @check("QUNT-042", area="quantization")

@@ -19,7 +19,7 @@ FORMATS = ("bits", "codebook", "fit", "format", "rowwise", "superblock", "ternar
 SHORT_NAMES = {  # of the modules whose mutants the score uses; a module that moves keeps its short name, and so its choice
     **{"model.layers": "layers", "model.kv_cache": "cache", "model.rope": "rope", "generation.sampling": "sampling"},
     **{"text.detokenizer": "text.stream", **{f"quant.formats.{name}": f"quant.{name}" for name in FORMATS}},
-    **{"quant.quant_tensor": "quant.stored", "quant.tensor": "quant.tensor"},
+    **{"quant.quant_tensor": "quant.stored", "quant.formats.tensor": "quant.tensor"},
 }
 MODULES = tuple(SHORT_NAMES)
 KEPT = 2  # mutants of one function

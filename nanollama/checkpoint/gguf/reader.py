@@ -38,7 +38,6 @@ from nanollama.checkpoint.safetensors import DAMAGED
 from nanollama.errors import NanollamaError, quote
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.table import format_of_type
-from nanollama.quant.pages import Pages
 
 MAX_ENTRIES = 65_536  # tensors, and metadata pairs; the largest models have a few thousand and about fifty
 MAX_KEY_BYTES = 65_535
@@ -62,7 +61,6 @@ class GGUFTensor:
     shape: tuple[int, ...]
     format: Format
     blocks: torch.Tensor
-    pages: Pages | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,8 +220,7 @@ def _check_layout(reader: ValueReader, entries: list[Entry], alignment: int, roo
 
 def _tensor(memory: mmap.mmap, entry: Entry, start: int) -> GGUFTensor:
     flat = torch.frombuffer(memory, dtype=torch.uint8, count=entry.size, offset=start + entry.offset)
-    pages = Pages(memory, start + entry.offset, flat)
-    return GGUFTensor(entry.name, entry.shape, entry.format, flat.reshape(-1, entry.format.block_bytes), pages)
+    return GGUFTensor(entry.name, entry.shape, entry.format, flat.reshape(-1, entry.format.block_bytes))
 
 
 def _part_paths(path: Path, count: Any) -> list[Path]:

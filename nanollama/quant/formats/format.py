@@ -55,6 +55,11 @@ class Format:
         """The torch dtype whose own bytes these are (a block of one value), else None."""
         return next(iter(self.layout.values())).dtype if self.block_size == 1 else None
 
+    @property
+    def decoded_dtype(self) -> torch.dtype:
+        """The dtype that holds every decoded value exactly: float32, and float64 for F64."""
+        return torch.promote_types(self.plain or torch.float32, torch.float32)
+
     def split(self, blocks: Tensor) -> dict[str, Tensor]:
         """uint8 [N, block_bytes] → its fields, each [N, length]; half precision numbers are widened to float32."""
         parts = blocks.split([field.size for field in self.layout.values()], dim=1)

@@ -50,7 +50,7 @@ def decode_q4(scale: Tensor, least: Tensor, q: Tensor, columns: int) -> Tensor:
 
 
 @cache
-def own_format(name: str, columns: int) -> Format:
+def rowwise_format(name: str, columns: int) -> Format:
     """ "q8" or "q4" for rows of this many columns, which are one block each. NanollamaError for any other name."""
     if name == "q8":
         layout = {"scale": Field(torch.float32, 1), "q": Field(torch.int8, columns)}
@@ -65,4 +65,4 @@ def own_format(name: str, columns: int) -> Format:
 
 def format_for(name: str, columns: int) -> Format:
     """The format of this name, ours or GGUF's, for rows of this many columns."""
-    return own_format(name, columns) if name in ("q8", "q4") else find_format(name)
+    return rowwise_format(name, columns) if name in ("q8", "q4") else find_format(name)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.numerics.variants import put
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 from nanollama.model.transformer import Transformer
 from nanollama.quant.modules import QuantLinear
@@ -70,7 +70,7 @@ def rounds_input(how: Any) -> Any:
 def attention(before: Any, places: frozenset[str]) -> Any:
     """Attend.forward with these values rounded to float16; with rounded weights it is the definition, term by term."""
 
-    def forward(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+    def forward(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
         q, k, v = (to_float16(x) if name in places else x for name, x in (("q", q), ("k", k), ("v", v)))
         out = weighted(self, q, k, v, view) if "weights" in places else before(self, q, k, v, view)
         return to_float16(out) if "context" in places else out
@@ -78,7 +78,7 @@ def attention(before: Any, places: frozenset[str]) -> Any:
     return forward
 
 
-def weighted(attend: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def weighted(attend: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """Attention whose weights are rounded before they meet the values."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)

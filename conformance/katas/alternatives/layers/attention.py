@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor
 
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 
 
-def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """keys and values expanded to all heads, as transformers' repeat_kv does it"""
     B, K, S, _ = k.shape
     group = q.shape[1] // K
@@ -17,7 +17,7 @@ def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tenso
     return torch.matmul(weights.to(v.dtype), v)
 
 
-def grouped(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def grouped(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """queries grouped by the key that they share, and no key copied"""
     B, H, T, _ = q.shape
     K = k.shape[1]
@@ -27,7 +27,7 @@ def grouped(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor
     return (weights @ v.to(weights.dtype)).reshape(B, H, T, v.shape[-1]).to(q.dtype)
 
 
-def head_by_head(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def head_by_head(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """a loop over the heads, and the softmax written out"""
     group, outs = q.shape[1] // k.shape[1], []
     for head in range(q.shape[1]):

@@ -2,11 +2,11 @@
 
 from torch import Tensor, nn
 
-from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.kv_cache import KVView, LayerCache
 from nanollama.model.layers import Block, Rotation
 
 
-def one_road(self: Block, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+def one_road(self: Block, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
     """one road for all three placements, with a norm at each place that may be no norm"""
     same = nn.Identity()
     pre, post = self.placement == "pre", self.placement == "post"
@@ -18,7 +18,7 @@ def one_road(self: Block, x: Tensor, rotation: Rotation, view: View, cache: Laye
     return x + after(self.mlp(between(x)))
 
 
-def residual(self: Block, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+def residual(self: Block, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
     """as transformers writes it: keep the stream, compute, add"""
     stream = x
     if self.placement in ("pre", "sandwich"):
@@ -37,7 +37,7 @@ def residual(self: Block, x: Tensor, rotation: Rotation, view: View, cache: Laye
     return stream.add(x)
 
 
-def in_place(self: Block, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None) -> Tensor:
+def in_place(self: Block, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
     """a copy of the stream to which everything is added in place"""
     stream = x.clone()
     match self.placement:

@@ -4,11 +4,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 
 
-def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """of several queries keys are copied for every head; a single one is grouped by splitting the axis of heads"""
     keys = k.shape[1]
     group = q.shape[1] // keys
@@ -23,7 +23,7 @@ def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, vie
     return F.scaled_dot_product_attention(q, k, v, attn_mask=view.allowed, scale=self.scores.scale)
 
 
-def Attend_sdpa__scaled_before(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: View) -> Tensor:
+def Attend_sdpa__scaled_before(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
     """queries are scaled by hand, and the kernel told to leave them; -inf is added instead of a mask of truth values"""
     group, many = q.shape[1] // k.shape[1], q.shape[2] > 1
     wide = q * self.scores.scale

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from nanollama.model.kv_cache import LayerCache, View
+from nanollama.model.kv_cache import KVView, LayerCache
 from nanollama.model.layers import Attention, Rotation
 from nanollama.model.rope import rotate
 
@@ -25,14 +25,12 @@ def Attention_heads__cut(self: Attention, x: Tensor, norm: nn.Module | None) -> 
 
 
 def Attention_forward__one_by_one(
-    self: Attention, x: Tensor, rotation: Rotation, view: View, cache: LayerCache | None
+    self: Attention, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None
 ) -> Tensor:
     """values first, each of the three to its end, and heads put together by a reshape"""
     v = self.heads(self.v_proj(x), None)
     q, k = self.q_proj(x), self.k_proj(x)
-    q, k = (
-        (self.heads(q, self.q_norm), self.heads(k, self.k_norm)) if self.qk_norm else (self.heads(q, None), self.heads(k, None))
-    )
+    q, k = self.heads(q, self.q_norm), self.heads(k, self.k_norm)
     if rotation is not None:
         cos, sin = rotation
         k = rotate(k, cos, sin)

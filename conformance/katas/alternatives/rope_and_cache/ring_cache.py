@@ -1,9 +1,9 @@
-"""Other right ways to write slots_of and View._place."""
+"""Other right ways to write slots_of and KVView._place."""
 
 import torch
 from torch import Tensor
 
-from nanollama.model.kv_cache import BUCKET, KVCache, View, slots_of
+from nanollama.model.kv_cache import BUCKET, KVCache, KVView, slots_of
 
 
 def slots_of__one_by_one(positions: Tensor, size: int) -> Tensor:
@@ -23,7 +23,7 @@ def slots_of__sent_away(positions: Tensor, size: int) -> Tensor:
     return slots.masked_fill(overwritten | (positions < 0), size)
 
 
-def View__place__with_a_copy(self: View, cache: KVCache) -> None:
+def KVView__place__with_a_copy(self: KVView, cache: KVCache) -> None:
     """the whole table is copied before, and filled row by row"""
     size, held = cache.size(self.window), cache.positions[self.window]
     before, slots = held.clone(), slots_of(self.positions, size)

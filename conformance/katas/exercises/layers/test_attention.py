@@ -7,7 +7,7 @@ from torch import Tensor
 
 from conformance.katas.testing.compare import agree, answers
 from conformance.katas.testing.golden import AGREES, tap, weight
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 from nanollama.model.rope import default_frequencies, rotate
 
@@ -27,9 +27,9 @@ def heads(*tokens: list[float]) -> Tensor:
     return torch.tensor([[tokens]])
 
 
-def seen(*rows: list[int]) -> View:
+def seen(*rows: list[int]) -> KVView:
     """Which keys (columns) each query (row) may see."""
-    made = View(torch.zeros(1, 1, dtype=torch.int64), None, None, torch.device("cpu"))
+    made = KVView(torch.zeros(1, 1, dtype=torch.int64), None, None, torch.device("cpu"))
     made.causal, made.allowed = False, torch.tensor([[rows]]).bool()
     return made
 
@@ -114,6 +114,6 @@ def test_the_first_layer_of_a_mistral_model() -> None:
     positions = torch.arange(16)
     angles = (positions[:, None] * default_frequencies(12345.0, 8))[None, None]
     q, k = (rotate(projected(*each), angles.cos(), angles.sin()) for each in (("q_proj", 12), ("k_proj", 3)))
-    view = View(positions[None], 5, None, torch.device("cpu"))
+    view = KVView(positions[None], 5, None, torch.device("cpu"))
     want = tap(FAMILY, "near/layers.0.self_attn.context").unflatten(-1, (12, 8)).transpose(1, 2)
     answers(attend(8**-0.5).eager, q, k, projected("v_proj", 3), view, want=want, within=AGREES)

@@ -11,11 +11,11 @@ from conformance.katas.testing.compare import agree, answers
 from conformance.katas.testing.golden import AGREES, recipe, tap, weight
 from conformance.models.fixtures import fixture_config
 from nanollama.model.config import read_config
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Block
 from nanollama.model.rope import Rotary
 
-VIEW = View(torch.tensor([[0]]), None, None, torch.device("cpu"))
+VIEW = KVView(torch.tensor([[0]]), None, None, torch.device("cpu"))
 
 
 class Part(nn.Module):
@@ -39,7 +39,7 @@ def block(placement: str, **norms: float) -> Block:
     made.add_module("self_attn", Part(plus=10.0))
     made.add_module("mlp", Part(plus=100.0))
     for name, times in norms.items():
-        assert hasattr(made, f"{name}_layernorm")
+        assert getattr(made, f"{name}_layernorm") is not None
         setattr(made, f"{name}_layernorm", Part(times))
     return made
 
@@ -99,6 +99,6 @@ def test_the_first_layer_of_a_llama_and_of_an_olmo_2_model() -> None:
     for family in ("LlamaForCausalLM", "Olmo2ForCausalLM"):
         ours, positions = of_model(family), torch.arange(16)[None]
         [rope] = {each for each in read_config(recipe(family)["config"]).ropes if each}
-        view = View(positions, None, None, torch.device("cpu"))
+        view = KVView(positions, None, None, torch.device("cpu"))
         x, want = tap(family, "near/embeddings"), tap(family, "near/layers.0")
         answers(ours.forward, x, Rotary(rope)(positions, [16]), view, None, want=want, within=AGREES)

@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from conformance.katas.testing.compare import agree
 from conformance.models.fixtures import fixture_config
 from nanollama.model.config import read_config
-from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.kv_cache import KVCache, KVView
 from nanollama.model.layers import Attend
 
 CLOSE = 1e-12  # two honest float64 programs differ by about 1e-15 here
@@ -38,17 +38,17 @@ class Calls(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def seen(positions: list[list[int]], window: int | None = None) -> View:
+def seen(positions: list[list[int]], window: int | None = None) -> KVView:
     """The view of a call without a cache."""
-    return View(torch.tensor(positions), window, None, torch.device("cpu"))
+    return KVView(torch.tensor(positions), window, None, torch.device("cpu"))
 
 
-def next_token(count: int, slots: int) -> View:
+def next_token(count: int, slots: int) -> KVView:
     """The view of one token behind `count` others, in a cache of so many slots."""
     config = replace(read_config(fixture_config("LlamaForCausalLM")), windows=(None,))
     cache = KVCache(config, 1, slots, torch.float64)
-    cache.advance(View(torch.arange(count)[None], None, cache, torch.device("cpu")).positions)
-    return View(torch.tensor([[count]]), None, cache, torch.device("cpu"))
+    cache.advance(KVView(torch.arange(count)[None], None, cache, torch.device("cpu")).positions)
+    return KVView(torch.tensor([[count]]), None, cache, torch.device("cpu"))
 
 
 def heads(B: int, H: int, T: int, D: int = 6) -> Tensor:
@@ -67,7 +67,7 @@ def definition(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -
     return torch.stack(out, 1)
 
 
-def same(q: Tensor, k: Tensor, v: Tensor, view: View, scale: float = 0.3) -> Calls:
+def same(q: Tensor, k: Tensor, v: Tensor, view: KVView, scale: float = 0.3) -> Calls:
     """Attend.sdpa must compute the definition, in one call of the fused kernel; returns how it was called."""
     with Calls() as calls:
         got = Attend(scale, None).sdpa(q, k, v, view)

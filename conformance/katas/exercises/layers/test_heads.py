@@ -11,7 +11,7 @@ from conformance.katas.testing.compare import agree, answers
 from conformance.katas.testing.golden import AGREES, recipe, tap, weight
 from conformance.models.fixtures import fixture_config
 from nanollama.model.config import ModelConfig, read_config
-from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.kv_cache import KVCache, KVView
 from nanollama.model.layers import Attention, RMSNorm
 from nanollama.model.rope import Rotary
 
@@ -52,9 +52,9 @@ def one_head(scale: float = 1.0, **changes: Any) -> Attention:
     return attention(made, **{**given, "o_proj": out, **changes})
 
 
-def two_tokens() -> View:
+def two_tokens() -> KVView:
     """Each sees itself and what came before."""
-    return View(torch.tensor([[0, 1]]), None, None, CPU)
+    return KVView(torch.tensor([[0, 1]]), None, None, CPU)
 
 
 def of_model(family: str) -> Attention:
@@ -90,7 +90,7 @@ def test_olmo_norms_all_heads_together() -> None:
 
 def test_one_token_gets_its_own_value() -> None:
     """Its value is its third number, which comes out first."""
-    view = View(torch.tensor([[0]]), None, None, CPU)
+    view = KVView(torch.tensor([[0]]), None, None, CPU)
     answers(one_head().forward, torch.tensor([[[2.0, 3.0, 5.0]]]), None, view, None, want=torch.tensor([[[5.0, 0.0, 0.0]]]))
 
 
@@ -138,7 +138,7 @@ def test_with_a_cache_the_second_token_finds_the_first() -> None:
     cache = KVCache(config(3, 1, 2), 1, 8, torch.float32)
     tokens, outs = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]]), []
     for position in (0, 1):
-        view = View(torch.tensor([[position]]), None, cache, CPU)
+        view = KVView(torch.tensor([[position]]), None, cache, CPU)
         turn = QUARTER[0][:, :, position, None], QUARTER[1][:, :, position, None]
         outs.append(ours(tokens[:, position, None], turn, view, cache.layers[0]))
         cache.advance(view.positions)
@@ -151,6 +151,6 @@ def test_a_mistral_and_a_qwen3_model() -> None:
         made, positions = read_config(recipe(family)["config"]), torch.arange(16)[None]
         rope = made.ropes[0]
         assert rope is not None
-        view = View(positions, made.windows[0], None, CPU)
+        view = KVView(positions, made.windows[0], None, CPU)
         x, want = tap(family, "near/layers.0.input_layernorm"), tap(family, "near/layers.0.self_attn")
         answers(of_model(family).forward, x, Rotary(rope)(positions, [16]), view, None, want=want, within=AGREES)

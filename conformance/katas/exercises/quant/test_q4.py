@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.testing.compare import agree, answers
-from nanollama.quant.formats.rowwise import decode_q4, encode_q4, own_format
+from nanollama.quant.formats.rowwise import decode_q4, encode_q4, rowwise_format
 
 LEVELS = [float(level) for level in range(16)]
 COUNTING = [0x10, 0x32, 0x54, 0x76, 0x98, 0xBA, 0xDC, 0xFE]  # the codes 0 1, 2 3, … 14 15, the first of two low
@@ -29,7 +29,7 @@ def encodes(values: Tensor, *, scale: Tensor, least: Tensor, q: Tensor) -> None:
 def back(values: Tensor) -> Tensor:
     """Weights after a trip through four bits, stored as a file would have them."""
     columns = values.shape[1]
-    stored = own_format("q4", columns)
+    stored = rowwise_format("q4", columns)
     return stored.decode(stored.encode(values))
 
 
@@ -118,7 +118,7 @@ def test_no_code_is_below_0() -> None:
 
 def test_32_weights_take_20_bytes() -> None:
     """Scale 1 and minimum 2 as float16, whose last bytes are 60 and 64; then 16 bytes of codes."""
-    blocks = own_format("q4", 32).encode(torch.tensor([[level + 2 for level in LEVELS + LEVELS]]))
+    blocks = rowwise_format("q4", 32).encode(torch.tensor([[level + 2 for level in LEVELS + LEVELS]]))
     agree("the bytes of a row", blocks, octets([0, 60, 0, 64, *COUNTING, *COUNTING]))
 
 

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from conformance.katas.testing.compare import agree, answers
-from nanollama.quant.formats.rowwise import decode_q8, encode_q8, own_format
+from nanollama.quant.formats.rowwise import decode_q8, encode_q8, rowwise_format
 
 
 def codes(*rows: list[int]) -> Tensor:
@@ -68,7 +68,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 def test_a_row_takes_four_bytes_and_one_for_each_weight() -> None:
     """The scale 2.0 in front, a float32 whose last byte is 64; then 127, and -1 as the byte 255."""
-    blocks = own_format("q8", 2).encode(torch.tensor([[254.0, -2.0]]))
+    blocks = rowwise_format("q8", 2).encode(torch.tensor([[254.0, -2.0]]))
     agree("the bytes of a row", blocks, torch.tensor([[0, 0, 0, 64, 127, 255]], dtype=torch.uint8))
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from conformance.katas.testing.compare import agree, answers
 from conformance.models.fixtures import fixture_config
 from nanollama.model.config import read_config
-from nanollama.model.kv_cache import KVCache, View
+from nanollama.model.kv_cache import KVCache, KVView
 from nanollama.model.layers import Attend
 
 CPU = torch.device("cpu")
@@ -21,10 +21,10 @@ def cache(slots: int, rows: int = 1, window: int | None = None, heads: int = 1, 
     return KVCache(config, rows, slots, torch.float32)
 
 
-def call(held: KVCache, *positions: list[int]) -> View:
+def call(held: KVCache, *positions: list[int]) -> KVView:
     """What a call with tokens at these positions sees: a list a row."""
     [window] = held.positions
-    return View(torch.tensor(positions), window, held, CPU)
+    return KVView(torch.tensor(positions), window, held, CPU)
 
 
 def numbers(*rows: list[int]) -> Tensor:
@@ -115,7 +115,7 @@ def test_a_text_in_pieces_gives_what_it_gives_at_once() -> None:
     q, k, v = torch.randn(3, 1, 2, 12, 4)
     attend = Attend(0.5, None)
     for window in (None, 3):
-        at_once = attend.eager(q, k, v, View(torch.arange(12)[None], window, None, CPU))
+        at_once = attend.eager(q, k, v, KVView(torch.arange(12)[None], window, None, CPU))
         held, outs = cache(12, window=window, heads=2, size=4), []
         for piece in torch.arange(12).split([3, 1, 4, 1, 3]):
             view = call(held, piece.tolist())

@@ -9,7 +9,7 @@ from torch import Tensor
 from conformance.katas.testing.compare import agree, answers
 from conformance.models.fixtures import fixture_config
 from nanollama.model.config import read_config
-from nanollama.model.kv_cache import KVCache, View, slots_of
+from nanollama.model.kv_cache import KVCache, KVView, slots_of
 
 
 def at(*rows: list[int]) -> Tensor:
@@ -23,10 +23,10 @@ def cache(slots: int, rows: int = 1, window: int | None = None) -> KVCache:
     return KVCache(config, rows, slots, torch.float32)
 
 
-def call(held: KVCache, *positions: list[int]) -> View:
+def call(held: KVCache, *positions: list[int]) -> KVView:
     """What a call with tokens at these positions sees; the cache counts them afterwards."""
     [window] = held.positions
-    view = View(at(*positions), window, held, torch.device("cpu"))
+    view = KVView(at(*positions), window, held, torch.device("cpu"))
     held.advance(view.positions)
     return view
 
@@ -89,29 +89,29 @@ def test_the_view_knows_row_and_slot_of_every_token() -> None:
     """Two rows; the layers write with these two."""
     held = cache(9, rows=2, window=3)
     view = call(held, [2, 3], [0, -1])
-    agree("View.slots", view.slots, at([2, 0], [0, 3]))
-    agree("View.rows", view.rows, at([0], [1]))
+    agree("KVView.slots", view.slots, at([2, 0], [0, 3]))
+    agree("KVView.rows", view.rows, at([0], [1]))
 
 
 def test_one_token_reads_the_table_with_itself_in_it() -> None:
     """A ring of three, four tokens: the fourth has taken slot 0."""
     held = cache(9, window=3)
     call(held, [0, 1, 2])
-    agree("View.key_positions", call(held, [3]).key_positions, at([3, 1, 2]))
+    agree("KVView.key_positions", call(held, [3]).key_positions, at([3, 1, 2]))
 
 
 def test_a_chunk_reads_a_ring_as_it_was_and_then_itself() -> None:
     """Two tokens after three: 0, 1, 2 were there, and 3 and 4 come behind them."""
     held = cache(9, window=3)
     call(held, [0, 1, 2])
-    agree("View.key_positions", call(held, [3, 4]).key_positions, at([0, 1, 2, 3, 4]))
+    agree("KVView.key_positions", call(held, [3, 4]).key_positions, at([0, 1, 2, 3, 4]))
     agree("the table", table(held), at([3, 4, 2]))
 
 
 def test_an_empty_cache_is_not_read() -> None:
     """The first call sees itself, padding included; what it enters into the table is for the next."""
     held = cache(9, window=3)
-    agree("View.key_positions", call(held, [-1, 0, 1]).key_positions, at([-1, 0, 1]))
+    agree("KVView.key_positions", call(held, [-1, 0, 1]).key_positions, at([-1, 0, 1]))
     agree("the table", table(held), at([0, 1, -1]))
 
 
@@ -121,7 +121,7 @@ def test_what_a_view_has_said_stays() -> None:
     call(held, [0])
     view = call(held, [1])
     call(held, [2])
-    agree("View.key_positions, a call later", view.key_positions, at([0, 1, -1, -1]))
+    agree("KVView.key_positions, a call later", view.key_positions, at([0, 1, -1, -1]))
 
 
 def test_slots_are_read_in_buckets_of_64() -> None:
@@ -130,7 +130,7 @@ def test_slots_are_read_in_buckets_of_64() -> None:
     call(held, list(range(63)))
     for position, extent in ((63, 64), (64, 128), (127, 128), (128, 150)):
         view = call(held, [position])
-        agree(f"View.extent, with the token at {position}", view.extent, extent)
+        agree(f"KVView.extent, with the token at {position}", view.extent, extent)
         agree("how many key positions there are", view.key_positions.shape[1], extent)
 
 
@@ -140,7 +140,7 @@ def test_the_longest_row_decides_how_many_are_read() -> None:
     for long_row, rows, new in ((0, (many, few), ([-1], [1])), (1, (few, many), ([1], [-1]))):
         held = cache(200, rows=2)
         call(held, *rows)
-        agree(f"View.extent, where row {long_row} is the long one", call(held, *new).extent, 128)
+        agree(f"KVView.extent, where row {long_row} is the long one", call(held, *new).extent, 128)
 
 
 def test_any_calls_leave_the_newest_of_every_slot() -> None:

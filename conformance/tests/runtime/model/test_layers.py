@@ -16,9 +16,10 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from conformance.truth.compare import relative_error
-from nanollama.kernels.linear import linear, single_row_linear
+from nanollama.kernels.cpu import single_row_linear
+from nanollama.kernels.linear import linear
 from nanollama.model.config import ModelConfig, read_config
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import ACTIVATIONS, MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap
 from nanollama.model.rope import rotate
 
@@ -55,9 +56,9 @@ def filled(module: nn.Module, **weights: Any) -> Any:
     return module
 
 
-def view(length: int, window: int | None = None) -> View:
+def view(length: int, window: int | None = None) -> KVView:
     """What a call without a cache sees: positions 0, 1, 2, …"""
-    return View(torch.arange(length)[None], window, None, torch.device("cpu"))
+    return KVView(torch.arange(length)[None], window, None, torch.device("cpu"))
 
 
 def heads(*rows: Any) -> Tensor:
@@ -245,7 +246,7 @@ def test_scores_are_at_least_float32(dtype: torch.dtype) -> None:
     assert got.dtype is torch.promote_types(dtype, torch.float32)
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, seen: View, implementation: str, scale: float = 1.0) -> Tensor:
+def attend(q: Tensor, k: Tensor, v: Tensor, seen: KVView, implementation: str, scale: float = 1.0) -> Tensor:
     module = Attend(scale, None)
     module.implementation = implementation
     before = q.clone(), k.clone(), v.clone()
@@ -299,7 +300,7 @@ def test_both_implementations_equal_torchs_attention_over_repeated_heads(data: s
     random = torch.Generator().manual_seed(seed)
     q, k, v = (torch.randn(2, n, length, size, generator=random, dtype=torch.float64) for n in (kv * group, kv, kv))
     positions = torch.tensor([list(range(length)), [*range(length - 1), -1] if length > 1 else [0]])
-    seen = View(positions, window, None, torch.device("cpu"))
+    seen = KVView(positions, window, None, torch.device("cpu"))
     mask = torch.tensor(
         [
             [[qp < 0 or (0 <= kp <= qp and (window is None or kp > qp - window)) for kp in row] for qp in row]

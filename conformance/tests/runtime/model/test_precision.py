@@ -17,7 +17,7 @@ from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden, rms_er
 from conformance.truth.taps import blocks, eager_attention, runtime_taps
 from conformance.verify.run import NUMERIC_FACTOR
 from nanollama.lm import DTYPES, load_model
-from nanollama.model.kv_cache import View
+from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 
 EVERY = pytest.mark.parametrize("architecture", FIXTURES)
@@ -35,14 +35,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 # --- scores beyond float16
 
 
-def big_attention(queries: int) -> tuple[Tensor, Tensor, Tensor, View]:
+def big_attention(queries: int) -> tuple[Tensor, Tensor, Tensor, KVView]:
     """q·k between 320,000 and 320,100 in exact float16 numbers; after the scale of 1/50 they differ by up to 2."""
     q = torch.full((1, 2, queries, 8), 200.0)
     k = torch.full((1, 1, 4, 8), 200.0)
     for place in range(4):
         k[0, 0, place, 0] += place * 0.125  # 25 more in q·k, half a unit more in the scores
     v = torch.tensor([1.0, 2.0, 4.0, 8.0])[None, None, :, None].expand(1, 1, 4, 8)
-    view = View(torch.arange(4)[None], None, None, torch.device("cpu"))
+    view = KVView(torch.arange(4)[None], None, None, torch.device("cpu"))
     if queries == 1:  # the last of four tokens, as in decoding
         view.positions, view.causal = torch.tensor([[3]]), False
     return q, k, v, view

@@ -1,9 +1,7 @@
 """Weights that stay quantized in memory: stored rows, the modules that compute with them, and models made of these."""
 
 import copy
-import mmap
 import pickle
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +19,8 @@ from nanollama.kernels import linear as kernels
 from nanollama.lm import load_model
 from nanollama.quant import FORMATS, QuantTensor, decode_rows
 from nanollama.quant import quant_tensor as stored
-from nanollama.quant.modules import QuantEmbedding, QuantLinear, keep_resident, use_quantized
-from nanollama.quant.pages import Pages
+from nanollama.quant.formats import tensor
+from nanollama.quant.modules import QuantEmbedding, QuantLinear, use_quantized
 
 Q8_0 = FORMATS["Q8_0"]
 BLOCKS = [name for name, format in FORMATS.items() if format.block_size > 1]
@@ -96,7 +94,7 @@ def test_decoding_a_large_matrix_takes_bounded_memory(monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "decode_rows", watch)
     weight.dequantize()
     layer(torch.zeros(1, 1024))
-    assert 0 < largest * 1024 <= stored.TILE <= 1 << 20
+    assert 0 < largest * 1024 <= tensor.TILE <= 1 << 20
 
 
 # --- one matrix
@@ -125,7 +123,7 @@ def test_an_embedding_decodes_the_rows_of_the_ids() -> None:
 def test_every_format_gives_the_product_with_what_the_gguf_package_decodes(
     name: str, tile: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stored, "TILE", tile)
+    monkeypatch.setattr(tensor, "TILE", tile)
     weight, values = random_tensor(name, 37, 512)
     order = torch.from_numpy(np.random.default_rng(1).permutation(37))
     x = torch.randn(2, 5, 512, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
@@ -296,84 +294,3 @@ def test_a_mistaken_name_changes_nothing(tmp_path: Path) -> None:
     with pytest.raises(NanollamaError):
         use_quantized(model, {"lm_head.weight": good, "lm_tail.weight": good}, torch.float64)
     assert isinstance(model.lm_head, nn.Linear)
-
-
-# --- mapped pages
-
-PAGE = mmap.PAGESIZE
-
-
-def mapped(path: Path, size: int) -> tuple[mmap.mmap, Tensor]:
-    """A file of `size` bytes 1, mapped privately as the readers do, and a tensor over all of it."""
-    path.write_bytes(b"\1" * size)
-    with path.open("rb") as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    return memory, torch.frombuffer(memory, dtype=torch.uint8)
-
-
-def resident_bytes(tensor: Tensor) -> int:
-    """How much of the mapping that starts where this tensor does is in memory, as Linux counts it."""
-    lines = iter(Path("/proc/self/smaps").read_text().splitlines())
-    next(line for line in lines if line.startswith(f"{tensor.data_ptr():x}-"))
-    return int(next(line for line in lines if line.startswith("Rss:")).split()[1]) * 1024
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/smaps, which only Linux has")
-def test_pages_given_back_are_gone_until_they_are_read_again(tmp_path: Path) -> None:
-    memory, tensor = mapped(tmp_path / "file", 64 * PAGE)
-    pages = Pages(memory, 0, tensor)
-    assert tensor.sum() == 64 * PAGE
-    assert resident_bytes(tensor) == 64 * PAGE
-    assert pages.give_back()
-    assert resident_bytes(tensor) == 0
-    assert tensor.sum() == 64 * PAGE
-
-
-def test_only_whole_pages_of_the_tensor_are_given_back(tmp_path: Path) -> None:
-    memory, file = mapped(tmp_path / "file", 4 * PAGE)
-    before, ours, after = (
-        torch.frombuffer(memory, dtype=torch.uint8, offset=o, count=2 * PAGE) for o in (0, PAGE // 2, 2 * PAGE)
-    )
-    before[PAGE // 2 - 1] = 7  # in the page that the tensor below begins in
-    after[PAGE // 2] = 8  # in the page that it ends in
-    assert Pages(memory, PAGE // 2, ours).give_back()
-    assert file[[PAGE // 2 - 1, 2 * PAGE + PAGE // 2]].tolist() == [7, 8]
-    assert not Pages(memory, 5, torch.frombuffer(memory, dtype=torch.uint8, offset=5, count=PAGE)).give_back()  # no whole page
-
-
-def test_what_was_written_is_never_given_back(tmp_path: Path) -> None:
-    memory, tensor = mapped(tmp_path / "file", 4 * PAGE)
-    pages = Pages(memory, 0, tensor)
-    rows = tensor.reshape(4, PAGE)
-    rows[2, 5] = 9  # through a view
-    assert not pages.give_back()
-    assert tensor[2 * PAGE + 5] == 9
-    with torch.inference_mode():
-        unwatched = torch.frombuffer(memory, dtype=torch.uint8)  # such tensors do not count writes
-        assert not Pages(memory, 0, unwatched).give_back()
-
-
-def test_a_layer_gives_its_pages_back_after_each_use_and_computes_the_same(tmp_path: Path) -> None:
-    weight, _ = random_tensor("Q8_0", 8 * PAGE // 34, 32)
-    path = tmp_path / "file"
-    path.write_bytes(bytes(weight.rows.flatten().tolist()))
-    with path.open("rb") as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    flat = torch.frombuffer(memory, dtype=torch.uint8)
-    layer = QuantLinear(QuantTensor(flat.reshape(-1, 34), Q8_0, pages=Pages(memory, 0, flat)))
-    x = torch.randn(2, 32)
-    expected = QuantLinear(weight)(x)
-    for _ in range(3):
-        assert torch.equal(layer(x), expected)
-    if sys.platform == "linux":
-        assert resident_bytes(flat) <= PAGE  # the last page is not whole
-    copied = copy.deepcopy(layer)
-    assert copied.pages is None
-    assert torch.equal(copied(x), expected)
-
-
-def test_the_first_share_of_the_weights_stays_resident(tmp_path: Path) -> None:
-    memory, flat = mapped(tmp_path / "file", 4 * 34)
-    weights = {str(i): QuantTensor(flat[34 * i : 34 * i + 34][None], Q8_0, pages=Pages(memory, 0, flat)) for i in range(4)}
-    for share, kept in ((0.0, 0), (0.5, 2), (0.74, 2), (1.0, 4)):
-        assert [weight.pages is None for weight in keep_resident(weights, share).values()] == [i < kept for i in range(4)]

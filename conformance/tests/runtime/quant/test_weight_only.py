@@ -15,7 +15,7 @@ from conformance.verify.perplexity import agreement, log_likelihoods, perplexity
 from nanollama.errors import NanollamaError
 from nanollama.lm import load, load_model
 from nanollama.quant import QuantTensor, quantize
-from nanollama.quant.formats.rowwise import format_for, own_format
+from nanollama.quant.formats.rowwise import format_for, rowwise_format
 from nanollama.quant.modules import QuantEmbedding, QuantLinear
 from nanollama.quant.weight_only import Change, quantize_model
 
@@ -24,7 +24,7 @@ TOKENS = 12_000  # of wikitext-2's test part; the whole has 1.25 million of baby
 
 def stored(values: Tensor, name: str) -> QuantTensor:
     """A matrix in our own format."""
-    format = own_format(name, values.shape[1])
+    format = rowwise_format(name, values.shape[1])
     return QuantTensor(quantize(values, format), format)
 
 

@@ -17,10 +17,10 @@ from conformance.score.zoo.entries import Bug, Edit, ZooBroken, read_entry
 from conformance.score.zoo.live import live_function, runtime_modules, source_text
 from conformance.score.zoo.seeding import load_zoo, seeded
 from nanollama.generation.sampling import SamplingParams
-from nanollama.model.kv_cache import BUCKET, View
+from nanollama.model.kv_cache import BUCKET, KVView
 from nanollama.model.layers import ACTIVATIONS, RMSNorm, softcap
 from nanollama.model.rope import FREQUENCIES, RopeConfig, linear_frequencies
-from nanollama.quant.formats.rowwise import own_format
+from nanollama.quant.formats.rowwise import rowwise_format
 from nanollama.text.chat.template import ChatTemplate
 
 LAYERS = "nanollama.model.layers"
@@ -105,8 +105,8 @@ def test_properties_cached_properties_and_methods_of_dataclasses_can_be_seeded()
     with seeded(bug(("nanollama.model.rope:RopeConfig.depends_on_length", ', "longrope"', ""))):
         assert not rope.depends_on_length
     assert rope.depends_on_length
-    with seeded(bug(("nanollama.model.kv_cache:View.allowed", ", self.window)", ", 1)"))):
-        assert View(torch.arange(3)[None], 3, None, torch.device("cpu")).allowed.sum() == 3
+    with seeded(bug(("nanollama.model.kv_cache:KVView.allowed", ", self.window)", ", 1)"))):
+        assert KVView(torch.arange(3)[None], 3, None, torch.device("cpu")).allowed.sum() == 3
     with seeded(
         bug(("nanollama.generation.sampling:SamplingParams.__post_init__", "0 < self.temperature", "9 < self.temperature"))
     ):
@@ -117,7 +117,7 @@ def test_static_methods_and_decorated_functions_can_be_seeded() -> None:
     edits = [
         ("nanollama.text.added_tokens:AddedTokens._pattern", "reverse=True", "reverse=False"),
         ("nanollama.generation.loop:decode", "-1 if row.done", "-2 if row.done"),
-        ("nanollama.kernels.linear:without_onednn", "enabled = before", "enabled = True"),
+        ("nanollama.kernels.cpu:without_onednn", "enabled = before", "enabled = True"),
         ("nanollama.checkpoint.files:open_plain", "file.seek(0)", "file.seek(1)"),
     ]
     before = runtime_state()
@@ -153,9 +153,9 @@ def test_constants_are_seeded_in_place_and_in_modules_that_imported_them() -> No
 
 
 def test_what_a_bug_has_computed_does_not_outlive_it() -> None:
-    with seeded(bug(("nanollama.quant.formats.rowwise:own_format", 'Format("q8"', 'Format("q9"'))):
-        assert own_format("q8", 32).name == "q9"
-    assert own_format("q8", 32).name == "q8"
+    with seeded(bug(("nanollama.quant.formats.rowwise:rowwise_format", 'Format("q8"', 'Format("q9"'))):
+        assert rowwise_format("q8", 32).name == "q9"
+    assert rowwise_format("q8", 32).name == "q8"
 
 
 def test_a_bug_in_the_process_for_templates_is_in_new_processes_only() -> None:

@@ -10,7 +10,7 @@ from nanollama.errors import NanollamaError
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.table import FORMATS, find_format
 
-TILE = 1 << 18  # values decoded at a time: 1 MiB of float32, so that the steps of one tile stay in the cache
+TILE = 1 << 18  # values decoded at a time: 1 MiB of float32. Smaller tiles cost more calls, larger ones leave the cache
 
 
 def row_bytes(format: Format, columns: int) -> int:
@@ -23,7 +23,7 @@ def row_bytes(format: Format, columns: int) -> int:
     return columns // format.block_size * format.block_bytes
 
 
-def rows_of(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
+def block_rows(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
     """A tensor's bytes as uint8 [rows, bytes per row], a view: slice or index rows, then `decode_rows`.
 
     `shape` is torch's order (the last dimension is the row). NanollamaError unless the bytes are exactly those of this shape.
@@ -51,7 +51,7 @@ def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.f
     if rows.dtype is not torch.uint8 or rows.ndim != 2 or rows.shape[1] % format.block_bytes:
         raise NanollamaError(
             f"{rows.dtype} of shape {list(rows.shape)} are not rows of {format.name}; "
-            f"expected uint8 [rows, a multiple of {format.block_bytes}], as rows_of() gives"
+            f"expected uint8 [rows, a multiple of {format.block_bytes}], as block_rows() gives"
         )
     columns = rows.shape[1] // format.block_bytes * format.block_size
     return format.decode(rows.reshape(-1, format.block_bytes)).to(floating(dtype)).reshape(rows.shape[0], columns)
@@ -64,9 +64,9 @@ def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: 
     integers, which float32 can't hold, are converted to `dtype` directly.) NaN stays NaN, with any payload.
     """
     format = known(format)
-    blocks = rows_of(data, format, shape).reshape(-1, format.block_bytes)
+    blocks = block_rows(data, format, shape).reshape(-1, format.block_bytes)
     values = torch.empty(blocks.shape[0], format.block_size, dtype=floating(dtype), device=data.device)
-    for tile in tiles(blocks.shape[0], format):
+    for tile in tiles(blocks.shape[0], format.block_size):
         values[tile] = format.decode(blocks[tile]).to(dtype)
     return values.reshape(tuple(shape))
 
@@ -84,7 +84,7 @@ def quantize(values: Tensor, format: Format | str) -> Tensor:
     size = row_bytes(format, shape[-1])
     numbers = values.detach().reshape(-1, format.block_size)
     blocks = torch.empty(numbers.shape[0], format.block_bytes, dtype=torch.uint8)
-    for tile in tiles(numbers.shape[0], format):
+    for tile in tiles(numbers.shape[0], format.block_size):
         exact = numbers[tile].to("cpu", torch.float64 if format.plain is torch.float64 else torch.float32)
         blocks[tile] = format.encode(exact)
         check_finite(format, exact, blocks[tile])
@@ -103,10 +103,10 @@ def check_finite(format: Format, values: Tensor, blocks: Tensor) -> None:
             )
 
 
-def tiles(blocks: int, format: Format) -> Iterator[slice]:
-    """Slices of at most TILE values (at least one block) that cover all blocks."""
-    step = max(1, TILE // format.block_size)
-    return (slice(start, start + step) for start in range(0, blocks, step))
+def tiles(count: int, width: int) -> Iterator[slice]:
+    """Slices that cover `count` blocks or rows of `width` values: each of at most TILE values, or one block or row."""
+    step = max(1, TILE // max(1, width))
+    return (slice(start, start + step) for start in range(0, count, step))
 
 
 def known(format: Format | str) -> Format:
