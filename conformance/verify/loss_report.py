@@ -16,7 +16,7 @@ from nanollama.errors import NanollamaError
 from nanollama.lm import load_model, load_text
 
 if TYPE_CHECKING:
-    from conformance.verify.models import Side
+    from conformance.verify.compare_models import Side
 
 WINDOW = 512  # tokens at a time, or the model's context if that is less
 LONGEST_TEXT = 100_000_000  # bytes of a text file

@@ -14,9 +14,9 @@ from torch import Tensor
 from conformance.checks import Failed, check, place_of
 from conformance.checks.assertions import expect, refused, same
 from conformance.checks.checkpoint.loading import without_layer
-from conformance.models.cases import Case, case, scratch, workplace
+from conformance.checks.model.steps import BAR, row_error
+from conformance.truth.cases import Case, case, scratch, workplace
 from conformance.truth.reference import Reference
-from conformance.truth.steps import BAR, row_error
 from conformance.truth.stored import module_tensors
 from nanollama.lm import load, load_model
 

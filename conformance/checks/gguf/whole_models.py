@@ -13,14 +13,14 @@ from conformance.checks import Failed, check, compared, place_of
 from conformance.checks.checkpoint.loading import without_layer
 from conformance.checks.gguf.files import ARCHITECTURES, as_read, gathered, plain_tensor, write_gguf
 from conformance.checks.model.configured import FIELDS, alike, fields_of_rope
+from conformance.checks.model.steps import BAR, row_error
 from conformance.fuzz.valid_gguf import Tensor as Stored
-from conformance.models.cases import scratch
 from conformance.models.fixtures import far_prompt, fixture_config, fixture_tensors, near_prompt
 from conformance.models.weights import derived_ids
+from conformance.truth.cases import scratch
 from conformance.truth.quant_golden import GOLDEN_FORMATS, load_goldens
 from conformance.truth.reference import Reference
 from conformance.truth.spec import Spec, read_spec
-from conformance.truth.steps import BAR, row_error
 from conformance.truth.stored import module_tensors
 from nanollama.checkpoint.gguf.reader import read_gguf
 from nanollama.checkpoint.source import Source, open_source

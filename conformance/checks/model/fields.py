@@ -11,12 +11,12 @@ from conformance.checks import Failed, check
 from conformance.checks.assertions import expect
 from conformance.checks.model.configured import repaired
 from conformance.checks.model.diagnosis import outer_steps
-from conformance.models.cases import Case, case
+from conformance.checks.model.steps import BAR, row_error
 from conformance.models.fixtures import FIXTURES
+from conformance.truth.cases import Case, case
 from conformance.truth.reference import Reference
 from conformance.truth.rotation import Rope
 from conformance.truth.spec import Spec
-from conformance.truth.steps import BAR, row_error
 from nanollama.model.transformer import Transformer
 
 FAMILIES = tuple(FIXTURES)

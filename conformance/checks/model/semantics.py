@@ -9,11 +9,11 @@ from conformance.checks import check
 from conformance.checks.assertions import expect
 from conformance.checks.checkpoint.loading import loaded
 from conformance.checks.model.diagnosis import faults
-from conformance.models.cases import CASES, case, truth_of
+from conformance.checks.model.steps import BAR, row_error
 from conformance.models.fixtures import FIXTURES
+from conformance.truth.cases import CASES, case, truth_of
 from conformance.truth.compare import relative_error
 from conformance.truth.golden import load_golden
-from conformance.truth.steps import BAR, row_error
 
 
 def with_prefix(*beginnings: str) -> list[str]:

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from conformance.models.fixtures import FIXTURES, near_prompt
+from conformance.models.gguf_fixtures import unpermuted, write_folder
 from conformance.truth.compare import worst
-from conformance.truth.peers.llamacpp import unpermuted, write_folder
 from conformance.truth.replay_modules import kernel_errors
+from conformance.verify.compare_models import verify_command
 from conformance.verify.loss import distance, holds, own_loss, stored_as, weight_losses
-from conformance.verify.models import verify_command
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.lm import load_model

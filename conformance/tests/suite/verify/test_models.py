@@ -29,7 +29,7 @@ from conformance.truth.oracle import float64_everywhere, load_oracle
 from conformance.truth.replay_modules import small_modules
 from conformance.truth.taps import blocks, eager_attention, oracle_taps, runtime_taps
 from conformance.verify import run as run_module
-from conformance.verify.models import verify_command
+from conformance.verify.compare_models import verify_command
 from conformance.verify.run import Verdict, judge
 from nanollama.lm import load_model
 from nanollama.model.layers import LayerNorm, RMSNorm
