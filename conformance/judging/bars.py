@@ -11,13 +11,12 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from conformance.checks.model.steps import row_error
 from conformance.engines import Taps
 from conformance.models.fixtures import FAR_POSITIONS, NEAR
 from conformance.numerics.floor import Floors, decided, gate_of, kind_of, load_floors
 from conformance.numerics.recording import SHORT
 from conformance.numerics.statistics import Statistics, measure
-from conformance.truth.compare import SEMANTIC_BAR
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from nanollama.errors import NanollamaError
 
 WORKLOAD = NEAR + len(FAR_POSITIONS) + SHORT  # tokens that floors were measured on

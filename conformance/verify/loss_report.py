@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from conformance.truth.compare import TapError, worst
+from conformance.truth.compare import TapError, relative_error, worst
 from conformance.truth.replay_modules import kernel_errors
 from conformance.verify.loss import ALLOWED, WeightLoss, by_layer, layer_of
 from conformance.verify.perplexity import agreement, perplexity
@@ -61,7 +61,7 @@ def kernel_report(side: "Side", ids: Tensor) -> None:
     modules = kernel_errors(reference, run, ids)
     with torch.inference_mode():
         found, exact = run(ids).double(), reference(ids)
-    error = float((found - exact).abs().max() / exact.abs().max())
+    error = relative_error(found, exact)
     dtype = str(run.dtype).removeprefix("torch.")
     print(f"\nkernel error: B in {dtype} against float64, on the same weights")
     print(f"  worst module on the same input   {worst(modules).error:9.1e}  {worst(modules).name}")

@@ -5,10 +5,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conformance.checks.model.steps import row_error
 from conformance.engines import Engine, Prompt, Unsupported, choose
 from conformance.engines.registry import ENGINES, find_engine, listed
-from conformance.truth.compare import SEMANTIC_BAR
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from conformance.truth.golden import Golden, load_golden
 from nanollama.errors import NanollamaError
 
