@@ -104,7 +104,7 @@ def llamacpp(session: nox.Session) -> None:
         session.run("python", "-m", *download)
         unpack_converter(next(folder.glob("*.tar.gz")), folder)
     session.install("-q", str(next(folder.glob("*.tar.gz"))))
-    session.run("python", "-m", "conformance.truth.peers.llamacpp", "--converter", str(folder), *session.posargs)
+    session.run("python", "-m", "conformance.engines.llamacpp_export", "--converter", str(folder), *session.posargs)
     session.run("python", "-m", "conformance.truth.peers.llamacpp_quantize")
     data = os.environ.get("NANOLLAMA_DATA")
     vocabularies = sorted(map(str, Path(data).glob("tokenizers/ggml-vocab/*.gguf"))) if data else []

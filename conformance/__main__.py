@@ -68,7 +68,7 @@ def dispatch(options: argparse.Namespace) -> int:
     if options.command == "fixture":
         return fixture_command(options.folder, options.family, options.set)
     if options.command == "verify":
-        from conformance.verify.models import verify_command
+        from conformance.verify.compare_models import verify_command
 
         ids = parse_ids(options.ids) if options.ids else None
         return verify_command(options.a, options.b, options.dtype, options.bar, ids, options.text, options.tokens)

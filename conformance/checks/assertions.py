@@ -1,14 +1,13 @@
 """Comparisons for checks: each counts as one, and raises Failed at the given place when it does not hold."""
 
-import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from conformance.checks import Failed, compared, place_of
+from conformance.truth.compare import equal_elements, equal_values, relative_error
 from nanollama.errors import NanollamaError
 
 
@@ -20,29 +19,16 @@ def expect(place: str, holds: bool, detail: str) -> None:
 
 
 def same(place: str, got: Any, want: Any, what: str = "") -> None:
-    """Two values must be equal, and of equal types where they are numbers or texts."""
-    expect(place, got == want, f"{what or 'value'} is {str(got)[:200]!r}, expected {str(want)[:200]!r}")
+    """Two values must be equal, and so must the types of numbers and texts in them: True is not 1, and 1 is not 1.0."""
+    expect(place, equal_values(got, want), f"{what or 'value'} is {str(got)[:200]!r}, expected {str(want)[:200]!r}")
 
 
-def same_tensor(place: str, got: Tensor, want: Tensor, what: str = "") -> None:
-    """Two tensors must agree in shape, dtype and every element (NaN equals NaN)."""
+def same_tensor(place: str, got: Tensor, want: Tensor, what: str = "", equal_nan: str = "") -> None:
+    """Two tensors must agree in shape, dtype and every element. `equal_nan`: why NaN may equal NaN here; "" if it may not."""
     fits = got.shape == want.shape and got.dtype == want.dtype
     expect(place, fits, f"{what or 'tensor'} is {got.dtype} {list(got.shape)}, expected {want.dtype} {list(want.shape)}")
-    wrong = (got != want) & ~((got != got) & (want != want))
-    expect(place, not wrong.any(), f"{what or 'tensor'}: {int(wrong.sum())} of {wrong.numel()} elements differ")
-
-
-def relative_error(got: Tensor, want: Tensor) -> float:
-    """Largest difference over the largest finite wanted value; infinite for another shape, or where only one is finite."""
-    if got.shape != want.shape or want.numel() == 0:
-        return math.inf
-    got, want = got.detach().cpu().double(), want.detach().cpu().double()
-    finite = torch.isfinite(want)
-    if not torch.equal(torch.isfinite(got), finite) or not torch.equal(got[~finite].nan_to_num(), want[~finite].nan_to_num()):
-        return math.inf
-    if not finite.any():
-        return 0.0
-    return float((got - want)[finite].abs().max()) / max(float(want[finite].abs().max()), 1e-30)
+    equal = equal_elements(got, want, equal_nan)
+    expect(place, bool(equal.all()), f"{what or 'tensor'}: {int((~equal).sum())} of {equal.numel()} elements differ")
 
 
 def close(place: str, got: Tensor, want: Tensor, bar: float, what: str = "") -> None:

@@ -23,7 +23,7 @@ from conformance.engines import Broken, Engine, Prompt, Unsupported
 from conformance.engines.known import BEYOND, KNOWN
 from conformance.engines.registry import find_engine
 from conformance.models.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
-from conformance.truth.golden import rms_error
+from conformance.truth.compare import rms_error
 from conformance.truth.oracle import load_oracle, oracle_logits
 from conformance.verify.run import NUMERIC_FACTOR
 from nanollama.errors import NanollamaError

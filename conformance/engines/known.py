@@ -6,7 +6,7 @@ with these changes, and beyond doubt not without them, shows two things: the cau
 
 from typing import Any
 
-from conformance.truth.peers.llamacpp import CHANGES
+from conformance.models.gguf_fixtures import CHANGES
 
 Changes = dict[str, dict[str, Any]]  # by family
 

@@ -42,7 +42,7 @@ TENSORS = (
 def sound_file(architecture: str, file_type: str) -> bytes:
     """A working file of an architecture's fixture, with a small vocabulary."""
     from conformance.fuzz.valid_vocabulary import scored
-    from conformance.truth.peers.llamacpp import write_folder
+    from conformance.models.gguf_fixtures import write_folder
     from nanollama.checkpoint.export import export_gguf
     from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.checkpoint.gguf.writer import stored, write_gguf

@@ -23,9 +23,9 @@ from conformance.judging.evidence.observations import Observation, State
 from conformance.judging.subject import subject
 from conformance.judging.verdicts import undecided, verdicts
 from conformance.judging.whitebox import open_ends, white_box
-from conformance.models.cases import CASES, VARIATIONS
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import About, Run
+from conformance.truth.cases import CASES, VARIATIONS
 from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES
 

@@ -16,8 +16,7 @@ from conformance.models.fixtures import FAR_POSITIONS, NEAR
 from conformance.numerics.floor import Floors, decided, gate_of, kind_of, load_floors
 from conformance.numerics.recording import SHORT
 from conformance.numerics.statistics import Statistics, measure
-from conformance.truth.compare import SEMANTIC_BAR
-from conformance.truth.steps import row_error
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from nanollama.errors import NanollamaError
 
 WORKLOAD = NEAR + len(FAR_POSITIONS) + SHORT  # tokens that floors were measured on

@@ -17,10 +17,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conformance.engines import Prompt, Taps
-from conformance.models.cases import Case, case, make_case, scratch
 from conformance.models.fixtures import FAR_POSITIONS, NEAR, SEED
 from conformance.models.weights import derived_ids
 from conformance.numerics.recording import SHORT
+from conformance.truth.cases import Case, case, make_case, scratch
 from conformance.truth.reference import Reference, Trace, cap
 from conformance.truth.spec import Spec
 from conformance.truth.stored import module_tensors
@@ -95,7 +95,7 @@ class Subject:
 
 @functools.cache
 def subject(name: str, dtype: str) -> Subject:
-    """A family's fixture or one of the variations of `conformance.models.cases`."""
+    """A family's fixture or one of the variations of `conformance.truth.cases`."""
     return rounded(name, case(name).raw, dtype)
 
 

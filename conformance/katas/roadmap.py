@@ -1,6 +1,6 @@
 """ROADMAP.md, the course as a text: its items, and the line under each that says where it stands and which katas teach it.
 
-That line is written from katas.toml (`python -m conformance.verify.docs --write`), and a test holds it to that.
+That line is written from katas.toml (`python -m conformance.report.docs --write`), and a test holds it to that.
 """
 
 import re

@@ -11,8 +11,9 @@ import math
 from dataclasses import astuple, dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
+
+from conformance.truth.compare import finite_parts
 
 STATISTICS = ("row", "column", "gain", "offset")
 
@@ -50,15 +51,10 @@ def rms(x: Tensor, *axes: int) -> Tensor:
 
 
 def measure(got: Tensor, want: Tensor) -> Statistics:
-    """float64 [tokens, columns, rest], both. -inf must be at the same places (a mask) and says nothing more."""
-    if got.shape != want.shape or not want.numel():
+    """float64 [tokens, columns, rest], both. Equal infinities (a mask) count as no error."""
+    if (parts := finite_parts(got, want)) is None:
         return INCOMPARABLE
-    masked = want == -torch.inf
-    if not torch.equal(got == -torch.inf, masked):
-        return INCOMPARABLE
-    got, want = got.masked_fill(masked, 0), want.masked_fill(masked, 0)
-    if not (got.isfinite().all() and want.isfinite().all()):
-        return INCOMPARABLE
+    got, want = parts
     error, power = got - want, want.square().mean()
     if power == 0:
         return NOTHING if not error.any() else INCOMPARABLE

@@ -10,7 +10,7 @@ import pytest
 from conformance import ROOT
 from conformance.katas.course import course
 from conformance.katas.roadmap import ROADMAP, roadmap, with_katas
-from conformance.verify.docs import BLOCK, DOCUMENTS, commands, comparable, fresh_blocks
+from conformance.report.docs import BLOCK, DOCUMENTS, commands, comparable, fresh_blocks
 
 
 @pytest.mark.parametrize("name", DOCUMENTS)
@@ -29,7 +29,7 @@ def test_every_transcript_is_what_the_commands_print(name: str, tmp_path: Path) 
 def test_every_item_of_the_roadmap_names_the_katas_that_teach_it() -> None:
     text = ROADMAP.read_text()
     assert len(roadmap()) == text.count("\n### "), "an item without its line"
-    assert with_katas(text) == text, "run python -m conformance.verify.docs --write"
+    assert with_katas(text) == text, "run python -m conformance.report.docs --write"
 
 
 def test_the_katas_come_in_the_order_of_the_roadmap() -> None:

@@ -7,7 +7,6 @@ which prompts were run, who computed the values, and how far transformers itself
 
 import hashlib
 import json
-import math
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from torch import Tensor
 
 from conformance import GOLDEN
 from conformance.models.fixtures import FIXTURES, SEED, far_prompt, fixture_config, near_prompt, write_fixture
-from conformance.truth.compare import SEMANTIC_BAR, compare_taps, worst
+from conformance.truth.compare import SEMANTIC_BAR, compare_taps, rms_error, worst
 from conformance.truth.taps import Taps
 
 FAR_TAPS = ("logits", "embeddings", "layers.0.self_attn.weights")  # of the far prompt the rest follows from these
@@ -96,12 +95,6 @@ def make_golden(architecture: str) -> Golden:
         "provenance": provenance(),
     }
     return Golden(architecture, recipe, taps)
-
-
-def rms_error(got: Tensor, want: Tensor) -> float:
-    """Root mean square difference of log-probabilities, in nats; infinite where one is not a number."""
-    error = float((got.double().cpu() - want.double()).square().mean().sqrt())
-    return error if math.isfinite(error) else math.inf
 
 
 def provenance() -> dict[str, str]:

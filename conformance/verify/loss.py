@@ -15,6 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from conformance.truth.compare import norm_error
 from nanollama.checkpoint.names import Weight
 from nanollama.quant import dequantize, quantize
 from nanollama.quant.formats.format import Format
@@ -62,7 +63,7 @@ def weight_losses(a: Mapping[str, Weight], b: Mapping[str, Weight]) -> Iterator[
     for name, theirs in b.items():
         if name in a and a[name].shape == theirs.shape and not (tied and name == "lm_head.weight"):
             ours, found = numbers(a[name]), numbers(theirs)
-            yield WeightLoss(name, stored_as(theirs), distance(found, ours), own_loss(ours, theirs))
+            yield WeightLoss(name, stored_as(theirs), norm_error(found, ours), own_loss(ours, theirs))
 
 
 def unmatched(a: Mapping[str, Weight], b: Mapping[str, Weight]) -> list[str]:
@@ -80,20 +81,14 @@ def stored_as(weight: Weight) -> str:
     return weight.format.name if isinstance(weight, QuantTensor) else str(weight.dtype).removeprefix("torch.")
 
 
-def distance(found: Tensor, expected: Tensor) -> float:
-    """|found - expected| / |expected|, Euclidean norms."""
-    found, expected = found.double(), expected.double()
-    return float((found - expected).norm() / expected.norm().clamp(min=torch.finfo(torch.float64).tiny))
-
-
 def own_loss(ours: Tensor, theirs: Weight) -> float:
     """How far these numbers are from themselves after being stored as `theirs` is."""
     if isinstance(theirs, Tensor):
-        return distance(ours.to(theirs.dtype).double(), ours)
+        return norm_error(ours.to(theirs.dtype).double(), ours)
     if theirs.format.to_fields is None:
         return nominal_loss(theirs.format)
     rounded = quantize(ours.float(), theirs.format)
-    return distance(dequantize(rounded, theirs.format, tuple(ours.shape), torch.float64), ours)
+    return norm_error(dequantize(rounded, theirs.format, tuple(ours.shape), torch.float64), ours)
 
 
 def nominal_loss(format: Format) -> float:

@@ -2,21 +2,18 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from conformance.truth.compare import TapError, worst
+from conformance.truth.compare import TapError, relative_error, worst
 from conformance.truth.replay_modules import kernel_errors
 from conformance.verify.loss import ALLOWED, WeightLoss, by_layer, layer_of
 from conformance.verify.perplexity import agreement, perplexity
+from conformance.verify.side import Side
 from nanollama.checkpoint.source import open_source
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model, load_text
-
-if TYPE_CHECKING:
-    from conformance.verify.models import Side
 
 WINDOW = 512  # tokens at a time, or the model's context if that is less
 LONGEST_TEXT = 100_000_000  # bytes of a text file
@@ -52,7 +49,7 @@ def worst_by_layer(errors: list[TapError]) -> dict[str, TapError]:
     return {layer: worst(each) for layer, each in layers.items()}
 
 
-def kernel_report(side: "Side", ids: Tensor) -> None:
+def kernel_report(side: Side, ids: Tensor) -> None:
     """B in the dtype it is run in against B in float64: what the arithmetic costs, beside what the format does."""
     if side.model is None:
         return
@@ -61,14 +58,14 @@ def kernel_report(side: "Side", ids: Tensor) -> None:
     modules = kernel_errors(reference, run, ids)
     with torch.inference_mode():
         found, exact = run(ids).double(), reference(ids)
-    error = float((found - exact).abs().max() / exact.abs().max())
+    error = relative_error(found, exact)
     dtype = str(run.dtype).removeprefix("torch.")
     print(f"\nkernel error: B in {dtype} against float64, on the same weights")
     print(f"  worst module on the same input   {worst(modules).error:9.1e}  {worst(modules).name}")
     print(f"  logits of the whole model        {error:9.1e}")
 
 
-def text_report(one: "Side", two: "Side", path: Path, tokens: int) -> None:
+def text_report(one: Side, two: Side, path: Path, tokens: int) -> None:
     """KL divergence, top-1 agreement and perplexity of both models on the beginning of a text file."""
     ids = text_ids(one, two, path)[:tokens]
     context = min(open_source(side.path).config.max_position_embeddings for side in (one, two))
@@ -85,7 +82,7 @@ def text_report(one: "Side", two: "Side", path: Path, tokens: int) -> None:
     )
 
 
-def text_ids(one: "Side", two: "Side", path: Path) -> list[int]:
+def text_ids(one: Side, two: Side, path: Path) -> list[int]:
     """The ids of a text file, by the tokenizer of A, else of B."""
     try:
         if path.stat().st_size > LONGEST_TEXT:

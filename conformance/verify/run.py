@@ -17,8 +17,8 @@ from pathlib import Path
 import torch
 
 from conformance.models.fixtures import FIXTURES
-from conformance.truth.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond, worst
-from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden, rms_error
+from conformance.truth.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond, rms_error, worst
+from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden
 from conformance.truth.taps import Taps, runtime_taps
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model

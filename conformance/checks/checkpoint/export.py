@@ -16,10 +16,10 @@ from conformance.checks.assertions import expect, same
 from conformance.checks.checkpoint.loading import without_layer
 from conformance.checks.gguf.files import ARCHITECTURES, factors, gathered, metadata
 from conformance.checks.gguf.whole_models import CASES, made
-from conformance.models.cases import scratch, workplace
 from conformance.models.fixtures import fixture_config, fixture_tensors, write_fixture
+from conformance.truth.cases import scratch, workplace
+from conformance.truth.compare import row_error
 from conformance.truth.spec import Spec, read_spec
-from conformance.truth.steps import row_error
 from conformance.truth.stored import module_tensors
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source

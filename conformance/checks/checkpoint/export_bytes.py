@@ -19,8 +19,8 @@ from conformance.checks import check
 from conformance.checks.assertions import at, expect, refused, same, same_tensor
 from conformance.checks.checkpoint.export import folder, tensors_of
 from conformance.checks.tokenizer.exported import byte_level
-from conformance.models.cases import scratch, workplace
 from conformance.models.fixtures import fixture_config, write_fixture
+from conformance.truth.cases import scratch, workplace
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.lm import load

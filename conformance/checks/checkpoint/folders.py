@@ -14,9 +14,9 @@ from torch import Tensor
 from conformance.checks import Failed, check, place_of
 from conformance.checks.assertions import expect, refused, same
 from conformance.checks.checkpoint.loading import without_layer
-from conformance.models.cases import Case, case, scratch, workplace
+from conformance.truth.cases import Case, case, scratch, workplace
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from conformance.truth.reference import Reference
-from conformance.truth.steps import BAR, row_error
 from conformance.truth.stored import module_tensors
 from nanollama.lm import load, load_model
 
@@ -103,7 +103,7 @@ def judge(path: Path, truth: Reference, dtype: str = "float64") -> None:
     state = model.state_dict()
     wrong = [name for name, want in truth.tensors.items() if name in state and not torch.equal(state[name].double(), want)]
     place = f"lm.build_model: {without_layer(wrong[0])}" if wrong else "lm.build_model"
-    expect(place, error <= BAR, f"{path.name}: logits off by {error:.1e} (bar {BAR:.0e})")
+    expect(place, error <= SEMANTIC_BAR, f"{path.name}: logits off by {error:.1e} (bar {SEMANTIC_BAR:.0e})")
 
 
 @check("WGHT-010", "WGHT-011", area="weights", each=tuple(FORMS))

@@ -10,7 +10,7 @@ import nanollama.checkpoint.names as names
 import nanollama.checkpoint.safetensors as safetensors
 from conformance.checks import Failed, compared, place_of
 from conformance.checks.model.configured import config_faults, repaired
-from conformance.models.cases import Case
+from conformance.truth.cases import Case
 from conformance.truth.stored import module_tensors
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.transformer import Transformer

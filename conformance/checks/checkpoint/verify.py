@@ -6,10 +6,10 @@ import json
 
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, same
-from conformance.models.cases import case, workplace
 from conformance.models.fixtures import fixture_config, write_fixture
+from conformance.truth.cases import case, workplace
 from conformance.truth.compare import SEMANTIC_BAR
-from conformance.verify.models import verify_command
+from conformance.verify.compare_models import verify_command
 
 LLAMA = "LlamaForCausalLM"
 

@@ -145,7 +145,7 @@ def the_times_are_those_of_the_model_alone() -> None:
     pieces = list(loop.generate(subject, None, [request([1], max_tokens=3), request([2], max_tokens=1)], clock=clock))
     for index, wanted in ((0, (1, 3, 1.0, 6.0)), (1, (1, 1, 1.0, 0.0))):
         (usage,) = [p.usage for p in pieces if p.index == index and p.usage] or [loop.Usage(0, 0, 0, 0.0, 0.0)]
-        got = usage.prompt_tokens, usage.completion_tokens, usage.prefill_seconds, usage.decode_seconds
+        got = usage.prompt_tokens, usage.completion_tokens, usage.prefill_seconds, float(usage.decode_seconds)
         same("generation.loop.run", got, wanted, f"the usage of request {index}")
 
 

@@ -80,7 +80,7 @@ def a_bias_is_added_and_infinity_decides() -> None:
 @check("PENA-001", area="sampling")
 def tokens_are_counted() -> None:
     place = "generation.sampling.token_counts"
-    for ids, wanted in (([], [0, 0, 0, 0]), ([2], [0, 0, 1, 0]), ([3, 0, 3, 3], [1, 0, 0, 3])):
+    for ids, wanted in (([], [0.0] * 4), ([2], [0.0, 0.0, 1.0, 0.0]), ([3, 0, 3, 3], [1.0, 0.0, 0.0, 3.0])):
         got = sampling.token_counts(ids, rows([0.0] * 4))
         same(place, (got.tolist(), got.dtype), (wanted, torch.float64), f"counts of {ids}")
 

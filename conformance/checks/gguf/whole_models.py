@@ -14,13 +14,13 @@ from conformance.checks.checkpoint.loading import without_layer
 from conformance.checks.gguf.files import ARCHITECTURES, as_read, gathered, plain_tensor, write_gguf
 from conformance.checks.model.configured import FIELDS, alike, fields_of_rope
 from conformance.fuzz.valid_gguf import Tensor as Stored
-from conformance.models.cases import scratch
 from conformance.models.fixtures import far_prompt, fixture_config, fixture_tensors, near_prompt
 from conformance.models.weights import derived_ids
+from conformance.truth.cases import scratch
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from conformance.truth.quant_golden import GOLDEN_FORMATS, load_goldens
 from conformance.truth.reference import Reference
 from conformance.truth.spec import Spec, read_spec
-from conformance.truth.steps import BAR, row_error
 from conformance.truth.stored import module_tensors
 from nanollama.checkpoint.gguf.reader import read_gguf
 from nanollama.checkpoint.source import Source, open_source
@@ -83,11 +83,11 @@ def judge(path: Path, truth: Reference) -> None:
             want = truth.run(ids, at)["logits"].log_softmax(-1)
             error = max(error, row_error(model(ids[None], positions=at[None]).log_softmax(-1), want))
             compared()
-        detail = f"{path.name}: logits off by {error:.1e} (bar {BAR:.0e})"
+        detail = f"{path.name}: logits off by {error:.1e} (bar {SEMANTIC_BAR:.0e})"
     except Exception as raised:
         error, detail = torch.inf, f"{path.name}: {type(raised).__name__} in {place_of(raised.__traceback__)}: {raised}"
         raise locate(path, truth) or Failed(place_of(raised.__traceback__), detail[:300]) from raised
-    if error > BAR:
+    if error > SEMANTIC_BAR:
         raise locate(path, truth) or Failed("lm.build_model", detail)
 
 
@@ -187,7 +187,7 @@ def module_fault(source: Source, truth: Reference) -> Failed | None:
         else:
             x = torch.linspace(-1, 1, 3 * weight.shape[1], dtype=torch.float64).view(3, -1).sin()
             error = row_error(module(x[None]), truth.linear(name, x))
-        if error > BAR:
+        if error > SEMANTIC_BAR:
             owner = "kernels.linear.quantized_linear" if kind == "QuantLinear" else f"quant.linear.{kind}"
             return Failed(f"{owner}: {without_layer(name + '.')}", f"{name}: off by {error:.1e} on the file's own numbers")
     return None

@@ -15,11 +15,12 @@ from conformance.checks import Failed, check, place_of
 from conformance.checks.assertions import expect, refused
 from conformance.checks.model.feeding import Calls, cache_faults, chunks, error_of, fed, late, paused, ragged, truths_of
 from conformance.checks.model.parts import attend_steps
+from conformance.checks.model.steps import all_faults
 from conformance.checks.model.turning import differences
-from conformance.models.cases import Case, case
 from conformance.models.fixtures import FIXTURES
+from conformance.truth.cases import Case, case
+from conformance.truth.compare import row_error
 from conformance.truth.rotation import table
-from conformance.truth.steps import all_faults, row_error
 from nanollama.model.transformer import Transformer
 
 CACHE_BAR = 1e-12  # float64, the same sums in another order

@@ -8,8 +8,8 @@ from typing import Any
 from conformance.checks import check
 from conformance.checks.assertions import refused, same
 from conformance.checks.model.configured import config_faults
-from conformance.models.cases import CASES, DEEPSEEK, DYNAMIC, FULL, LONG, SLIDE, YARN, case
 from conformance.models.fixtures import FIXTURES, LLAMA3, fixture_config
+from conformance.truth.cases import CASES, DEEPSEEK, DYNAMIC, FULL, LONG, SLIDE, YARN, case
 from conformance.truth.spec import read_spec
 from nanollama.model.config import architecture_of, read_config, read_dtype, read_token_ids
 

@@ -17,9 +17,10 @@ from conformance.checks import Failed, compared
 from conformance.checks.checkpoint.loading import loaded, loading_faults
 from conformance.checks.model.configured import config_faults, repaired
 from conformance.checks.model.parts import attention_step, experts_step, linear_step, mlp_step, norm_step
-from conformance.models.cases import Case, case, truth_of
+from conformance.checks.model.steps import Step, all_faults
+from conformance.truth.cases import Case, case, truth_of
+from conformance.truth.compare import row_error
 from conformance.truth.reference import Trace, cap
-from conformance.truth.steps import Step, all_faults, row_error
 from conformance.truth.taps import hooks
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.transformer import Transformer

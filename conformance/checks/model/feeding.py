@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nanollama.model.kv_cache
 from conformance.checks import Failed, compared, place_of
-from conformance.truth.steps import row_error
+from conformance.truth.compare import row_error
 from nanollama.model.config import ModelConfig
 from nanollama.model.transformer import Transformer
 

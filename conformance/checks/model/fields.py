@@ -11,12 +11,12 @@ from conformance.checks import Failed, check
 from conformance.checks.assertions import expect
 from conformance.checks.model.configured import repaired
 from conformance.checks.model.diagnosis import outer_steps
-from conformance.models.cases import Case, case
 from conformance.models.fixtures import FIXTURES
+from conformance.truth.cases import Case, case
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from conformance.truth.reference import Reference
 from conformance.truth.rotation import Rope
 from conformance.truth.spec import Spec
-from conformance.truth.steps import BAR, row_error
 from nanollama.model.transformer import Transformer
 
 FAMILIES = tuple(FIXTURES)
@@ -79,10 +79,10 @@ def every_field_has_its_effect(family: str) -> None:
         want = truth.run(ids)["logits"].log_softmax(-1)
         model = model_of(this, spec, this.truth.tensors)
         error = row_error(model(ids[None]).log_softmax(-1), want)
-        if error > BAR:
+        if error > SEMANTIC_BAR:
             for fault in inner_faults(model, replace_case(this, spec, truth)):
                 raise fault
-        expect(PLACES[field], error <= BAR, f"with {field} = {str(value)[:60]} the logits are off by {error:.1e}")
+        expect(PLACES[field], error <= SEMANTIC_BAR, f"with {field} = {str(value)[:60]} the logits are off by {error:.1e}")
         expect("conformance", row_error(before, want) > EFFECT, f"{field} has no effect here: nothing was tested")
 
 

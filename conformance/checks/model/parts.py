@@ -13,9 +13,9 @@ import nanollama.kernels.linear
 import nanollama.model.kv_cache
 import nanollama.model.layers
 from conformance.checks import Failed
+from conformance.checks.model.steps import Step, all_faults
 from conformance.checks.model.turning import rotation_steps
 from conformance.truth.reference import Reference, Trace, activate, cap, seen
-from conformance.truth.steps import Step, all_faults
 from conformance.truth.taps import hooks
 from nanollama.model.transformer import Transformer
 

@@ -5,8 +5,8 @@ import torch
 from conformance.checks import check
 from conformance.checks.assertions import expect
 from conformance.checks.checkpoint.loading import loaded
-from conformance.models.cases import case, truth_of
-from conformance.truth.steps import row_error
+from conformance.truth.cases import case, truth_of
+from conformance.truth.compare import row_error
 
 SHIFTED_BAR = 1e-9  # angles of positions beyond 1000 are rounded at 1e-13
 

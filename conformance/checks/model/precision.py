@@ -13,11 +13,11 @@ import torch
 from conformance.checks import check
 from conformance.checks.assertions import expect, same
 from conformance.checks.model.semantics import without_layer
-from conformance.models.cases import case
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics import check as numerics
-from conformance.truth.golden import load_golden, rms_error
-from conformance.truth.steps import row_error
+from conformance.truth.cases import case
+from conformance.truth.compare import rms_error, row_error
+from conformance.truth.golden import load_golden
 from nanollama.kernels import linear as kernels
 
 MARGIN = 10.0

@@ -9,11 +9,10 @@ from conformance.checks import check
 from conformance.checks.assertions import expect
 from conformance.checks.checkpoint.loading import loaded
 from conformance.checks.model.diagnosis import faults
-from conformance.models.cases import CASES, case, truth_of
 from conformance.models.fixtures import FIXTURES
-from conformance.truth.compare import relative_error
+from conformance.truth.cases import CASES, case, truth_of
+from conformance.truth.compare import SEMANTIC_BAR, relative_error, row_error
 from conformance.truth.golden import load_golden
-from conformance.truth.steps import BAR, row_error
 
 
 def with_prefix(*beginnings: str) -> list[str]:
@@ -81,9 +80,13 @@ def every_tap_equals_the_golden(family: str) -> None:
             if name.endswith("mlp.gate"):
                 continue  # transformers' router sees tokens in one row
             error = relative_error(value, want[name])
-            expect(without_layer(name), error <= BAR, f"{prompt}, {name}: off by {error:.1e} (bar {BAR:.0e})")
+            expect(without_layer(name), error <= SEMANTIC_BAR, f"{prompt}, {name}: off by {error:.1e} (bar {SEMANTIC_BAR:.0e})")
         error = row_error(logits, want["logits"])
-        expect("model.transformer.Transformer.forward", error <= BAR, f"{prompt}, logits: off by {error:.1e} (bar {BAR:.0e})")
+        expect(
+            "model.transformer.Transformer.forward",
+            error <= SEMANTIC_BAR,
+            f"{prompt}, logits: off by {error:.1e} (bar {SEMANTIC_BAR:.0e})",
+        )
 
 
 def keep(taps: dict[str, Tensor], name: str, module: nn.Module) -> Any:
@@ -118,4 +121,6 @@ def every_module_treats_the_rows_of_a_batch_alike(family: str) -> None:
         got = module(rows)
         for row, one in zip(got, rows, strict=True):
             error = row_error(row, module(one[None])[0])
-            expect(without_layer(name), error <= BAR, f"{name}: a row of a batch is off by {error:.1e} from the row alone")
+            expect(
+                without_layer(name), error <= SEMANTIC_BAR, f"{name}: a row of a batch is off by {error:.1e} from the row alone"
+            )

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 import nanollama.model.rope
+from conformance.checks.model.steps import Step
 from conformance.truth.reference import Reference, Trace
 from conformance.truth.rotation import Rope, frequencies, table
-from conformance.truth.steps import Step
 from nanollama.model.transformer import Transformer
 
 FAST_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate")

@@ -44,9 +44,14 @@ def sums_divisions_and_codes_round_once() -> None:
     wanted = torch.from_numpy((F(7) / awkward(2, 6, 4)[4:]).astype(F))
     same_tensor("quant.formats.fit.divide", fit.divide(7, torch.from_numpy(awkward(2, 6, 4)[4:])), wanted, "quotients")
     given = torch.tensor([0.5, 1.5, 2.5, -0.5, 99.0, -99.0, float("inf"), float("nan")])
-    same("quant.formats.fit.codes", fit.codes(given, -3, 4).tolist(), [0, 2, 2, 0, 4, -3, 0, 0], "codes from -3 to 4")
+    same(
+        "quant.formats.fit.codes",
+        fit.codes(given, -3, 4).tolist(),
+        [0.0, 2.0, 2.0, 0.0, 4.0, -3.0, 0.0, 0.0],
+        "codes from -3 to 4",
+    )
     given = torch.tensor([0.5, 1.5, 2.6, -9.0, 9.0])
-    same("quant.formats.fit.round_to", fit.round_to(0, 4, given).tolist(), [0, 2, 3, 0, 4], "rounded from 0 to 4")
+    same("quant.formats.fit.round_to", fit.round_to(0, 4, given).tolist(), [0.0, 2.0, 3.0, 0.0, 4.0], "rounded from 0 to 4")
 
 
 def error_of(x: Floats, q: Floats, scale: np.float32, least: np.float32, weights: Floats) -> np.float32:
@@ -155,12 +160,13 @@ def uniform_levels_are_chosen_as_ggml_does() -> None:
     same("quant.formats.ternary.nearest_trits", trits[:, :7].tolist(), [[2, 0, 2, 0, 1, 1, 1], [1] * 7], "digits")
     d, q = superblock.to_six_bits(torch.tensor([[63.0, 1.0, 0.4, 31.5, 32.5, 0.0, -5.0, 2.0], [0.0] * 8, [-1.0] * 8]))
     same("quant.formats.superblock.to_six_bits", d.tolist(), [[1.0], [0.0], [0.0]], "scales of scales")
-    same("quant.formats.superblock.to_six_bits", q.tolist(), [[63, 1, 0, 32, 32, 0, 0, 2], [0] * 8, [0] * 8], "six-bit scales")
+    wanted_q = [[63.0, 1.0, 0.0, 32.0, 32.0, 0.0, 0.0, 2.0], [0.0] * 8, [0.0] * 8]
+    same("quant.formats.superblock.to_six_bits", q.tolist(), wanted_q, "six-bit scales")
     grouped = superblock.groups(torch.arange(512.0).reshape(2, 256), 32)
     same(
         "quant.formats.superblock.groups",
         grouped[:, [0, 1, 8]].T[:, :2].tolist(),
-        [[0, 1], [32, 33], [256, 257]],
+        [[0.0, 1.0], [32.0, 33.0], [256.0, 257.0]],
         "groups in columns",
     )
 

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, refused, same, same_tensor
-from conformance.models.cases import workplace
+from conformance.truth.cases import workplace
 from nanollama.checkpoint.gguf.quantize import quantize_command, refuse_own_input
 from nanollama.checkpoint.gguf.reader import read_gguf
 

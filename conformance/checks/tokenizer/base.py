@@ -124,7 +124,7 @@ def the_cut_with_the_highest_sum_wins() -> None:
             text = "".join(letters)
             got = subject.segment(text)
             same("text.bpe.merge.Unigram", "".join(got), text, "the pieces put together")
-            total = sum(scores.get(piece, -20.0) for piece in got)
+            total = sum((scores.get(piece, -20.0) for piece in got), 0.0)
             same("text.bpe.merge.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
     same("text.bpe.merge.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
     tie = segment.Unigram({"a": -1.0, "b": -1.0, "ab": -2.0}, -20.0)

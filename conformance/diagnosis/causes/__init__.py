@@ -17,9 +17,9 @@ from conformance.diagnosis.causes.features import described
 from conformance.diagnosis.causes.judges import Judge, by_floor, exact
 from conformance.diagnosis.causes.naming import Named, Naming, Tap
 from conformance.diagnosis.causes.observed import Observation
-from conformance.models.cases import Case
-from conformance.models.cases import case as case_of
 from conformance.requirements.results import Cause
+from conformance.truth.cases import Case
+from conformance.truth.cases import case as case_of
 
 __all__ = ["Judge", "Named", "Observation", "by_floor", "causes", "exact", "name_causes"]
 STORED = GOLDEN / "diagnosis.json"
@@ -28,7 +28,7 @@ STORED = GOLDEN / "diagnosis.json"
 def causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Cause]:
     """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
 
-    `case`: a name of `conformance.models.cases.CASES`, or a Case whose truth has other weights (rounded ones).
+    `case`: a name of `conformance.truth.cases.CASES`, or a Case whose truth has other weights (rounded ones).
     `judge`: how far values may be off; `exact()` where the engine computes in float64, `by_floor("bfloat16")` elsewhere.
     `pairs`: try two hypotheses at once where none alone explains a value, which takes seconds.
     """

@@ -15,9 +15,9 @@ from pathlib import Path
 
 from conformance.diagnosis.causes import name_causes
 from conformance.diagnosis.causes.hypotheses.runtime import runtime_runs
-from conformance.models.cases import CASES, case
 from conformance.numerics.statistics import interval
 from conformance.score.zoo.seeding import Bug, load_zoo, seeded
+from conformance.truth.cases import CASES, case
 
 AREAS = {  # the class of a bug where classes.toml says nothing
     "attention": "mask",

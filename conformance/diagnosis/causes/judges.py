@@ -7,12 +7,12 @@ from torch import Tensor
 
 from conformance.numerics.floor import kind_of, load_floors
 from conformance.numerics.statistics import measure
-from conformance.truth.steps import BAR, row_error
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 
 Judge = Callable[[str, Tensor, Tensor], float]  # a tap, what the engine has, what is right → at most 1 where it fits
 
 
-def exact(bar: float = BAR) -> Judge:
+def exact(bar: float = SEMANTIC_BAR) -> Judge:
     """Every row to a part of its largest value."""
     return lambda name, got, want: row_error(got, want) / bar
 

@@ -4,7 +4,7 @@ from conformance.diagnosis.causes.hypotheses import attention, blocks, norms, ro
 from conformance.diagnosis.causes.hypotheses.fields import field_hypotheses
 from conformance.diagnosis.causes.hypotheses.hypothesis import SLIPS, Hypothesis, slips
 from conformance.diagnosis.causes.hypotheses.tensors import tensor_hypotheses
-from conformance.models.cases import Case
+from conformance.truth.cases import Case
 
 PARTS = (norms, rotations, attention, blocks, wiring)  # imported for the slips that they register
 

@@ -16,7 +16,7 @@ from conformance.diagnosis.causes.hypotheses.hypothesis import Hypothesis, model
 from conformance.diagnosis.causes.judges import Judge
 from conformance.diagnosis.causes.library import library
 from conformance.diagnosis.causes.observed import Observation, of_trace
-from conformance.models.cases import Case
+from conformance.truth.cases import Case
 from conformance.truth.reference import Reference, Trace
 from nanollama.errors import NanollamaError
 

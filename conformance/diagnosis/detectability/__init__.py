@@ -17,8 +17,8 @@ from conformance.diagnosis.causes.naming import Scene
 from conformance.diagnosis.causes.observed import Observation
 from conformance.diagnosis.detectability.fields import Field, fields_of
 from conformance.diagnosis.detectability.probes import Probe, designed, prompts
-from conformance.models.cases import Case
 from conformance.requirements.results import Detectable
+from conformance.truth.cases import Case
 from conformance.truth.reference import Reference
 
 __all__ = ["Field", "Probe", "by_floor", "designed", "detectability", "exact", "fields_of", "prompts", "smallest"]

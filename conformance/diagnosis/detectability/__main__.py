@@ -8,10 +8,10 @@ import torch
 
 from conformance.diagnosis.detectability import by_floor, designed, detectability, exact, prompts
 from conformance.judging.subject import subject
-from conformance.models.cases import CASES
 from conformance.models.fixtures import FIXTURES
 from conformance.report.parts.sections import smallest as said
 from conformance.requirements.results import Detectable
+from conformance.truth.cases import CASES
 from conformance.truth.golden import LOW_PRECISIONS
 from nanollama.errors import NanollamaError
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conformance.engines import Prompt
-from conformance.models.cases import Case
+from conformance.truth.cases import Case
 
 WITHIN = 4  # tokens that no fixture's window or trained length is crossed by
 TINY, LOUD = 1e-3, 4.0

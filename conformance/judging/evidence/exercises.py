@@ -10,8 +10,8 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
 from conformance.judging.subject import Subject
-from conformance.models.cases import VARIATIONS
 from conformance.models.fixtures import NEAR
+from conformance.truth.cases import VARIATIONS
 from conformance.truth.spec import THETA, Spec
 
 When = Callable[[Subject, int], bool]

@@ -10,9 +10,9 @@ from conformance.katas.pages.show import number, shown
 ROUNDINGS = 8  # a right answer may be off by so many units in the last place of the largest number that is wanted
 
 
-def difference(got: Any, want: Any, within: float | None = None) -> str | None:
-    """One line for the learner; None where the values are the same."""
-    return wrong_form(got, want) or wrong_value(got, want, within)
+def difference(got: Any, want: Any, within: float | None = None, equal_nan: str = "") -> str | None:
+    """One line for the learner; None if the values are the same. `equal_nan`: why NaN may equal NaN; "" if it may not."""
+    return wrong_form(got, want) or wrong_value(got, want, within, equal_nan)
 
 
 def wrong_form(got: Any, want: Any) -> str | None:
@@ -28,30 +28,33 @@ def wrong_form(got: Any, want: Any) -> str | None:
     return None if got.dtype == want.dtype else f"has the dtype {number(got.dtype)}, want {number(want.dtype)}"
 
 
-def wrong_value(got: Any, want: Any, within: float | None) -> str | None:
+def wrong_value(got: Any, want: Any, within: float | None, equal_nan: str = "") -> str | None:
     """The first thing that differs in two values of one form."""
     if isinstance(want, Tensor):
-        return wrong_numbers(got, want, within)
+        return wrong_numbers(got, want, within, equal_nan)
     if isinstance(want, float):
-        return wrong_numbers(torch.tensor(got, dtype=torch.float64), torch.tensor(want, dtype=torch.float64), within)
+        one, other = (torch.tensor(value, dtype=torch.float64) for value in (got, want))
+        return wrong_numbers(one, other, within, equal_nan)
     if isinstance(want, list | tuple):
-        return wrong_item(got, want, within)
+        return wrong_item(got, want, within, equal_nan)
     return None if got == want else f"got {shown(got)}, want {shown(want)}"
 
 
-def wrong_item(got: Any, want: Any, within: float | None) -> str | None:
+def wrong_item(got: Any, want: Any, within: float | None, equal_nan: str) -> str | None:
     """The first difference of two lists or tuples."""
     for index, (one, other) in enumerate(zip(got, want, strict=False)):
-        if problem := difference(one, other, within):
+        if problem := difference(one, other, within, equal_nan):
             return f"item {index}: {problem}"
     return None if len(got) == len(want) else f"has {len(got)} items, want {len(want)}: got {shown(got)}, want {shown(want)}"
 
 
-def wrong_numbers(got: Tensor, want: Tensor, within: float | None) -> str | None:
-    """The first number that differs, in row-major order, a NaN before others."""
+def wrong_numbers(got: Tensor, want: Tensor, within: float | None, equal_nan: str) -> str | None:
+    """The first number that differs, in row-major order, a NaN before others; the rule of conformance/truth/compare.py."""
     have, need = got.detach().cpu().double().flatten(), want.detach().cpu().double().flatten()
     limit = tolerance(want) if within is None else within
-    same = (have == need) | ((have - need).abs() <= limit) | (have.isnan() & need.isnan())
+    same = (have == need) | ((have - need).abs() <= limit)
+    if equal_nan:
+        same |= have.isnan() & need.isnan()
     if bool(same.all()):
         return None
     wrong = (~same).nonzero().flatten().tolist()

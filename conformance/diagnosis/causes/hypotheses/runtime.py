@@ -6,10 +6,10 @@ import torch
 
 from conformance.diagnosis.causes.observed import Observation
 from conformance.engines import Prompt
-from conformance.models.cases import Case
 from conformance.numerics import observe as watching
 from conformance.numerics.observe import Observed, Way
 from conformance.numerics.ways import DECODED, batch, chunks, ragged, whole
+from conformance.truth.cases import Case
 from conformance.truth.taps import eager_attention
 from nanollama.model.transformer import Transformer
 

@@ -15,14 +15,14 @@ import nanollama.model.layers
 import nanollama.model.rope
 import nanollama.model.transformer
 from conformance.checks import Check, Failed, all_checks, check, compared, judged, place_of
-from conformance.checks.assertions import close, expect, refused, relative_error, same, same_tensor
+from conformance.checks.assertions import close, expect, refused, same, same_tensor
 from conformance.checks.model.diagnosis import diagnose
-from conformance.models.cases import CASES, case, truth_of
+from conformance.checks.model.steps import Step, all_faults
 from conformance.models.fixtures import FIXTURES
-from conformance.truth.compare import SEMANTIC_BAR
+from conformance.truth.cases import CASES, case, truth_of
+from conformance.truth.compare import SEMANTIC_BAR, relative_error, row_error
 from conformance.truth.golden import load_golden
 from conformance.truth.oracle import load_oracle, oracle_logits
-from conformance.truth.steps import Step, all_faults, row_error
 from nanollama.errors import NanollamaError
 
 MODEL_CHECKS = [each for each in all_checks() if each.name.startswith("model_")]

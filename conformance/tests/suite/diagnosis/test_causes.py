@@ -19,8 +19,8 @@ from conformance.diagnosis.causes.library import library
 from conformance.diagnosis.causes.observed import of_trace
 from conformance.engines import Prompt, Taps
 from conformance.judging.subject import subject
-from conformance.models.cases import CASES, case
 from conformance.score.zoo.seeding import load_zoo, seeded
+from conformance.truth.cases import CASES, case
 from conformance.truth.reference import Reference
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model

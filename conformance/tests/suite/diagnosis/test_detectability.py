@@ -19,9 +19,9 @@ from conformance.diagnosis.detectability import (
 )
 from conformance.diagnosis.detectability.__main__ import main
 from conformance.diagnosis.detectability.probes import loud_rows, prompt_of, tiny_rows
-from conformance.models.cases import Case, case
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import Detectable
+from conformance.truth.cases import Case, case
 from conformance.truth.reference import Reference
 
 LLAMA, GEMMA, QWEN, PHI, MOE = (f"{name}ForCausalLM" for name in ("Llama", "Gemma2", "Qwen2", "Phi3", "Qwen3Moe"))

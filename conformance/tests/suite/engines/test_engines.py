@@ -7,9 +7,8 @@ import torch
 
 from conformance.engines import Engine, Prompt, Unsupported, choose
 from conformance.engines.registry import ENGINES, find_engine, listed
-from conformance.truth.compare import SEMANTIC_BAR
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 from conformance.truth.golden import Golden, load_golden
-from conformance.truth.steps import row_error
 from nanollama.errors import NanollamaError
 
 FAMILIES = ("Gemma2ForCausalLM", "Qwen3MoeForCausalLM")

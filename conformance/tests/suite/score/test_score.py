@@ -197,13 +197,13 @@ def test_controls_are_engines_judged_by_every_family() -> None:
     """Two families stand for all: one whose check sees the logits, one whose check looks away."""
 
     def seeing() -> None:
-        from conformance.models.cases import case
+        from conformance.truth.cases import case
 
         logits = case("LlamaForCausalLM").load()(torch.arange(1, 6)[None])
         if abs(float(logits.sum()) - right) > 1e-9:
             raise Failed("model.transformer.Transformer.forward", "wrong")
 
-    from conformance.models.cases import case
+    from conformance.truth.cases import case
 
     right = float(case("LlamaForCausalLM").load()(torch.arange(1, 6)[None]).sum())
     families = [Check(f"{WHOLE}[{name}]", ("HEAD-001",), "head", seeing, name) for name in (LLAMA, GEMMA)]

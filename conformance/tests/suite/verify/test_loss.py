@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from conformance.models.fixtures import FIXTURES, near_prompt
-from conformance.truth.compare import worst
-from conformance.truth.peers.llamacpp import unpermuted, write_folder
+from conformance.models.gguf_fixtures import unpermuted, write_folder
+from conformance.truth.compare import norm_error, worst
 from conformance.truth.replay_modules import kernel_errors
-from conformance.verify.loss import distance, holds, own_loss, stored_as, weight_losses
-from conformance.verify.models import verify_command
+from conformance.verify.compare_models import verify_command
+from conformance.verify.loss import holds, own_loss, stored_as, weight_losses
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.lm import load_model
@@ -34,8 +34,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_distance_is_the_norm_of_the_difference_over_the_norm() -> None:
-    assert distance(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 4.0])) == 3 / 4
-    assert distance(torch.zeros(2), torch.zeros(2)) == 0
+    assert norm_error(torch.tensor([3.0, 4.0]), torch.tensor([0.0, 4.0])) == 3 / 4
+    assert norm_error(torch.zeros(2), torch.zeros(2)) == 0
 
 
 def test_a_row_of_32_ones_and_a_half_loses_in_q4_0_what_can_be_worked_out_by_hand() -> None:

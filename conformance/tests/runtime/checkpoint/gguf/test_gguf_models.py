@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conformance.models.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt
+from conformance.models.gguf_fixtures import CHANGES, unpermuted, write_folder
 from conformance.truth.compare import relative_error
-from conformance.truth.peers.llamacpp import CHANGES, unpermuted, write_folder
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.gguf.keys import shortest
 from nanollama.checkpoint.gguf.names import ARCHITECTURES, gguf_names, halves_order, neighbours_order

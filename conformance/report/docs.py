@@ -1,6 +1,6 @@
 """The transcripts in README.md and ROADMAP.md: every ```console block is run, and must print what stands there.
 
-`python -m conformance.verify.docs` compares, `--write` puts in what the commands print now. Blocks run from top to bottom in an
+`python -m conformance.report.docs` compares, `--write` puts in what the commands print now. Blocks run from top to bottom in an
 empty folder per file, so that a later block can use what an earlier one made. Numbers that differ between machines
 (rounding errors, speeds, seconds) are compared as "a number". Blocks that name $NANOLLAMA_DATA need that folder. `--write`
 also writes which katas teach each item of ROADMAP.md.

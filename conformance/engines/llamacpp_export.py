@@ -1,6 +1,6 @@
 """llama.cpp as a peer: the same GGUF file through its own runtime, and the same checkpoint through its own converter.
 
-    python -m conformance.truth.peers.llamacpp [--architecture NAME …] [--converter FOLDER]
+    python -m conformance.engines.llamacpp_export [--architecture NAME …] [--converter FOLDER]
 
 Needs llama-cpp-python beside nanollama (`nox -s llamacpp` installs it). Three checks per architecture, at every position:
 
@@ -14,50 +14,23 @@ float32 with a table of float16 numbers for GELU and with fast exponentials, whi
 """
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
-from unittest import mock
+from typing import NamedTuple
 
-from safetensors.torch import save_file
 from torch import Tensor
 
 from conformance.engines.foreign import write_vocabulary
-from conformance.models.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt
+from conformance.models.fixtures import FIXTURES, near_prompt
+from conformance.models.gguf_fixtures import CONVERTER_CHANGES, unpermuted, write_folder
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.gguf import names as gguf_names
 from nanollama.checkpoint.source import open_source
 from nanollama.lm import load_model
 
 BAR = 5e-3  # of the standard deviation of the logits
-
-# What GGUF can't say of the fixtures, and what llama.cpp's graphs take for granted: heads as wide as the hidden state has room.
-YARN = {"rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 512}
-WIDE = {"hidden_size": 96}
-CHANGES: dict[str, dict[str, Any]] = {
-    "LlamaForCausalLM": {},
-    "MistralForCausalLM": {"sliding_window": None},
-    "Qwen2ForCausalLM": {"use_sliding_window": False, **WIDE, "rope_scaling": YARN},
-    "Qwen3ForCausalLM": {"use_sliding_window": False, "layer_types": None, "attention_bias": False},
-    "Gemma2ForCausalLM": {"query_pre_attn_scalar": 8},
-    "Gemma3ForCausalLM": {"query_pre_attn_scalar": 8},
-    "Phi3ForCausalLM": {},
-    "Olmo2ForCausalLM": WIDE,
-    "SmolLM3ForCausalLM": {"use_sliding_window": False, "layer_types": None, "no_rope_layers": None},
-    "GPT2LMHeadModel": {"scale_attn_by_inverse_layer_idx": False},
-    "MixtralForCausalLM": {"sliding_window": None},
-    "Qwen3MoeForCausalLM": {"norm_topk_prob": True, "mlp_only_layers": []},
-}
-
-CONVERTER_CHANGES: dict[str, dict[str, Any]] = {  # what its converter takes for granted besides, and drops without a word
-    "Gemma2ForCausalLM": {"rope_theta": 10000.0},
-    "Gemma3ForCausalLM": {"layer_types": None, "num_hidden_layers": 7},
-    "GPT2LMHeadModel": {"n_inner": 4 * 96, "n_ctx": 4200},
-}
 
 
 class Row(NamedTuple):
@@ -91,28 +64,7 @@ def compare(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
     return Row(architecture, check, worst, flipped, len(truth))
 
 
-def write_folder(folder: Path, architecture: str, **changes: Any) -> dict[str, Any]:
-    """The fixture as a checkpoint folder of float32 numbers that bfloat16 holds too; its config.json."""
-    raw = {**fixture_config(architecture, **(CHANGES[architecture] | changes)), "dtype": "float32"}
-    tensors = {name: tensor.bfloat16().float().contiguous() for name, tensor in fixture_tensors(raw).items()}
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(raw))
-    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    return raw
-
-
 CONTEXT = 256  # llama.cpp's own granularity; models whose rotation depends on the length go by it
-
-
-@contextmanager
-def unpermuted() -> Iterator[None]:
-    """The bug that this check is for: rows of q and k written in the checkpoint's order."""
-    plain = {
-        name: gguf_names.Architecture(architecture.name, False, architecture.fused)
-        for name, architecture in gguf_names.ARCHITECTURES.items()
-    }
-    with mock.patch.dict(gguf_names.ARCHITECTURES, plain):
-        yield
 
 
 def our_logits(path: Path, ids: Tensor) -> Tensor:
@@ -151,7 +103,9 @@ UNPERMUTED = "unpermuted → llama.cpp"
 
 def main() -> int:
     """Print every comparison; 1 if one that must agree does not, or one that must not does."""
-    parser = argparse.ArgumentParser(prog="python -m conformance.truth.peers.llamacpp", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m conformance.engines.llamacpp_export", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--architecture", action="append", choices=list(FIXTURES), help="only this one (may be repeated)")
     parser.add_argument("--converter", type=Path, help="llama.cpp's source, where convert_hf_to_gguf.py is")
     options = parser.parse_args()

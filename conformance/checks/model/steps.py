@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from conformance.checks import Failed, compared, place_of
+from conformance.truth.compare import SEMANTIC_BAR, row_error
 
-BAR = 1e-10  # float64 against float64: rounding gives about 1e-14
 Inner = Callable[[], list[Failed]]
 
 
@@ -33,11 +33,11 @@ class Step:
         compared()
         try:
             error = row_error(self.run(), self.want)
-            detail = f"{self.note} off by {error:.1e} on true inputs (bar {BAR:.0e})".strip()
+            detail = f"{self.note} off by {error:.1e} on true inputs (bar {SEMANTIC_BAR:.0e})".strip()
         except Exception as raised:
             # Inputs are true, so it is this step's fault, or an inner step's, which finds it with true inputs too.
             error, detail = torch.inf, f"{type(raised).__name__} in {place_of(raised.__traceback__)}: {str(raised)[:200]}"
-        if error <= BAR:
+        if error <= SEMANTIC_BAR:
             return []
         return (self.inner() if self.inner else []) or [Failed(self.place, detail)]
 
@@ -56,19 +56,3 @@ def first_fault(steps: Iterator[Step]) -> None:
     for step in steps:
         for fault in step.faults():
             raise fault
-
-
-def row_error(got: Tensor, want: Tensor) -> float:
-    """The largest error of any row, over the largest finite magnitude that this row should have: a small row must not hide
-    behind a large one. Infinite for another shape, a NaN, or an infinity in another place."""
-    got, want = got.detach().double().cpu(), want.detach().double()
-    if got.numel() == want.numel() and got.ndim > want.ndim and got.shape[0] == 1:
-        got = got.reshape(want.shape)
-    if got.shape != want.shape or got.isnan().any():
-        return torch.inf
-    finite = want.isfinite()
-    if not torch.equal(got[~finite], want[~finite]) or not got[finite].isfinite().all():
-        return torch.inf
-    size = want.masked_fill(~finite, 0).abs().amax(-1, keepdim=True).clamp(min=1e-12)
-    off = (got - want).masked_fill(~finite, 0).abs() / size
-    return float(off.max()) if off.numel() else torch.inf
