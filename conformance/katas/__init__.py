@@ -19,7 +19,7 @@ How to add one, say `min_p`:
 
 A kata on something else than a function of the runtime (write_a_test) has its module and its mistakes in about_testing/.
 
-What is where: course.py reads katas.toml; stub.py cuts and inserts bodies; check.py starts child.py, which is exam.py (one file
+What is where: course.py reads katas.toml; stub.py cuts and inserts bodies; check.py starts child.py, which is running.py (one file
 tested in its process) and diagnose.py (which mistake it looks like); page.py shows it; progress.py remembers; __main__.py is
 `nanollama kata`; laws.py is what every kata must hold to. For tests: compare.py, golden.py and programs.py.
 """

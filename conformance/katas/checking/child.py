@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from conformance.katas.checking.diagnose import known_bugs, look_alikes
-from conformance.katas.checking.exam import (
+from conformance.katas.checking.running import (
     NotTheirs,
     Sat,
     forget,

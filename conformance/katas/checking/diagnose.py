@@ -3,7 +3,7 @@
 import importlib
 from typing import Any
 
-from conformance.katas.checking.exam import Sat, fresh, load_tests, same_answers, sit
+from conformance.katas.checking.running import Sat, fresh, load_tests, same_answers, sit
 from conformance.katas.course import KATAS, Kata
 
 ABOUT_TESTING = KATAS / "about_testing" / "mistakes.toml"

@@ -3,7 +3,7 @@
 import ast
 import re
 
-from conformance.katas.checking.exam import tests_module
+from conformance.katas.checking.running import tests_module
 from conformance.katas.course import Kata
 from conformance.katas.stub import functions, replace, spans
 

@@ -22,7 +22,7 @@ from multiprocessing import get_context
 
 import torch
 
-from conformance.katas.checking.exam import make_ready
+from conformance.katas.checking.running import make_ready
 from conformance.katas.course import Kata, course, find_kata, without_kata
 from conformance.katas.laws.canaries import canaries, with_body
 from conformance.katas.laws.trials import as_learner, failing, forked, mutants_of, sweep, tried, zoo_of

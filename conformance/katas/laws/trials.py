@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from conformance.katas.checking.child import Record, examine
 from conformance.katas.checking.diagnose import known_bugs
-from conformance.katas.checking.exam import forget, load_tests, sit
+from conformance.katas.checking.running import forget, load_tests, sit
 from conformance.katas.course import Kata
 from conformance.katas.stub import fitted, function_text, replace
 from conformance.score.zoo.entries import Bug

@@ -18,7 +18,7 @@ from conformance.katas import course as table
 from conformance.katas import stub
 from conformance.katas.checking import check as checking
 from conformance.katas.checking.check import Outcome, believed, by_test, check
-from conformance.katas.checking.exam import tests_module
+from conformance.katas.checking.running import tests_module
 from conformance.katas.course import course, find_kata, read_kata
 from conformance.katas.laws.canaries import canaries, with_body
 from conformance.katas.pages.page import page
