@@ -113,7 +113,9 @@ def summary(results: Sequence[Result], alarms: Alarms, controls: Mapping[str, st
     groups = {group: group_score([result for result in results if result.group == group]) for group in GROUPS}
     same_rounding = alarms.runs - alarms.policy_runs
     return Score(
-        **groups,
+        semantic=groups["semantic"],
+        mutants=groups["mutants"],
+        precision=groups["precision"],
         decoys=DecoyScore(len(decoys), [result.name for result in decoys if result.killed]),
         variants=VariantScore(
             alarms.runs, [list(flag[:4]) for flag in alarms.flagged], same_rounding, len(alarms.policy_flags)

@@ -1,4 +1,4 @@
-"""Files that must not pass, whatever they print, raise, end or patch: the checks of `check` itself."""
+"""Files that must not pass, whatever they print, raise, end or patch: they test `check` itself."""
 
 import ast
 import re
