@@ -1,4 +1,4 @@
-"""The course: what a kata is, and how katas.toml is read. The order of the file is the order of the course."""
+"""The course: the `Kata` record, and the reader of katas.toml. The order of the file is the order of the course."""
 
 import ast
 import tomllib
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance import ROOT
-from nanollama.errors import NanollamaError
+from nanollama.errors import unknown_name
 
 KATAS = Path(__file__).parent
 TABLE = KATAS / "katas.toml"
@@ -16,20 +16,20 @@ TABLE = KATAS / "katas.toml"
 
 @dataclass(frozen=True)
 class Kata:
-    """Functions of the live runtime to write again, and what helps to write them."""
+    """Functions of the live runtime to write again, with hints, reading and known mistakes."""
 
     name: str
     title: str
     module: str  # "nanollama.model.layers"
     targets: tuple[str, ...]  # qualified names of functions in it, in the order in which to write them
     minutes: int
-    items: tuple[str, ...]  # of ROADMAP.md, which this kata teaches
-    hints: tuple[str, str, str]  # from a nudge to nearly
+    items: tuple[str, ...]  # of ROADMAP.md that this kata teaches
+    hints: tuple[str, str, str]  # from a nudge to nearly the solution
     reads: tuple[str, str]  # one paper, one production implementation
-    mistakes: tuple[str, ...]  # names of zoo entries whose edits lie in the targets; each `what` is what the learner reads
-    after: tuple[str, ...] = ()  # katas that help, an advice
-    imports: tuple[str, ...] = ()  # modules that its tests use and that change torch: imported before anything is watched
-    elsewhere: dict[str, str] = field(default_factory=dict)  # zoo entries in the targets that show only elsewhere: reason
+    mistakes: tuple[str, ...]  # names of zoo entries whose edits lie in the targets; the learner reads their `what`
+    after: tuple[str, ...] = ()  # katas to do before; not enforced
+    imports: tuple[str, ...] = ()  # modules of its tests that change torch: imported before names are watched
+    elsewhere: dict[str, str] = field(default_factory=dict)  # zoo entries in the targets that these tests can't see: reason
     equivalent: dict[str, str] = field(default_factory=dict)  # mutants of the targets that compute the same: reason
 
     @property
@@ -60,24 +60,24 @@ class Kata:
 
 
 def file_of(room: str, name: str) -> Path:
-    """The file of this name in one of a room's areas; where there is none yet, the path says where to look."""
+    """The file of this name in one of a room's areas; if there is none, a path in the room itself."""
     return next((KATAS / room).glob(f"*/{name}"), KATAS / room / name)
 
 
 @cache
 def course() -> dict[str, Kata]:
     """Every kata by name, in the order of the course."""
-    return {name: read_kata(name, entry) for name, entry in table()["kata"].items()}
+    return {name: read_kata(name, entry) for name, entry in read_table()["kata"].items()}
 
 
 def without_kata() -> dict[str, str]:
     """Items of ROADMAP.md that have no kata, and why."""
-    reasons: dict[str, str] = table()["without"]
+    reasons: dict[str, str] = read_table()["without"]
     return reasons
 
 
-def table() -> dict[str, Any]:
-    """katas.toml as it stands."""
+def read_table() -> dict[str, Any]:
+    """katas.toml, parsed."""
     return tomllib.loads(TABLE.read_text(encoding="utf-8"))
 
 
@@ -91,7 +91,7 @@ def read_kata(name: str, entry: dict[str, Any]) -> Kata:
 
 
 def find_kata(name: str) -> Kata:
-    """The kata of this name."""
+    """The kata of this name; NanollamaError if there is none."""
     if name not in course():
-        raise NanollamaError(f"there is no kata {name!r}; there are {', '.join(course())} (`nanollama kata list`)")
+        raise unknown_name("kata", name, course(), "`nanollama kata list`")
     return course()[name]

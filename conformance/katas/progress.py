@@ -1,23 +1,23 @@
-"""What a learner has done so far: one small text file, a line for each kata, the one worked at last at the end."""
+"""A learner's progress: one small text file, a line per kata, the latest kata last."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
 from nanollama.errors import NanollamaError
 
-FIRST_LINE = "# kata, started or passed, hints seen; the last line is the one worked at last. Written by `nanollama kata`."
+FIRST_LINE = "# kata, started or passed, hints seen; the latest kata is last. Written by `nanollama kata`."
 
 
 @dataclass
 class Entry:
-    """One kata that was begun."""
+    """One kata that was started."""
 
     passed: bool = False
     hints: int = 0
 
 
 class Progress:
-    """The file, read when it is made and written at every change."""
+    """The file: read once, written at every change."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / "progress.txt"
@@ -34,16 +34,16 @@ class Progress:
             case [name, ("started" | "passed") as state, hints] if hints.isdecimal():
                 return name, Entry(state == "passed", int(hints))
         raise NanollamaError(
-            f"{self.file}: {line!r} is not a line of it; expected a kata, started or passed, and a number: mend or delete it"
+            f"{self.file}: {line!r} is not a valid line; expected a kata, started or passed, and a number: correct or delete it"
         )
 
     @property
     def latest(self) -> str | None:
-        """The kata worked at last."""
+        """The kata that was worked on last."""
         return next(reversed(self.entries), None)
 
     def note(self, name: str, *, passed: bool | None = None, hint: bool = False) -> Entry:
-        """Put down that this kata was worked at; returns its entry."""
+        """Record that this kata was worked on; returns its entry."""
         entry = self.entries.pop(name, Entry())
         entry.passed = entry.passed if passed is None else passed
         entry.hints += hint

@@ -1,6 +1,6 @@
-"""ROADMAP.md, the course as a text: its items, and the line under each that says where it stands and which katas teach it.
+"""ROADMAP.md: its items, and under each the line with its state and the katas that teach it.
 
-That line is written from katas.toml (`python -m conformance.report.docs --write`), and a test holds it to that.
+That line is generated from katas.toml (`python -m conformance.report.docs --write`), and a test compares the two.
 """
 
 import re
@@ -18,7 +18,7 @@ def roadmap() -> dict[str, str]:
 
 
 def with_katas(text: str) -> str:
-    """The text of ROADMAP.md with the line of every item that is done as katas.toml has it now."""
+    """The text of ROADMAP.md with the generated line under every item that is done."""
 
     def written(found: re.Match[str]) -> str:
         if found["state"] != "done":
@@ -30,7 +30,7 @@ def with_katas(text: str) -> str:
 
 
 def taught_by(item: str) -> str:
-    """Which katas teach an item; without any, why."""
+    """The katas that teach an item, or the reason why there is none."""
     names = [f"`{name}`" for name, kata in course().items() if item in kata.items]
     if names:
         return f"{'kata' if len(names) == 1 else 'katas'} {', '.join(names)}"

@@ -1,5 +1,5 @@
-"""A module's text with function bodies cut out, put back, or exchanged. Text is cut, not code: whatever is outside the bodies
-stays as it is, byte for byte."""
+"""Cut function bodies out of a module's text, put them back, or replace them. Text outside the bodies stays as it is, byte for
+byte."""
 
 import ast
 import hashlib
@@ -9,11 +9,11 @@ from typing import NamedTuple
 
 from conformance.katas.course import Kata
 
-HEADER = "# kata "  # how the first line of a learner's file begins
+HEADER = "# kata "  # begins the first line of a learner's file
 
 
 class Span(NamedTuple):
-    """The lines of a function's body, without its docstring: those from `first` up to, but not with, `end`."""
+    """The lines first … end - 1 of a function's body, counted from 0, without its docstring."""
 
     first: int
     end: int
@@ -30,7 +30,7 @@ def functions(tree: ast.AST, owner: str = "") -> Iterator[tuple[str, ast.Functio
 
 
 def span(source: str, function: ast.FunctionDef) -> Span:
-    """Where the body of a function stands. Comments above its first statement belong to it: they may hold the answer."""
+    """The lines of a function's body. Comments above its first statement belong to it: they may hold the answer."""
     lines = source.splitlines()
     begin = function.body[0]
     if ast.get_docstring(function, clean=False) is not None:
@@ -41,12 +41,12 @@ def span(source: str, function: ast.FunctionDef) -> Span:
             first -= 1
     end = function.end_lineno or 0
     if first >= end or begin.lineno == function.lineno:
-        raise ValueError(f"{function.name} has no body on lines of its own below its docstring")
+        raise ValueError(f"{function.name} has no body on separate lines below its docstring")
     return Span(first, end, begin.col_offset)
 
 
 def spans(source: str, names: Iterable[str]) -> dict[str, Span]:
-    """The bodies of these functions; LookupError for one that isn't there."""
+    """The bodies of these functions by name; LookupError if one does not exist."""
     found = dict(functions(ast.parse(source)))
     if missing := [name for name in names if name not in found]:
         raise LookupError(f"there is no function {', '.join(missing)}")
@@ -54,13 +54,13 @@ def spans(source: str, names: Iterable[str]) -> dict[str, Span]:
 
 
 def bodies(source: str, names: Iterable[str]) -> dict[str, str]:
-    """The text of these functions' bodies, as it stands."""
+    """The text of these functions' bodies, indented as in the source."""
     lines = source.splitlines(keepends=True)
     return {name: "".join(lines[place.first : place.end]) for name, place in spans(source, names).items()}
 
 
 def replace(source: str, new: Mapping[str, str]) -> str:
-    """The source with these bodies, given as they stand in it, instead of its own."""
+    """The source with these bodies, already indented, in place of the present ones."""
     lines = source.splitlines(keepends=True)
     for name, place in sorted(spans(source, new).items(), key=lambda each: -each[1].first):
         lines[place.first : place.end] = [new[name]]
@@ -75,7 +75,7 @@ def fitted(source: str, name: str, text: str) -> str:
 
 
 def stub(kata: Kata) -> str:
-    """The module as a learner gets it, below the first line."""
+    """The learner's file without its first line: the module with its targets' bodies cut out."""
     source = kata.source
     gaps = {
         name: " " * place.indent + f'raise NotImplementedError("{name} is yours to write")\n'
@@ -85,7 +85,7 @@ def stub(kata: Kata) -> str:
 
 
 def fingerprint(kata: Kata) -> str:
-    """Which version of the module a learner's file was cut from."""
+    """A hash of the module that a learner's file was cut from."""
     return hashlib.sha256(kata.source.encode()).hexdigest()[:12]
 
 
@@ -101,8 +101,8 @@ def has_moved(kata: Kata, text: str) -> bool:
     return first.startswith(HEADER) and fingerprint(kata) not in first
 
 
-def own_lines(text: str) -> str:
-    """A learner's file without its first line."""
+def without_header(text: str) -> str:
+    """A learner's file without its header line."""
     return text.partition("\n")[2] if text.startswith(HEADER) else text
 
 
@@ -114,7 +114,7 @@ def function_text(source: str, name: str) -> str:
 
 
 def variants(kata: Kata) -> dict[str, dict[str, str]]:
-    """The other right answers: {how: {target: body}}. With several targets a function is named `target__how`."""
+    """The alternative answers: {how: {target: body}}. With several targets a function is named `target__how`."""
     text = kata.alternatives.read_text(encoding="utf-8")
     found: dict[str, dict[str, str]] = {}
     for name, _ in functions(ast.parse(text)):

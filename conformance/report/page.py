@@ -20,7 +20,7 @@ from conformance.report.parts.tally import ELSEWHERE, cases_in_words, of_judged,
 from conformance.report.terminal import printable
 from conformance.requirements.requirement import TIERS, load_requirements
 from conformance.requirements.results import Run, Verdict
-from conformance.score.ranking import stored
+from conformance.score.ranking import read_ranking
 
 TEMPLATES = Path(__file__).parent / "templates"
 SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdict.INCONCLUSIVE, Verdict.FAIL, Verdict.ERROR)
@@ -94,7 +94,7 @@ def render(runs: Sequence[Run], against: Run | None = None) -> str:
     view: Mapping[str, Any] = {
         "findings": findings,
         "areas": areas_of(runs, known),
-        "gaps": open_gaps(runs, known, all_checks(), stored()["caught"]),
+        "gaps": open_gaps(runs, known, all_checks(), read_ranking().caught),
         "known": known,
         "against": against,
         "changes": changes_by_kind(against, runs[0]) if against is not None else {},

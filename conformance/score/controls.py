@@ -1,4 +1,4 @@
-"""Negative controls: engines that are plainly broken must be flagged on every family, or the score says nothing."""
+"""Negative controls: plainly broken engines must be flagged on every family, or the score is void."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -8,21 +8,21 @@ import torch
 from torch import Tensor
 
 from conformance.checks import Check, Failed, judged
-from conformance.score.judge import Result, score
+from conformance.score.judge import Jury, Result, judge_bugs
 from conformance.score.zoo.seeding import Bug
 from nanollama.model.transformer import Transformer
 
 NOISE = 1e-6
-WHOLE = "model_semantics.every_tap_equals_the_golden"
+CONTROL_CHECK = "model_semantics.every_tap_equals_the_golden"
 
 
-class Void(Exception):
-    """A score that says nothing: something that is plainly broken was not flagged, or nothing was judged."""
+class VoidScore(Exception):
+    """The score means nothing: a plainly broken engine was not flagged, or nothing was judged."""
 
 
 @contextmanager
-def answering(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
-    """Models give changed logits."""
+def changed_logits(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
+    """Every model returns changed logits while inside."""
     forward = Transformer.forward
 
     def changed(self: Transformer, *args: Any, **options: Any) -> Tensor:
@@ -37,17 +37,17 @@ def answering(change: Callable[[Tensor], Tensor]) -> Iterator[None]:
 
 def null_engine() -> Any:
     """Every logit is 0."""
-    return answering(torch.zeros_like)
+    return changed_logits(torch.zeros_like)
 
 
 def constant_engine() -> Any:
-    """The same logits for every token, whatever came before."""
-    return answering(lambda logits: torch.linspace(0, 5, logits.shape[-1], dtype=logits.dtype).expand_as(logits))
+    """The same logits for every token and every context."""
+    return changed_logits(lambda logits: torch.linspace(0, 5, logits.shape[-1], dtype=logits.dtype).expand_as(logits))
 
 
 def noisy_engine() -> Any:
-    """The right logits and a little noise."""
-    return answering(lambda logits: logits + NOISE * torch.randn(logits.shape, dtype=logits.dtype))
+    """The right logits with a little noise."""
+    return changed_logits(lambda logits: logits + NOISE * torch.randn(logits.shape, dtype=logits.dtype))
 
 
 def control(name: str) -> Bug:
@@ -56,20 +56,21 @@ def control(name: str) -> Bug:
 
 
 def run_controls(checks: Sequence[Check], impact: Mapping[str, frozenset[str]], workers: int) -> dict[str, str]:
-    """What was flagged, by control, in words; Void where one passes on any family."""
-    families = [check for check in checks if check.function == WHOLE]
+    """On how many families each control was flagged, in words; VoidScore if one passes on any family."""
+    families = [check for check in checks if check.function == CONTROL_CHECK]
     if not families:
-        raise Void(f"none of the {len(checks)} checks that were run is {WHOLE}, which judges the controls")
+        raise VoidScore(f"none of the {len(checks)} checks that were run is {CONTROL_CHECK}, which judges the controls")
+    jury = Jury(families, impact, workers)
     engines = [control(name) for name in ("null_engine", "constant_engine", "noisy_engine")]
-    found = {result.name: flagged(result, len(families)) for result in score(engines, families, impact, workers)}
+    found = {result.name: flagged(result, len(families)) for result in judge_bugs(engines, jury)}
     return {**found, "check_without_comparisons": comparing_nothing()}
 
 
 def flagged(result: Result, families: int) -> str:
-    """How many families a broken engine was flagged on; Void unless on all of them."""
+    """On how many families a broken engine was flagged; VoidScore unless on all."""
     count = sum(map(bool, result.cases.values()))
     if count != families:
-        raise Void(f"{result.name} was flagged on {count} of {families} families only")
+        raise VoidScore(f"{result.name} was flagged on {count} of {families} families only")
     return f"flagged on {count} of {families} families"
 
 
@@ -79,4 +80,4 @@ def comparing_nothing() -> str:
         judged(lambda: None)
     except Failed:
         return "failed"
-    raise Void("a check that compares nothing has passed")
+    raise VoidScore("a check that compares nothing has passed")

@@ -1,19 +1,20 @@
-"""Which requirements have been seen to catch a bug: one whose checks never failed may be judged by checks that can't.
+"""Which requirements have been seen to catch a bug: checks that have never failed may be unable to fail.
 
-A bug counts for the first check that kills it, and for that check's other cases. What is left is tried on its own: the
-requirement's checks alone, on a few bugs that change what they run, for as long as TRYING says.
+A bug counts for the first check that kills it, and for that check's other cases. Every other requirement's checks then run
+alone on a few bugs that change the code they run, for TRIAL_SECONDS in all.
 """
 
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from conformance.checks import Check
 from conformance.score.impact import reached
-from conformance.score.judge import Result, score
+from conformance.score.judge import Jury, Result, judge_bugs
 from conformance.score.zoo.seeding import Bug
 
-TRIES = 6  # bugs for a requirement that has caught none
-TRYING = 120  # seconds for all of them
+TRIAL_BUGS = 6  # bugs per requirement that has caught none
+TRIAL_SECONDS = 120
 
 
 def kills_by_check(results: Iterable[Result]) -> Iterator[tuple[str, str]]:
@@ -35,27 +36,26 @@ def by_requirement(checks: Iterable[Check]) -> dict[str, list[Check]]:
 
 
 def caught(results: Iterable[Result], checks: Sequence[Check]) -> dict[str, str]:
-    """A bug that the checks of a requirement have killed, by requirement."""
+    """For each requirement, a bug that its checks have killed."""
     killed = dict(kills_by_check(results))
     pairs = ((id, killed[check.name]) for id, its in by_requirement(checks).items() for check in its if check.name in killed)
     return dict(pairs)
 
 
 def candidates(bugs: Sequence[Bug], checks: Sequence[Check], impact: Mapping[str, frozenset[str]]) -> list[Bug]:
-    """Bugs that some of these checks can see: of their own area first, and those that fewest functions come before."""
+    """A few bugs that some of these checks can see: those of the checks' area first, mutants last."""
     areas = {check.area for check in checks}
     seen = [bug for bug in bugs if bug.kind != "decoy" and bug.edits and reached(bug, checks, impact)]
-    return sorted(seen, key=lambda bug: (bug.area not in areas, bug.area == "mutants"))[:TRIES]
+    return sorted(seen, key=lambda bug: (bug.area not in areas, bug.area == "mutants"))[:TRIAL_BUGS]
 
 
-def tried(
-    results: Sequence[Result], bugs: Sequence[Bug], checks: Sequence[Check], impact: Mapping[str, frozenset[str]], workers: int
-) -> dict[str, str]:
-    """As `caught`, with those added that catch one when they are tried on their own."""
-    found, until = caught(results, checks), time.perf_counter() + TRYING
-    for id, its in by_requirement(checks).items():
+def caught_in_trials(results: Sequence[Result], bugs: Sequence[Bug], jury: Jury) -> dict[str, str]:
+    """As `caught`, with the requirements added whose checks kill a bug when they run alone."""
+    found, deadline = caught(results, jury.checks), time.perf_counter() + TRIAL_SECONDS
+    for id, its in by_requirement(jury.checks).items():
         if id not in found:
-            for result in score(candidates(bugs, its, impact), its, impact, workers, until, cases=False):
+            alone = replace(jury, checks=its, deadline=deadline, cases=False, first={})
+            for result in judge_bugs(candidates(bugs, its, jury.impact), alone):
                 if result.killed:
                     found[id] = result.name
     return dict(sorted(found.items()))

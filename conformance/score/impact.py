@@ -1,7 +1,7 @@
 """Which functions of the runtime each check runs: a check can't see a change in a function that it never calls.
 
-Measured on the clean runtime, with Python's tracing hook. Only Python functions of this process count: what runs in another
-process (a chat template's sandbox) or is not in a function (a table of a module) reaches every check, to be safe.
+Measured on the clean runtime with Python's tracing hook, which sees Python functions of this process only. A change in another
+process (a chat template's sandbox) or outside a function (a module's table) therefore counts as seen by every check.
 """
 
 import sys
@@ -15,12 +15,12 @@ from conformance.checks import Check
 from conformance.score.zoo.live import find_definition, forget_cached
 from conformance.score.zoo.seeding import Bug
 
-ELSEWHERE = ("nanollama.text.chat.jinja_child:",)
+OTHER_PROCESS = ("nanollama.text.chat.jinja_child:",)
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What one check does on the clean runtime: the functions that it runs, and the seconds of CPU that it takes."""
+    """One check on the clean runtime: the functions that it runs, and its seconds of CPU."""
 
     functions: frozenset[str]
     seconds: float
@@ -30,7 +30,7 @@ def functions_run(run: Callable[[], None]) -> frozenset[str]:
     """The runtime's functions that run while `run` does, as "nanollama.model.layers:RMSNorm.forward"."""
     seen: dict[CodeType, str] = {}
 
-    def see(frame: FrameType, event: str, _: Any) -> None:  # called at every call; None: not at every line too
+    def see(frame: FrameType, event: str, _: Any) -> None:  # called at every call; returning None turns line events off
         if frame.f_code not in seen:
             seen[frame.f_code] = frame.f_globals.get("__name__", "")
 
@@ -45,9 +45,9 @@ def functions_run(run: Callable[[], None]) -> frozenset[str]:
 
 
 def survey(checks: Sequence[Check], until: float | None = None) -> dict[str, Survey]:
-    """Run every check on the runtime as it is, by name; those not reached by the time `until` are left out.
+    """Run every check on the clean runtime, by name; stops at the time `until` of perf_counter.
 
-    Raises Failed if one fails: it would mean nothing then that it fails with a bug.
+    Raises Failed if a check fails: its failure with a bug would then prove nothing.
     """
     found: dict[str, Survey] = {}
     for check in checks:
@@ -61,7 +61,7 @@ def survey(checks: Sequence[Check], until: float | None = None) -> dict[str, Sur
 def reached(bug: Bug, checks: Sequence[Check], impact: Mapping[str, frozenset[str]]) -> list[Check]:
     """The checks that can see a bug, in their order."""
     targets = {edit.at for edit in bug.edits}
-    if bug.custom or any(at.startswith(ELSEWHERE) or not is_function(at) for at in targets):
+    if bug.custom or any(at.startswith(OTHER_PROCESS) or not is_function(at) for at in targets):
         return list(checks)
     return [
         check for check in checks if any(ran == at or ran.startswith(f"{at}.") for at in targets for ran in impact[check.name])
@@ -69,5 +69,5 @@ def reached(bug: Bug, checks: Sequence[Check], impact: Mapping[str, frozenset[st
 
 
 def is_function(at: str) -> bool:
-    """Whether a target of the zoo is a function, and not a table or another constant."""
+    """Whether a target of the zoo is a function, not a constant."""
     return type(find_definition(at)).__name__ in ("FunctionDef", "AsyncFunctionDef")

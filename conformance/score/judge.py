@@ -16,15 +16,15 @@ from conformance.models.fixtures import FIXTURES
 from conformance.score.impact import reached
 from conformance.score.zoo.seeding import Bug, ZooBroken, seeded
 
-LIMIT = 20  # seconds of CPU for one check on a runtime with a bug; a clean one takes less than one
-PATIENCE = 6  # times as long on the clock: others may be at work here, and what waits for ever takes no CPU
-GRACE = 2  # seconds for what runs when the time is up
+CPU_LIMIT = 20  # seconds of CPU for one check on a runtime with a bug; a clean one takes less than one
+WALL_FACTOR = 6  # the wall-clock limit in multiples of CPU_LIMIT: other processes may be running, and a deadlock takes no CPU
+GRACE = 2  # seconds that running children get after the deadline
 
 
 @dataclass(frozen=True)
 class Result:
-    """What the checks said of one entry of the zoo. `cases`: where the check that killed it runs on the families'
-    fixtures, the place that it names on each that runs the changed code, "" where it passes."""
+    """The outcome of one zoo entry. `cases`, if the check that killed it runs on the families' fixtures: the place that it
+    names on each fixture that runs the changed code, "" where it passes."""
 
     name: str
     kind: str
@@ -44,13 +44,36 @@ class Result:
 
     @property
     def group(self) -> str:
-        """Which of the scores it counts for: semantic, mutants, precision or decoy."""
+        """The score that it counts for: semantic, mutants, precision or decoy."""
         return "mutants" if self.area == "mutants" else self.kind
 
 
-def judge(bug: Bug, checks: Sequence[Check]) -> Iterator[Result]:
-    """Seed a bug in this process and run the checks until one fails, then that one's other cases; yields what is known after
-    each of the two. The process may be spoilt afterwards."""
+@dataclass(frozen=True)
+class Jury:
+    """How bugs are judged.
+
+    `impact`: the functions that each check runs, by the check's name. `deadline`: a time of perf_counter after which no bug is
+    begun; what is not done soon after is dropped and not counted. `cases`: after the first kill, run that check's other cases
+    too. `first`: by bug, the check to run first, because it killed the bug in the last full run.
+    """
+
+    checks: Sequence[Check]
+    impact: Mapping[str, frozenset[str]]
+    workers: int = 1
+    deadline: float = math.inf
+    cases: bool = True
+    first: Mapping[str, str] = field(default_factory=dict)
+
+    def checks_for(self, bug: Bug) -> list[Check]:
+        """The checks that judge a bug, in order. Checks that tell rounding policies apart judge precision entries only."""
+        seeing = reached(bug, self.checks, self.impact)
+        chosen = [check for check in seeing if bug.kind == "precision" or not check.policies]
+        return sorted(chosen, key=lambda check: check.name != self.first.get(bug.name))
+
+
+def judge_bug(bug: Bug, checks: Sequence[Check]) -> Iterator[Result]:
+    """Seed a bug in this process and run the checks until one fails, then that check's other cases; yields the result after
+    each of the two. The process may be corrupted afterwards."""
     for kind in (signal.SIGALRM, signal.SIGPROF):
         signal.signal(kind, out_of_time)
     started = time.process_time()
@@ -58,8 +81,8 @@ def judge(bug: Bug, checks: Sequence[Check]) -> Iterator[Result]:
         for ran, check in enumerate(checks, 1):
             if failure := failure_of(check):
                 localised = re.search(bug.module, failure.place) is not None
-                told = (check.name, failure.place, failure.detail[:300], localised)
-                result = Result(bug.name, bug.kind, bug.area, *told, ran, time.process_time() - started)
+                found = (check.name, failure.place, failure.detail[:300], localised)
+                result = Result(bug.name, bug.kind, bug.area, *found, ran, time.process_time() - started)
                 yield result
                 if siblings := [other for other in checks if other.case in FIXTURES and other.function == check.function]:
                     cases = {other.case: place_in(other) for other in siblings}
@@ -69,38 +92,38 @@ def judge(bug: Bug, checks: Sequence[Check]) -> Iterator[Result]:
 
 
 def failure_of(check: Check) -> Failed | None:
-    """Run a check for as long as a check may take."""
-    limit(LIMIT)
+    """Run a check within its time limit."""
+    set_limit(CPU_LIMIT)
     try:
         check.run()
         return None
     except Failed as failure:
         return failure
     finally:
-        limit(0)
+        set_limit(0)
 
 
-def limit(seconds: float) -> None:
-    """Raise TimeoutError after so many seconds of CPU, or PATIENCE times as many on the clock; 0: never."""
+def set_limit(seconds: float) -> None:
+    """Raise TimeoutError after so many seconds of CPU, or WALL_FACTOR times as many of wall time; 0: never."""
     signal.setitimer(signal.ITIMER_PROF, seconds)
-    signal.setitimer(signal.ITIMER_REAL, PATIENCE * seconds)
+    signal.setitimer(signal.ITIMER_REAL, WALL_FACTOR * seconds)
 
 
 def place_in(check: Check) -> str:
-    """The place that a check names now, "" if none."""
+    """The place that a check names now, "" if it passes."""
     failure = failure_of(check)
     return failure.place if failure else ""
 
 
 def out_of_time(_: int, frame: FrameType | None) -> None:
-    """A check that hangs fails, where it hangs."""
-    raise TimeoutError(f"the check takes longer than {LIMIT} s")
+    """A check that hangs fails at the line where it hangs."""
+    raise TimeoutError(f"the check takes longer than {CPU_LIMIT} s")
 
 
 def judge_in_child(bug: Bug, checks: Sequence[Check], pipe: Connection, cases: bool) -> None:
-    """Judge, and send what is known as it is: a bug may end the process at any time."""
+    """Judge, and send each result at once: a bug may end the process at any time."""
     try:
-        for result in judge(bug, checks):
+        for result in judge_bug(bug, checks):
             pipe.send(result)
             if not cases:
                 return
@@ -110,74 +133,55 @@ def judge_in_child(bug: Bug, checks: Sequence[Check], pipe: Connection, cases: b
 
 @dataclass
 class Running:
-    """A child at work, and what it has said so far."""
+    """A child process that judges one bug, and the last message that it sent."""
 
     bug: Bug
     child: BaseProcess
     pipe: Connection
-    said: Result | ZooBroken | None = None
+    latest: Result | ZooBroken | None = None
 
     def outcome(self) -> Result:
-        """The result; a child that died without a word was killed by the bug, nobody knows where."""
-        if isinstance(self.said, ZooBroken):
-            raise self.said
-        return self.said or Result(self.bug.name, self.bug.kind, self.bug.area, "the process died", "unknown")
+        """The result; if the child died without a message, the bug killed it at an unknown place."""
+        if isinstance(self.latest, ZooBroken):
+            raise self.latest
+        return self.latest or Result(self.bug.name, self.bug.kind, self.bug.area, "the process died", "unknown")
 
 
-def score(
-    bugs: Sequence[Bug],
-    checks: Sequence[Check],
-    impact: Mapping[str, frozenset[str]],
-    workers: int,
-    until: float = math.inf,
-    cases: bool = True,
-    expected: Mapping[str, str] | None = None,
-) -> Iterator[Result]:
-    """Judge every bug in a fork of its own, `workers` at a time; results as they come.
-
-    `expected`: by bug, the check that is asked first, because it was the first in their order that killed it another time.
-    Nothing is begun after the time `until` (as perf_counter counts), and what is not done soon after is given up, not counted.
-    """
+def judge_bugs(bugs: Sequence[Bug], jury: Jury) -> Iterator[Result]:
+    """Judge every bug in a fork of this process, `jury.workers` at a time; yields results as they come."""
     waiting, running = list(reversed(bugs)), list[Running]()
-    while running or (waiting and time.perf_counter() < until):
-        while waiting and len(running) < workers and time.perf_counter() < until:
-            bug = waiting.pop()
-            running.append(begin(bug, asked(bug, reached(bug, checks, impact), (expected or {}).get(bug.name)), cases))
-        for run in heard(running, until + GRACE - time.perf_counter()):
+    while running or (waiting and time.perf_counter() < jury.deadline):
+        while waiting and len(running) < jury.workers and time.perf_counter() < jury.deadline:
+            running.append(begin(waiting.pop(), jury))
+        for run in finished(running, jury.deadline + GRACE - time.perf_counter()):
             running.remove(run)
             yield run.outcome()
-        if time.perf_counter() > until + GRACE:
+        if time.perf_counter() > jury.deadline + GRACE:
             for run in running:
                 run.child.terminate()
             return
 
 
-def asked(bug: Bug, checks: Sequence[Check], first: str | None = None) -> list[Check]:
-    """The checks that have a say; what tells precision policies from ours must not judge anything else."""
-    having = [check for check in checks if bug.kind == "precision" or not check.policies]
-    return sorted(having, key=lambda check: check.name != first)
-
-
-def begin(bug: Bug, checks: Sequence[Check], cases: bool) -> Running:
-    """A fork of this process that judges one bug."""
+def begin(bug: Bug, jury: Jury) -> Running:
+    """Fork this process to judge one bug."""
     context = multiprocessing.get_context("fork")
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=judge_in_child, args=(bug, checks, theirs, cases), daemon=True)
+    child = context.Process(target=judge_in_child, args=(bug, jury.checks_for(bug), theirs, jury.cases), daemon=True)
     child.start()
     theirs.close()
     return Running(bug, child, ours)
 
 
-def heard(running: Sequence[Running], seconds: float) -> list[Running]:
-    """Wait until children say something; those that have nothing to add."""
+def finished(running: Sequence[Running], seconds: float) -> list[Running]:
+    """Wait until children send something, `seconds` at most; returns those that have ended."""
     ready = wait([run.pipe for run in running], None if math.isinf(seconds) else max(0.0, seconds))
-    return [run for run in running if run.pipe in ready and not hear(run)]
+    return [run for run in running if run.pipe in ready and not receive(run)]
 
 
-def hear(run: Running) -> bool:
-    """Take what a child says; False after its last word."""
+def receive(run: Running) -> bool:
+    """Store a child's message; False if the child has ended."""
     try:
-        run.said = run.pipe.recv()
+        run.latest = run.pipe.recv()
     except EOFError:
         run.child.join()
         return False

@@ -1,4 +1,4 @@
-"""What a score looks like: tables by group and area, and everything that needs a look."""
+"""A score as text: tables by group and area, and a list of all entries that need a look."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -7,7 +7,7 @@ from conformance.score.judge import Result
 
 GROUPS = {
     "semantic": "real bugs: another function than the right one",
-    "mutants": "mechanical mutants: every small slip of the pen",
+    "mutants": "mechanical mutants: one small change of the code each",
     "precision": "precision policies: the same function, rounded elsewhere",
 }
 
@@ -18,8 +18,8 @@ def share(hits: int, total: int) -> str:
     return f"{100 * hits / max(1, total):5.1f} % ({100 * low:.1f}–{100 * high:.1f}), {hits} of {total}"
 
 
-def table(results: Sequence[Result], group: str) -> Iterator[str]:
-    """One line an area, then the sum."""
+def group_table(results: Sequence[Result], group: str) -> Iterator[str]:
+    """One line per area, then the sum."""
     found = [result for result in results if result.group == group]
     areas = {result.area: [other for other in found if other.area == result.area] for result in found}
     yield f"{group}: {GROUPS[group]}"
@@ -38,14 +38,14 @@ def on_models(results: Iterable[Result]) -> str:
 
 
 def needs_a_look(results: Iterable[Result], reasons: Mapping[str, str]) -> Iterator[str]:
-    """What was flagged wrongly, was not killed, or was killed at another place; `reasons` explain survivors."""
+    """Decoys that were flagged, bugs that survive or are killed at another place; `reasons` explain survivors."""
     for result in results:
         if result.kind == "decoy" and result.killed:
-            yield f"FALSE ALARM {result.name}: {result.killed_by} says {result.place}: {result.detail}"
+            yield f"FALSE ALARM {result.name}: {result.killed_by} names {result.place}: {result.detail}"
         elif result.kind != "decoy" and not result.killed:
             why = reasons.get(result.name, "NOT EXPLAINED")
             yield f"SURVIVES    {result.name} ({result.area}), {result.checks} checks: {why}"
         elif result.kind != "decoy" and not result.localised:
-            yield f"ELSEWHERE   {result.name} ({result.area}): {result.killed_by} says {result.place}"
+            yield f"ELSEWHERE   {result.name} ({result.area}): {result.killed_by} names {result.place}"
         if result.killed and result.name in reasons:
-            yield f"EXPLAINED   {result.name} is killed by {result.killed_by}; take it out of survivors.toml"
+            yield f"EXPLAINED   {result.name} is killed by {result.killed_by}; remove it from survivors.toml"

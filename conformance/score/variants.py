@@ -1,4 +1,4 @@
-"""False alarms: honest variants of the runtime, on weights that no noise floor was made from, judged by that floor."""
+"""False alarms: honest variants of the runtime judged by the noise floor, on weights that the floor was not made from."""
 
 import multiprocessing
 import time
@@ -25,20 +25,20 @@ def judge_unit(unit: Unit) -> Alarms:
 
 
 def honest_runs(chosen: Sequence[Unit], workers: int, until: float) -> Alarms:
-    """Judge the chosen units in forks of this process; those that are not done at the time `until` are left out."""
+    """Judge the chosen units in forks of this process; those not done at the time `until` of perf_counter are left out."""
     total = Alarms()
     with multiprocessing.get_context("fork").Pool(workers) as pool:
         coming = pool.imap_unordered(judge_unit, chosen)
         for _ in chosen:
             try:
-                add(total, coming.next(min(1e6, max(0.0, until - time.perf_counter()))))
+                add_alarms(total, coming.next(min(1e6, max(0.0, until - time.perf_counter()))))
             except multiprocessing.TimeoutError:
                 break
     return total
 
 
-def add(total: Alarms, more: Alarms) -> None:
-    """Count these, too: numbers are added, lists put together."""
+def add_alarms(total: Alarms, more: Alarms) -> None:
+    """Add these: numbers are summed, lists concatenated."""
     for field in fields(Alarms):
         value: Any = getattr(total, field.name) + getattr(more, field.name)
         setattr(total, field.name, value)

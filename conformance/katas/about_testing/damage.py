@@ -1,4 +1,4 @@
-"""What was done to the checkpoint of find_the_layer. Reading on before `verify` has found it spoils the exercise."""
+"""The damage done to the checkpoint of find_the_layer. Reading on before `verify` has found it spoils the exercise."""
 
 from collections.abc import Mapping
 
@@ -17,6 +17,6 @@ def right_tensors() -> dict[str, Tensor]:
 
 
 def damaged(tensors: Mapping[str, Tensor], head_dim: int = HEAD_DIM) -> dict[str, Tensor]:
-    """The keys of one layer in the other camp's order: rows j and j + D/2 of each head side by side, as Meta stores them."""
+    """The key rows of one layer in Meta's order: rows j and j + D/2 of each head next to each other."""
     rows = tensors[PLACE].unflatten(0, (-1, 2, head_dim // 2))
     return {**tensors, PLACE: rows.transpose(1, 2).flatten(0, 2).contiguous()}

@@ -2,7 +2,7 @@
 
     python -m conformance.katas.about_testing.find_the_layer FOLDER
 
-writes FOLDER/right and FOLDER/wrong, and `nanollama verify FOLDER/right FOLDER/wrong` says in which module they differ first.
+writes FOLDER/right and FOLDER/wrong, and `nanollama verify FOLDER/right FOLDER/wrong` names the first module that differs.
 """
 
 import sys
@@ -17,10 +17,10 @@ from conformance.models.fixtures import fixture_config, write_fixture
 
 
 def mend(tensors: Mapping[str, Tensor], head_dim: int) -> dict[str, Tensor]:
-    """The wrong checkpoint's tensors as they must be, by the same names: a new dict; the one given stays as it is.
+    """The corrected tensors of the wrong checkpoint, by the same names: a new dict; the given one is not changed.
 
-    One tensor has its rows in another order, the same in each head of `head_dim` rows. `verify` says which tensor; print some
-    of its rows beside the right ones to see the order, and the first lines of nanollama/model/rope.py to understand it.
+    One tensor has its rows in another order, the same in each head of `head_dim` rows. `verify` names the tensor; compare some
+    of its rows with the right ones to see the order, and read the first lines of nanollama/model/rope.py to understand it.
     """
     name = "model.layers.1.self_attn.k_proj.weight"
     neighbours = tensors[name].unflatten(0, (-1, head_dim // 2, 2))

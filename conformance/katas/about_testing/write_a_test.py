@@ -1,4 +1,4 @@
-"""An exercise in testing: a test is good if it spares every right answer and catches every wrong one."""
+"""An exercise in testing: a good test passes every right answer and fails every wrong one."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,8 @@ Penalty = Callable[[Tensor, Tensor, float], Tensor]
 def judge(penalty: Penalty) -> None:
     """Raise AssertionError unless this function does what `nanollama.generation.sampling.repetition_penalty` does.
 
-    It is called as penalty(logits [1, V], counts [V], number), where counts says how often each token was seen, and returns
-    new logits. Whoever writes one may write it in any way; whoever gets it wrong, in any way, must be caught.
+    It is called as penalty(logits [1, V], counts [V], number) and returns new logits; counts holds how often each token was
+    seen. Every right implementation must pass, and every wrong one must fail.
     """
     logits, counts = torch.tensor([[2.0, -2.0, 3.0, 4.0]]), torch.tensor([1.0, 1.0, 0.0, 2.0])
     before = logits.clone()

@@ -1,7 +1,7 @@
-"""The child process of `check`: one kata, one file, one record of what happened.
+"""The child process of `check`: one kata, one file, one report.
 
-The job comes on stdin, the record leaves on a copy of stdout that nobody else knows, with the secret of the job in it. Whatever
-the learner's code prints goes to stderr, with a mark and a name before each test. How this process ends says nothing: a record
+The job comes on stdin. The report goes to a copy of stdout that only this module knows, with the job's secret in it. What the
+learner's code prints goes to stderr, with a mark and a name before each test. The exit status proves nothing; only a report
 with the right secret does.
 """
 
@@ -12,65 +12,60 @@ import sys
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from conformance.katas.checking.diagnose import known_bugs, look_alikes
-from conformance.katas.checking.exam import (
-    NotTheirs,
-    Sat,
-    forget,
+from conformance.katas.checking.records import Line, Report, ReportedTest, Trouble, report_to_json
+from conformance.katas.checking.running import (
+    FinishedTest,
+    InvalidRun,
+    import_dependencies,
+    import_learners_file,
     load_tests,
-    make_ready,
-    prove,
-    put_in_front,
-    sit_all,
-    untouched,
-    watched,
+    require_targets,
+    require_unpatched,
+    run_tests,
+    unload,
+    watched_names,
 )
 from conformance.katas.course import Kata, find_kata
 from conformance.katas.testing.compare import Disagreement
 
-Record = dict[str, Any]
 
+def check_file(kata: Kata, file: Path, begins: Callable[[str], object] = id, *, diagnosed: bool = True) -> Report:
+    """Test this file as the kata's module; `begins` is called with each test's name before the test.
 
-def examine(kata: Kata, file: Path, begins: Callable[[str], object] = id, *, diagnosed: bool = True) -> Record:
-    """Test this file as the kata's module: {"file", "trouble", "tests", "looks_like"}; `begins` hears each test before.
-
-    The last is what known mistake it looks like, if that is asked for.
+    `diagnosed`: also find the known mistake that it looks like.
     """
-    forget()
-    make_ready(kata)
-    before = watched()
-    record: Record = {"file": str(file), "trouble": None, "tests": [], "looks_like": None}
+    unload()
+    import_dependencies(kata)
+    before = watched_names()
     try:
-        put_in_front(kata, file)
-        untouched(before)
-        prove(kata, file)
-        sats = sit_all(load_tests(kata), before, begins)
-        prove(kata, file)
+        import_learners_file(kata, file)
+        require_unpatched(before)
+        require_targets(kata, file)
+        finished = run_tests(load_tests(kata), before, begins)
+        require_targets(kata, file)
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a learner's file may raise whatever it likes
-        return record | {"trouble": {"problem": said(error), "where": frames(error, file)}}
-    found = look_alikes(kata, sats) if diagnosed else []
-    return record | {
-        "tests": [described(sat, file) for sat in sats],
-        "looks_like": known_bugs()[found[0]].what if len(found) == 1 else None,
-    }
+        return Report(str(file), Trouble(error_message(error), lines_in(error, file)))
+    found = look_alikes(kata, finished) if diagnosed else []
+    looks_like = known_bugs()[found[0]].what if len(found) == 1 else None
+    return Report(str(file), None, [reported(test, file) for test in finished], looks_like)
 
 
-def described(sat: Sat, file: Path) -> Record:
+def reported(test: FinishedTest, file: Path) -> ReportedTest:
     """One test for the page."""
-    problem = None if sat.error is None else said(sat.error)
-    where = [] if sat.error is None or isinstance(sat.error, Disagreement) else frames(sat.error, file)
-    return {"name": sat.name, "about": sat.about, "problem": problem, "where": where, "unwritten": sat.unwritten}
+    problem = None if test.error is None else error_message(test.error)
+    where = [] if test.error is None or isinstance(test.error, Disagreement) else lines_in(test.error, file)
+    return ReportedTest(test.name, test.about, problem, where, test.unwritten)
 
 
-def said(error: BaseException) -> str:
-    """What an error says, to its author."""
-    if isinstance(error, (Disagreement, NotTheirs)) or Sat("", error=error).unwritten:
+def error_message(error: BaseException) -> str:
+    """An error as the learner reads it."""
+    if isinstance(error, (Disagreement, InvalidRun)) or FinishedTest("", error=error).unwritten:
         return str(error)
     if isinstance(error, SyntaxError):
         return f"this is not Python: {error.msg}"
@@ -79,25 +74,25 @@ def said(error: BaseException) -> str:
     return f"{type(error).__name__}: {str(error).strip() or 'without a message'}"
 
 
-def frames(error: BaseException, file: Path) -> list[tuple[int, str, str]]:
-    """Where in the learner's file it happened: line number, function, text; nobody else's frames."""
+def lines_in(error: BaseException, file: Path) -> list[Line]:
+    """The lines of the learner's file in an error's traceback, the last five; frames of other files are left out."""
     if isinstance(error, SyntaxError) and error.filename == str(file):
-        return [(error.lineno or 1, "", (error.text or "").strip())]
+        return [Line(error.lineno or 1, "", (error.text or "").strip())]
     linecache.checkcache(str(file))
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
-    return [(frame.lineno or 1, frame.name, frame.line or "") for frame in own[-5:]]
+    inside = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(file)]
+    return [Line(frame.lineno or 1, frame.name, frame.line or "") for frame in inside[-5:]]
 
 
 def main() -> None:
     """Do the job on stdin."""
     job = json.load(sys.stdin)
-    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    output = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     torch.set_num_threads(1)
-    mark, say = job["mark"], os.write
-    record = examine(find_kata(job["kata"]), Path(job["file"]), lambda name: say(2, f"\n{mark} {name}\n".encode()))
-    report.write(json.dumps(record | {"secret": job["secret"]}))
-    report.flush()
+    mark, write = job["mark"], os.write
+    report = check_file(find_kata(job["kata"]), Path(job["file"]), lambda name: write(2, f"\n{mark} {name}\n".encode()))
+    output.write(json.dumps(report_to_json(report) | {"secret": job["secret"]}))
+    output.flush()
     os._exit(0)  # a thread that the learner left behind must not keep this waiting
 
 

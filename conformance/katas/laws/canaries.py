@@ -1,9 +1,9 @@
-"""Files that must not pass, whatever they print, raise, end or patch: the checks of `check` itself."""
+"""Files that must not pass, whatever they print, raise, end or patch: they test `check` itself."""
 
 import ast
 import re
 
-from conformance.katas.checking.exam import tests_module
+from conformance.katas.checking.running import tests_module
 from conformance.katas.course import Kata
 from conformance.katas.stub import functions, replace, spans
 

@@ -1,13 +1,13 @@
-"""What every kata must hold to, and what the course must. `python -m conformance.katas.laws [KATA …]` tries it all and counts.
+"""The laws for every kata and for the course; `python -m conformance.katas.laws [KATA …]` tests them all and counts.
 
-1 no drift: the stub and the bodies cut from it make up the runtime's file again, byte for byte.
-2 red: on the stub every test fails, and because of what is unwritten.
+1 no drift: the stub with the cut bodies put back is the runtime's file, byte for byte.
+2 red: on the stub every test fails, because a function is unwritten.
 3 green: the runtime's own functions pass.
-4 power: every mistake fails and is named, and it alone; every other semantic bug that the zoo has in the targets fails.
+4 power: every mistake fails and is diagnosed as that mistake only; every other semantic zoo bug in the targets fails.
 5 fairness: every alternative passes.
 6 fail closed: a file that is empty, broken, renamed, ends the process or patches the tests does not pass.
-7 mutants: every small slip of the pen in the targets fails, but for a short list that says why.
-8 manners: hints hold no line of the solution, no test is idle, what is named exists, every item of the ROADMAP has a kata.
+7 mutants: every mechanical mutant of the targets fails, except those listed with a reason.
+8 form: hints hold no line of the solution, every test catches something, all names exist, every ROADMAP item has a kata.
 """
 
 import argparse
@@ -22,12 +22,12 @@ from multiprocessing import get_context
 
 import torch
 
-from conformance.katas.checking.exam import make_ready
+from conformance.katas.checking.running import import_dependencies
 from conformance.katas.course import Kata, course, find_kata, without_kata
 from conformance.katas.laws.canaries import canaries, with_body
-from conformance.katas.laws.trials import as_learner, failing, forked, mutants_of, sweep, tried, zoo_of
+from conformance.katas.laws.trials import as_learner, check_source, failing, forked, mutants_of, sweep, zoo_of
 from conformance.katas.roadmap import roadmap
-from conformance.katas.stub import bodies, header, own_lines, replace, stub, variants
+from conformance.katas.stub import bodies, header, replace, stub, variants, without_header
 from conformance.score.zoo.entries import ZOO, Bug, read_toml
 
 SHORTEST = 12  # characters of a line of the solution that no hint may hold
@@ -35,7 +35,7 @@ SHORTEST = 12  # characters of a line of the solution that no hint may hold
 
 @dataclass
 class Findings:
-    """What trying one kata found."""
+    """The breaches and counts of one kata."""
 
     kata: Kata
     breaches: list[str] = field(default_factory=list)
@@ -49,31 +49,31 @@ class Findings:
 
 
 def no_drift(found: Findings) -> None:
-    """Nothing is stored twice: the stub is the runtime's own file with gaps."""
+    """Nothing is stored twice: the stub is the runtime's file with gaps."""
     kata = found.kata
     source, cut = kata.source, stub(kata)
-    found.need(replace(cut, bodies(source, kata.targets)) == source, "stub and bodies don't make up the runtime's file")
-    found.need(own_lines(header(kata) + cut) == cut, "the first line can't be told from the rest")
+    found.need(replace(cut, bodies(source, kata.targets)) == source, "the stub with its bodies is not the runtime's file")
+    found.need(without_header(header(kata) + cut) == cut, "the first line can't be told from the rest")
 
 
 def red(found: Findings) -> None:
     """A test that passes before anything is written tests nothing."""
-    record = tried(found.kata, stub(found.kata))
-    tests = record["tests"] if record else []
-    found.need(tests, f"no test runs on the stub: {failing(record)}")
-    other = [test["name"] for test in tests if not test["unwritten"]]
-    found.need(not other, f"on the stub these do not say that it is unwritten: {', '.join(other)}")
+    report = check_source(found.kata, stub(found.kata))
+    tests = report.tests if report else []
+    found.need(tests, f"no test runs on the stub: {failing(report)}")
+    other = [test.name for test in tests if not test.unwritten]
+    found.need(not other, f"on the stub these tests fail for another reason: {', '.join(other)}")
     found.counts["tests"] = len(found.kata.test_names)
 
 
 def green(found: Findings) -> None:
-    """The runtime's own answer is right."""
-    bad = failing(tried(found.kata, found.kata.source))
+    """The runtime's functions pass."""
+    bad = failing(check_source(found.kata, found.kata.source))
     found.need(not bad, f"the reference fails {', '.join(bad)}")
 
 
 def power(found: Findings) -> None:
-    """Four mistakes or more, each caught and called by its name."""
+    """At least four mistakes, each caught and diagnosed."""
     kata, zoo = found.kata, zoo_of(found.kata)
     found.need(len(kata.mistakes) >= 4, f"{len(kata.mistakes)} mistakes, want at least 4")
     for name in kata.mistakes:
@@ -84,43 +84,43 @@ def power(found: Findings) -> None:
 
 
 def mistake(found: Findings, bug: Bug) -> None:
-    """A learner who makes this mistake fails, and reads its sentence."""
+    """A learner who makes this mistake fails and reads its sentence."""
     source = forked(lambda: as_learner(found.kata, bug))
-    record = tried(found.kata, source, diagnosed=True) if source else None
+    report = check_source(found.kata, source, diagnosed=True) if source else None
     found.counts["mistakes"] += 1
-    killed = record is not None and bool(failing(record))
+    killed = report is not None and bool(failing(report))
     found.counts["killed"] += killed
     found.need(killed, f"mistake {bug.name} passes")
-    named = record is not None and record["looks_like"] == bug.what
+    named = report is not None and report.looks_like == bug.what
     found.counts["named"] += named
-    found.need(named, f"mistake {bug.name} is taken for {record and record['looks_like']!r}")
+    found.need(named, f"mistake {bug.name} is diagnosed as {report and report.looks_like!r}")
 
 
 def fairness(found: Findings) -> None:
-    """Two other right answers or more, none refused for its style."""
+    """At least two other right answers, none refused."""
     others = variants(found.kata)
     found.need(len(others) >= 2, f"{len(others)} alternatives, want at least 2")
     for how, texts in others.items():
-        bad = failing(tried(found.kata, replace(found.kata.source, texts)))
+        bad = failing(check_source(found.kata, replace(found.kata.source, texts)))
         found.need(not bad, f"alternative {how} fails {', '.join(bad)}")
         found.counts["alternatives"] += not bad
 
 
 def fail_closed(found: Findings) -> None:
-    """What isn't an honest answer doesn't pass, whatever it says."""
-    for what, source in canaries(found.kata).items():
-        caught = bool(failing(tried(found.kata, source)))
-        found.need(caught, f"a file that is or does this passes: {what}")
+    """Files that are no answer do not pass."""
+    for name, source in canaries(found.kata).items():
+        caught = bool(failing(check_source(found.kata, source)))
+        found.need(caught, f"this canary passes: {name}")
         found.counts["canaries"] += caught
 
 
 def one_canary(found: Findings) -> None:
-    """The commonest of these files."""
-    found.need(failing(tried(found.kata, with_body(found.kata, "pass"))), "a body that returns nothing passes")
+    """The most common canary."""
+    found.need(failing(check_source(found.kata, with_body(found.kata, "pass"))), "a body that returns nothing passes")
 
 
 def kills(found: Findings) -> None:
-    """The semantic bugs and the mutants of the targets; and no test that none of them fails."""
+    """Semantic bugs and mutants of the targets fail, and every test fails on one of them."""
     kata, zoo, made = found.kata, zoo_of(found.kata), mutants_of(found.kata)
     bugs = {name: bug for name, bug in zoo.items() if bug.kind == "semantic" or name in kata.mistakes}
     killed = sweep(kata, [*bugs.values(), *made.values()])
@@ -134,52 +134,52 @@ def kills(found: Findings) -> None:
         found.counts["mutants spared"] += not killed[name] and name in listed
     found.counts["bugs"] = len(bugs)
     stale = [*(kata.elsewhere.keys() - bugs.keys()), *(kata.equivalent.keys() - made.keys())]
-    found.need(not stale, f"listed as spared, and not there: {', '.join(stale)}")
+    found.need(not stale, f"listed as spared, but not in the zoo: {', '.join(stale)}")
     idle = set(kata.test_names) - {test for tests in killed.values() for test in tests}
     found.need(not idle, f"no mistake, bug or mutant fails {', '.join(sorted(idle))}")
 
 
 def spared(found: Findings, name: str, tests: list[str], listed: dict[str, str]) -> None:
-    """What survives stands in the list, and what stands in the kata's list survives."""
+    """Survivors must be listed, and entries of the kata's lists must survive."""
     if not tests:
         found.need(name in listed, f"{name} survives")
     elif name in {**found.kata.elsewhere, **found.kata.equivalent}:
         found.breaches.append(f"{name} is listed as spared, but {tests[0]} fails")
 
 
-def manners(found: Findings) -> None:
-    """What the entry in katas.toml says can be kept."""
+def form(found: Findings) -> None:
+    """The entry in katas.toml is complete and consistent."""
     kata = found.kata
     lines = {line.strip() for text in bodies(kata.source, kata.targets).values() for line in text.splitlines()}
-    told = [line for line in lines if len(line) >= SHORTEST and any(line in hint for hint in kata.hints)]
-    found.need(not told, f"a hint holds a line of the solution: {told}")
+    leaked = [line for line in lines if len(line) >= SHORTEST and any(line in hint for hint in kata.hints)]
+    found.need(not leaked, f"a hint holds a line of the solution: {leaked}")
     found.need(len(kata.hints) == 3 and all(kata.hints), "want three hints")
-    found.need(len(kata.reads) == 2 and "https://" in kata.reads[0], "want a paper, with its address, and an implementation")
-    found.need(set(kata.after) <= course().keys(), f"after what isn't there: {kata.after}")
-    found.need(kata.items and set(kata.items) <= set(roadmap()), f"for what ROADMAP.md doesn't have: {kata.items}")
+    found.need(len(kata.reads) == 2 and "https://" in kata.reads[0], "want a paper with its address, and an implementation")
+    found.need(set(kata.after) <= course().keys(), f"`after` names unknown katas: {kata.after}")
+    found.need(kata.items and set(kata.items) <= set(roadmap()), f"`items` names what ROADMAP.md doesn't have: {kata.items}")
     found.need(0 < kata.minutes <= 90 and len(kata.title) <= 40, "want minutes up to 90, and a title up to 40 characters")
 
 
-def course_manners() -> list[str]:
-    """Every item that is done has a kata or a reason, and not both."""
+def course_form() -> list[str]:
+    """Every item that is done has either a kata or a reason."""
     taught = {item for kata in course().values() for item in kata.items}
     excused = without_kata()
     left = [item for item, state in roadmap().items() if state == "done" and item not in taught and item not in excused]
-    both = [f"{item}: has a kata, and a reason to have none" for item in taught & excused.keys()]
-    gone = [f"{item}: is excused, and not in ROADMAP.md" for item in excused.keys() - roadmap().keys()]
+    both = [f"{item}: has a kata and a reason to have none" for item in taught & excused.keys()]
+    gone = [f"{item}: is excused, but not in ROADMAP.md" for item in excused.keys() - roadmap().keys()]
     return [f"{item}: has neither a kata nor a reason" for item in left] + both + gone
 
 
-LAWS: tuple[Callable[[Findings], None], ...] = (no_drift, red, green, power, fairness, fail_closed, kills, manners)
-FAST: tuple[Callable[[Findings], None], ...] = (no_drift, red, green, one_canary, manners)
+LAWS: tuple[Callable[[Findings], None], ...] = (no_drift, red, green, power, fairness, fail_closed, kills, form)
+FAST: tuple[Callable[[Findings], None], ...] = (no_drift, red, green, one_canary, form)
 
 
 def findings(name: str, laws: tuple[Callable[[Findings], None], ...] = LAWS) -> Findings:
-    """Try one kata."""
+    """Test one kata."""
     torch.set_num_threads(1)
     start = time.perf_counter()
     found = Findings(find_kata(name))
-    make_ready(found.kata)
+    import_dependencies(found.kata)
     for law in laws:
         law(found)
     found.seconds = time.perf_counter() - start
@@ -197,12 +197,12 @@ def row(found: Findings) -> str:
 
 
 def summary(all_found: list[Findings], breaches: list[str]) -> str:
-    """What was broken, and the counts of all katas together."""
+    """All breaches, and the counts of all katas together."""
     c = sum((found.counts for found in all_found), Counter[str]())
     counts = [f"{len(all_found)} katas, {c['tests']} tests"]
     if c["mistakes"]:
         counts += [
-            f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} uniquely named; {c['bugs']} zoo bugs in the targets",
+            f"{c['mistakes']} mistakes: {c['killed']} killed, {c['named']} diagnosed; {c['bugs']} zoo bugs in the targets",
             f"{c['alternatives']} alternatives pass, {c['canaries']} canaries fail",
             f"{c['mutants']} mutants: {c['mutants killed']} killed, {c['mutants spared']} spared with a reason",
         ]
@@ -211,13 +211,13 @@ def summary(all_found: list[Findings], breaches: list[str]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Try the laws; the exit status is 1 if one is broken."""
+    """Test the laws; the exit status is 1 if one is broken."""
     parser = argparse.ArgumentParser(prog="python -m conformance.katas.laws", description=str(__doc__).splitlines()[0])
     parser.add_argument("katas", nargs="*", metavar="KATA", help="only these (all)")
-    parser.add_argument("--fast", action="store_true", help="no drift, red, green, one canary, manners; no mistakes or mutants")
+    parser.add_argument("--fast", action="store_true", help="no drift, red, green, one canary, form; no mistakes or mutants")
     options = parser.parse_args(arguments)
     names = options.katas or list(course())
-    breaches = [] if options.katas else course_manners()
+    breaches = [] if options.katas else course_form()
     with ProcessPoolExecutor(min(len(names), os.cpu_count() or 1), mp_context=get_context("spawn")) as pool:
         all_found = []
         for found in pool.map(findings, names, [FAST if options.fast else LAWS] * len(names)):

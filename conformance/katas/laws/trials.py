@@ -1,5 +1,5 @@
-"""What the laws of the katas try out: files as a learner might write them, bugs and mutants seeded into the runtime. Each trial
-runs in a copy of this process (fork), so that nothing is imported twice and whatever it breaks is gone afterwards."""
+"""Trials for the laws: learners' files are checked, bugs and mutants are seeded into the runtime. Each trial runs in a fork of
+this process, so that nothing is imported twice and no damage outlives the trial."""
 
 import importlib
 import os
@@ -12,21 +12,22 @@ from multiprocessing import Pipe
 from pathlib import Path
 from typing import Any, TypeVar
 
-from conformance.katas.checking.child import Record, examine
+from conformance.katas.checking.child import check_file
 from conformance.katas.checking.diagnose import known_bugs
-from conformance.katas.checking.exam import forget, load_tests, sit
+from conformance.katas.checking.records import Report
+from conformance.katas.checking.running import load_tests, run_test, unload
 from conformance.katas.course import Kata
 from conformance.katas.stub import fitted, function_text, replace
 from conformance.score.zoo.entries import Bug
 from conformance.score.zoo.mutants import mutants
 
 T = TypeVar("T")
-PATIENCE = 300.0  # seconds for one trial
-HANGS = 3.0  # seconds after which a test of a mutant counts as failed, by a loop without an end
+TRIAL_LIMIT = 300.0  # seconds for one trial
+TEST_LIMIT = 3.0  # seconds after which a test of a mutant counts as failed
 
 
 def forked(work: Callable[[], T]) -> T | None:
-    """What `work` returns in a copy of this process; None if the copy ends before it returns. What it prints is lost."""
+    """The result of `work` in a fork of this process; None if the fork ends before it returns. Its output is dropped."""
     ours, theirs = Pipe(duplex=False)
     child = os.fork()
     if child == 0:
@@ -39,7 +40,7 @@ def forked(work: Callable[[], T]) -> T | None:
             os._exit(0)
     theirs.close()
     try:
-        return ours.recv() if ours.poll(PATIENCE) else None
+        return ours.recv() if ours.poll(TRIAL_LIMIT) else None
     except EOFError:
         return None
     finally:
@@ -47,25 +48,25 @@ def forked(work: Callable[[], T]) -> T | None:
         os.waitpid(child, 0)
 
 
-def tried(kata: Kata, source: str, *, diagnosed: bool = False) -> Record | None:
-    """The record of a learner's file with this text."""
+def check_source(kata: Kata, source: str, *, diagnosed: bool = False) -> Report | None:
+    """Check a learner's file with this text; None if it ended the process."""
 
-    def work() -> Record:
+    def work() -> Report:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder, kata.reference.name)
             file.write_bytes(source.encode())
-            return examine(kata, file, diagnosed=diagnosed)
+            return check_file(kata, file, diagnosed=diagnosed)
 
     return forked(work)
 
 
-def failing(record: Record | None) -> list[str]:
-    """Why a file did not pass: the tests that failed, or what kept them from running. Empty if it passed."""
-    if record is None:
+def failing(report: Report | None) -> list[str]:
+    """The tests that failed, or why none ran; empty if the file passed."""
+    if report is None:
         return ["it ended the process"]
-    if record["trouble"]:
-        return [record["trouble"]["problem"]]
-    return [test["name"] for test in record["tests"] if test["problem"] is not None] if record["tests"] else ["no test ran"]
+    if report.trouble:
+        return [report.trouble.problem]
+    return [test.name for test in report.tests if test.problem is not None] if report.tests else ["no test ran"]
 
 
 def places(kata: Kata) -> set[str]:
@@ -75,8 +76,8 @@ def places(kata: Kata) -> set[str]:
 
 def zoo_of(kata: Kata) -> dict[str, Bug]:
     """The zoo entries whose edits all lie in the kata's targets."""
-    own = places(kata)
-    return {name: bug for name, bug in known_bugs().items() if bug.edits and all(edit.at in own for edit in bug.edits)}
+    targets = places(kata)
+    return {name: bug for name, bug in known_bugs().items() if bug.edits and all(edit.at in targets for edit in bug.edits)}
 
 
 def mutants_of(kata: Kata) -> dict[str, Bug]:
@@ -88,7 +89,7 @@ def mutants_of(kata: Kata) -> dict[str, Bug]:
 
 def as_learner(kata: Kata, bug: Bug) -> str:
     """The file of a learner who makes this mistake."""
-    forget()
+    unload()
     seeding = importlib.import_module("conformance.score.zoo.seeding")
     live = importlib.import_module("conformance.score.zoo.live")
     source = kata.source
@@ -101,20 +102,20 @@ def as_learner(kata: Kata, bug: Bug) -> str:
     return source
 
 
-class Hangs(BaseException):
-    """A test that takes too long; no `except Exception` of the code under test stops it."""
+class TestHangs(BaseException):
+    """A test took too long. Code under test with `except Exception` does not catch this."""
 
 
 def interrupt(*_: Any) -> None:
-    """What the alarm does."""
-    raise Hangs
+    """The signal handler of the time limit."""
+    raise TestHangs
 
 
 def sweep(kata: Kata, bugs: Iterable[Bug]) -> dict[str, list[str]]:
-    """Seed each into the real runtime: {its name: the tests that fail then}. After a test that hangs, no other is run."""
+    """Seed each bug into the real runtime: {its name: the tests that fail}. After a test that hangs, no other is run."""
 
     def work() -> dict[str, list[str]]:
-        forget()
+        unload()
         seeding = importlib.import_module("conformance.score.zoo.seeding")
         tests = load_tests(kata)
         signal.signal(signal.SIGALRM, interrupt)
@@ -126,7 +127,7 @@ def sweep(kata: Kata, bugs: Iterable[Bug]) -> dict[str, list[str]]:
 
     found = forked(work)
     if found is None:
-        raise RuntimeError(f"kata {kata.name}: the process that seeds bugs came to no end; see above")
+        raise RuntimeError(f"kata {kata.name}: the process that seeds bugs did not finish; see above")
     return found
 
 
@@ -134,10 +135,10 @@ def failures(tests: list[Callable[[], None]]) -> list[str]:
     """The names of the tests that fail now."""
     names = []
     for test in tests:
-        signal.setitimer(signal.ITIMER_REAL, HANGS)
-        sat = sit(test)
+        signal.setitimer(signal.ITIMER_REAL, TEST_LIMIT)
+        finished = run_test(test)
         signal.setitimer(signal.ITIMER_REAL, 0)
-        names += [sat.name] if sat.error is not None else []
-        if isinstance(sat.error, Hangs):
+        names += [finished.name] if finished.error is not None else []
+        if isinstance(finished.error, TestHangs):
             break
     return names

@@ -1,4 +1,4 @@
-"""In which way one value isn't another: type, shape and dtype strictly first, then the first number that differs."""
+"""How one value differs from another: type, shape and dtype strictly first, then the first number that differs."""
 
 from typing import Any
 
@@ -7,16 +7,19 @@ from torch import Tensor
 
 from conformance.katas.pages.show import number, shown
 
-ROUNDINGS = 8  # a right answer may be off by so many units in the last place of the largest number that is wanted
+ROUNDINGS = 8  # default tolerance: units in the last place of the largest number wanted
 
 
 def difference(got: Any, want: Any, within: float | None = None, equal_nan: str = "") -> str | None:
-    """One line for the learner; None if the values are the same. `equal_nan`: why NaN may equal NaN; "" if it may not."""
+    """The first difference in one line for the learner; None if the values agree.
+
+    `equal_nan`: the reason why NaN may equal NaN; "" if it may not.
+    """
     return wrong_form(got, want) or wrong_value(got, want, within, equal_nan)
 
 
 def wrong_form(got: Any, want: Any) -> str | None:
-    """Nothing at all, another type, another shape, another dtype."""
+    """The difference in type, shape or dtype; None if there is none."""
     if got is None and want is not None:
         return "returned nothing: is there a `return`?"
     if not isinstance(want, Tensor):
@@ -29,7 +32,7 @@ def wrong_form(got: Any, want: Any) -> str | None:
 
 
 def wrong_value(got: Any, want: Any, within: float | None, equal_nan: str = "") -> str | None:
-    """The first thing that differs in two values of one form."""
+    """The first difference of two values of one type, shape and dtype."""
     if isinstance(want, Tensor):
         return wrong_numbers(got, want, within, equal_nan)
     if isinstance(want, float):
@@ -66,14 +69,14 @@ def wrong_numbers(got: Tensor, want: Tensor, within: float | None, equal_nan: st
         return f"NaN{at}, want {wanted}; {len(nan)} of {have.numel()} numbers are NaN"
     if want.dtype == torch.bool:
         came, wanted = str(bool(have[first])), str(bool(need[first]))
-    told = f"got {came}, want {wanted}" + (f" (tolerance {limit:.2g})" if limit else "")
-    return f"first difference{at}: {told}; {len(wrong)} of {have.numel()} differ"
+    values = f"got {came}, want {wanted}" + (f" (tolerance {limit:.2g})" if limit else "")
+    return f"first difference{at}: {values}; {len(wrong)} of {have.numel()} differ"
 
 
 def apart(one: float, other: float) -> tuple[str, str]:
-    """Two numbers with so many digits that one sees how they differ."""
-    told = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in (6, 9, 17)]
-    return next((pair for pair in told if pair[0] != pair[1]), told[-1])
+    """Two numbers with enough digits to tell them apart."""
+    written = [(f"{one:.{digits}g}", f"{other:.{digits}g}") for digits in (6, 9, 17)]
+    return next((pair for pair in written if pair[0] != pair[1]), written[-1])
 
 
 def place(index: int, shape: list[int]) -> list[int]:
@@ -86,7 +89,7 @@ def place(index: int, shape: list[int]) -> list[int]:
 
 
 def tolerance(want: Tensor) -> float:
-    """A handful of roundings of the largest finite number wanted; nothing for whole numbers."""
+    """ROUNDINGS units in the last place of the largest finite number wanted; 0 for integers."""
     if not want.is_floating_point():
         return 0.0
     finite = want.detach().double()[want.isfinite()].abs()

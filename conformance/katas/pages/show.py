@@ -1,4 +1,4 @@
-"""How values read on a page: short, and exact where they are short."""
+"""Values as text on a page: exact if short, else their shape and dtype."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,7 +15,7 @@ def number(value: Any) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value as one would write it."""
+    """A value as text."""
     if isinstance(value, Mapping):
         return ", ".join(f"{name} = {shown(each)}" for name, each in value.items())
     if isinstance(value, Tensor):

@@ -1,7 +1,7 @@
-"""What the tests of katas call: `answers` asks a function and judges what comes back, `refuses` wants an error, `agree`
-compares two values. Whatever is compared is kept too, so that a mistake can be told by what it computes.
+"""The assertions of katas' tests: `answers` calls a function and compares its result, `refuses` requires an error, `agree`
+compares two values. All compared values are recorded in COMPARED, so that a mistake can be recognised by its values.
 
-The first question that fails speaks: something returned? its type, shape, dtype? inputs left alone? numbers? the right ones?
+The first failure is reported, in this order: a result at all, type, shape, dtype, inputs unchanged, NaN, values.
 """
 
 import inspect
@@ -14,28 +14,28 @@ from torch import Tensor, equal
 from conformance.katas.pages.difference import wrong_form, wrong_value
 from conformance.katas.pages.show import shown
 
-LINE = 110  # inputs are shown where they fit
+LINE = 110  # characters; longer inputs are not shown
 
 
 @dataclass(frozen=True)
-class Seen:
-    """One comparison: what came, and how near counts as the same."""
+class Compared:
+    """One comparison: the value that came, and the tolerance."""
 
     got: Any
     within: float | None
 
 
-SEEN: list[Seen] = []  # what the test that runs now has compared; who runs it empties this first
+COMPARED: list[Compared] = []  # comparisons of the running test; `run_test` empties it first
 
 
 class Disagreement(AssertionError):
-    """What came isn't what was wanted; the message is for the learner."""
+    """The result is not what was wanted; the message is for the learner."""
 
 
 def answers(function: Callable[..., Any], *inputs: Any, want: Any, within: float | None = None) -> None:
-    """function(*inputs) must return `want`, and must leave its inputs as they are.
+    """function(*inputs) must return `want` and leave its inputs unchanged.
 
-    `within` is how far a number may be off; left out, 8 units in the last place of the largest number wanted.
+    `within` is the absolute tolerance; by default 8 units in the last place of the largest number wanted.
     """
     mine = copied(inputs)
     got = function(*mine)
@@ -44,16 +44,16 @@ def answers(function: Callable[..., Any], *inputs: Any, want: Any, within: float
 
 
 def refuses(function: Callable[..., Any], *inputs: Any, error: type[Exception], naming: str) -> None:
-    """function(*inputs) must raise this kind of error, and its message must say `naming`."""
+    """function(*inputs) must raise this kind of error, with `naming` in its message."""
     try:
         got = function(*copied(inputs))
     except error as raised:
-        SEEN.append(Seen((type(raised).__name__, naming in str(raised)), None))
+        COMPARED.append(Compared((type(raised).__name__, naming in str(raised)), None))
         if naming not in str(raised):
-            disagree(called(function), f"the error should say {naming!r}; it says: {raised}", named(function, inputs))
+            disagree(called(function), f"the error should name {naming!r}; its message is: {raised}", named(function, inputs))
         return
-    SEEN.append(Seen(copied(got), None))
-    problem = f"returned {shown(got)}, want an error ({error.__name__}) that says {naming!r}"
+    COMPARED.append(Compared(copied(got), None))
+    problem = f"returned {shown(got)}, want an error ({error.__name__}) that names {naming!r}"
     disagree(called(function), problem, named(function, inputs))
 
 
@@ -66,8 +66,8 @@ def agree(
     inputs: Mapping[str, Any] | None = None,
     edited: list[str] | None = None,
 ) -> None:
-    """What came must be what is wanted: type, shape and dtype strictly, then the numbers. `name` says whose answer it is."""
-    SEEN.append(Seen(copied(got), within))
+    """`got` must equal `want`: type, shape and dtype strictly, then the numbers. `name` begins the message."""
+    COMPARED.append(Compared(copied(got), within))
     problem = wrong_form(got, want)
     if not problem and edited:
         problem = f"edited its input {edited[0]} in place, which its caller still needs"
@@ -76,23 +76,23 @@ def agree(
 
 
 def disagree(name: str, problem: str, inputs: Mapping[str, Any]) -> None:
-    """End the test, and say why."""
+    """Raise Disagreement, with the inputs if they are short."""
     given = f"\ninputs: {shown(inputs)}"
     raise Disagreement(f"{name}: {problem}" + (given if inputs and len(given) <= LINE else ""))
 
 
 def called(function: Callable[..., Any]) -> str:
-    """A function's name; of a module of the model, that of its forward."""
+    """A function's qualified name; for a module of the model, that of its forward."""
     return str(getattr(function, "__qualname__", f"{type(function).__name__}.forward"))
 
 
 def named(function: Callable[..., Any], inputs: tuple[Any, ...]) -> dict[str, Any]:
-    """The inputs by the names that the function has for them."""
+    """The inputs by parameter name."""
     return dict(inspect.signature(getattr(function, "forward", function)).bind(*inputs).arguments)
 
 
 def copied(value: Any) -> Any:
-    """A value whose tensors, lists and dicts are its own."""
+    """A deep copy of tensors, lists, tuples and dicts."""
     if isinstance(value, Tensor):
         return value.detach().clone()
     if type(value) in (list, tuple):
@@ -101,7 +101,7 @@ def copied(value: Any) -> Any:
 
 
 def changed(now: Any, before: Any) -> bool:
-    """Whether a value, its tensors, lists or dicts have been edited."""
+    """Whether a value or anything in it has been edited."""
     if isinstance(before, Tensor):
         return not (equal(now.isnan(), before.isnan()) and equal(now.nan_to_num(), before.nan_to_num()))
     if type(before) in (list, tuple):

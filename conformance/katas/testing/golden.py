@@ -1,4 +1,4 @@
-"""Real numbers for the last tests of a kata: what transformers computed in float64 (golden/), and the weights it had then."""
+"""Real numbers for the last tests of a kata: transformers' float64 results in golden/, and the weights they were made with."""
 
 import json
 from typing import Any
@@ -9,7 +9,7 @@ from torch import Tensor
 from conformance import ROOT
 from conformance.models.weights import derived_tensors
 
-AGREES = 1e-10  # two honest float64 programs differ by about 1e-14 here
+AGREES = 1e-10  # two correct float64 programs differ by about 1e-14 here
 
 
 def tap(architecture: str, name: str) -> Tensor:
@@ -19,11 +19,11 @@ def tap(architecture: str, name: str) -> Tensor:
 
 
 def weight(architecture: str, name: str, *shape: int) -> Tensor:
-    """A weight of that model by its name in a checkpoint: float64, made anew as it was made then."""
+    """A weight of that model by its name in a checkpoint: float64, derived from the recipe's seed."""
     return derived_tensors({name: shape}, recipe(architecture)["seed"])[name]
 
 
 def recipe(architecture: str) -> dict[str, Any]:
-    """How that model was made: its config and its seed."""
+    """The recipe of that model: its config and its seed."""
     read: dict[str, Any] = json.loads((ROOT / "golden" / architecture / "recipe.json").read_text(encoding="utf-8"))
     return read

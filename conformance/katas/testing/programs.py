@@ -1,7 +1,7 @@
 """How many programs torch.compile makes of one function.
 
-With its first program torch patches itself. Importing this module lets it do so, which happens before anything is watched
-where a kata counts programs (`imports` in katas.toml).
+torch patches itself when it makes its first program. Importing this module triggers that, before a kata's names are watched
+(`imports` in katas.toml).
 """
 
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ import torch
 
 
 def programs(function: Callable[..., Any], calls: Iterable[tuple[Any, ...]]) -> int:
-    """The number of programs that these calls need, each made for the shapes and numbers of its call. None is optimised."""
+    """The number of programs that these calls need, one per combination of shapes and numbers; none is optimised."""
     made = 0
 
     def backend(graph: Any, inputs: list[Any]) -> Any:

@@ -8,9 +8,9 @@ from typing import Any
 
 import torch
 
+from conformance.numerics.acceptance.engines import DTYPE, prompts, reference, subject_outputs
 from conformance.numerics.acceptance.published import RULES, Outputs
 from conformance.numerics.check import ROADS, judge, place_of, unseen
-from conformance.numerics.engines import DTYPE, prompts, reference, subject_outputs
 from conformance.numerics.floor import load_floors, views_of
 from conformance.numerics.recording import fixture_model, record
 from conformance.numerics.variants import AS_IS, ORDER, Variant

@@ -17,8 +17,9 @@ from conformance import ROOT
 from conformance.katas import course as table
 from conformance.katas import stub
 from conformance.katas.checking import check as checking
-from conformance.katas.checking.check import Outcome, believed, by_test, check
-from conformance.katas.checking.exam import tests_module
+from conformance.katas.checking.check import Outcome, by_test, check, signed_report
+from conformance.katas.checking.records import Report, ReportedTest, Trouble, report_to_json
+from conformance.katas.checking.running import tests_module
 from conformance.katas.course import course, find_kata, read_kata
 from conformance.katas.laws.canaries import canaries, with_body
 from conformance.katas.pages.page import page
@@ -133,7 +134,7 @@ def test_a_loop_without_an_end_is_stopped(learner: Callable[[str], Path]) -> Non
     outcome = check(RMSNORM, learner(with_body(RMSNORM, "while True:", "    pass")), seconds=10)
     assert not outcome.passed
     assert outcome.trouble is not None
-    assert "was still running after 10 seconds, and was stopped" in outcome.trouble["problem"]
+    assert "was still running after 10 seconds, and was stopped" in outcome.trouble.problem
 
 
 def test_a_check_needs_neither_pytest_nor_transformers() -> None:
@@ -147,33 +148,34 @@ def test_a_check_needs_neither_pytest_nor_transformers() -> None:
 # --- what is believed
 
 
-def record(**changes: Any) -> dict[str, Any]:
-    """What the child process says of a file that passes."""
-    went: dict[str, Any] = {"about": "", "problem": None, "where": [], "unwritten": False}
-    tests = [{"name": name, **went} for name in RMSNORM.test_names]
-    return {"file": "/k/layers.py", "trouble": None, "tests": tests, "looks_like": None} | changes
+def passing() -> Report:
+    """The child's report of a file that passes."""
+    return Report("/k/layers.py", None, [ReportedTest(name) for name in RMSNORM.test_names])
 
 
-def test_only_a_whole_record_with_the_secret_of_this_check_is_believed() -> None:
-    good = json.dumps(record(secret="s")).encode()
-    assert believed(good, "s") == record()
-    assert believed(good, "other") is None
-    assert believed(good[:-1], "s") is None
-    assert believed(b"PASSED all 12 tests\n", "s") is None
-    assert believed(b"12", "s") is None
-    assert believed(b"", "s") is None
+def test_only_a_whole_report_with_the_secret_of_this_check_is_accepted() -> None:
+    record = report_to_json(passing())
+    good = json.dumps(record | {"secret": "s"}).encode()
+    assert signed_report(good, "s") == passing()
+    assert signed_report(good, "other") is None
+    assert signed_report(good[:-1], "s") is None
+    assert signed_report(json.dumps({"file": "/k/layers.py", "secret": "s"}).encode(), "s") is None
+    assert signed_report(json.dumps(record | {"tests": [1], "secret": "s"}).encode(), "s") is None
+    assert signed_report(b"PASSED all 12 tests\n", "s") is None
+    assert signed_report(b"12", "s") is None
+    assert signed_report(b"", "s") is None
 
 
-def test_a_record_must_be_about_this_file_and_all_tests() -> None:
+def test_a_report_must_be_about_this_file_and_all_tests() -> None:
     def passes(**changes: Any) -> bool:
-        return checking.verdict(RMSNORM, Path("/k/layers.py"), record(**changes), {}).passed
+        return checking.outcome_of(RMSNORM, Path("/k/layers.py"), changed_in(passing(), **changes), {}).passed
 
     assert passes()
     assert not passes(file="/other/layers.py")
     assert not passes(tests=[])
-    assert not passes(tests=record()["tests"][:-1])
-    assert not passes(trouble={"problem": "x", "where": []})
-    assert not passes(tests=[*record()["tests"][:-1], record()["tests"][-1] | {"problem": "x"}])
+    assert not passes(tests=passing().tests[:-1])
+    assert not passes(trouble=Trouble("x"))
+    assert not passes(tests=[*passing().tests[:-1], changed_in(passing().tests[-1], problem="x")])
     assert not Outcome(None).passed  # no test, no pass
 
 
@@ -216,7 +218,7 @@ def test_the_laws_see_a_kata_that_breaks_them() -> None:
     code = """
 import json
 from dataclasses import replace
-from conformance.katas import laws
+from conformance.katas.laws import laws
 kata = laws.course()["rmsnorm"]
 def breaches(law, **changes):
     found = laws.Findings(replace(kata, **changes))
@@ -228,24 +230,24 @@ print(json.dumps([
     breaches(laws.power, mistakes=("layernorm-bias-dropped", "no-such-bug")),
     breaches(laws.kills, elsewhere={"rmsnorm-sums-the-squares": "x", "gone": "x"}),
     breaches(laws.kills, name="rope"),
-    breaches(laws.manners, hints=("wide = x.to(at_least_float32(x.dtype))", "b", "c"), items=("Norms",), after=("none",)),
+    breaches(laws.form, hints=("wide = x.to(at_least_float32(x.dtype))", "b", "c"), items=("Norms",), after=("none",)),
     breaches(laws.fairness),
 ]))
 """
     done = run("-c", code)
     assert done.returncode == 0, done.stderr
-    red, power, kills, idle, manners, fairness = json.loads(done.stdout)
-    assert len(red) == 1 and "do not say that it is unwritten: test_a_vector" in red[0]
+    red, power, kills, idle, form, fairness = json.loads(done.stdout)
+    assert len(red) == 1 and "these tests fail for another reason: test_a_vector" in red[0]
     assert power == [
         "2 mistakes, want at least 4",
         "mistake layernorm-bias-dropped is not in the zoo, or edits more than the targets",
         "mistake no-such-bug is not in the zoo, or edits more than the targets",
     ]
     assert kills[0].startswith("rmsnorm-sums-the-squares is listed as spared, but test_a_vector")
-    assert kills[1:] == ["listed as spared, and not there: gone"]
+    assert kills[1:] == ["listed as spared, but not in the zoo: gone"]
     assert any(breach.startswith("mutant-layers-RMSNorm.forward-1 survives") for breach in idle)
     assert any(breach.startswith("no mistake, bug or mutant fails test_") for breach in idle)
-    assert len(manners) == 3
+    assert len(form) == 3
     assert fairness[0] == "1 alternatives, want at least 2"
     assert fairness[1].startswith("alternative wrong fails test_a_vector")
 

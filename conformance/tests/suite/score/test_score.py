@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from conformance.checks import Check, Failed
-from conformance.score.controls import WHOLE, Void, answering, comparing_nothing, flagged, run_controls
+from conformance.score.controls import CONTROL_CHECK, VoidScore, changed_logits, comparing_nothing, flagged, run_controls
 from conformance.score.impact import functions_run, reached, survey
-from conformance.score.judge import Result, score
+from conformance.score.judge import Jury, Result, judge_bugs
 from conformance.score.report import needs_a_look, on_models
 from conformance.score.zoo.seeding import Bug, Edit
 from nanollama.model.layers import RMSNorm, softcap
@@ -46,7 +46,7 @@ CHECKS = [named(cap_of_zero), named(norm_of_zeros)]
 def scored(bug: Bug, *checks: Check, **options: Any) -> Result:
     """The one result of scoring one bug."""
     impact = {check.name: functions_run(check.run) for check in (checks or CHECKS)}
-    (result,) = score([bug], checks or CHECKS, impact, workers=1, **options)
+    (result,) = judge_bugs([bug], Jury(checks or CHECKS, impact, **options))
     return result
 
 
@@ -68,7 +68,7 @@ def test_a_bug_at_another_place_than_the_zoo_says_is_not_localised() -> None:
     result = scored(a_bug("no-eps", "rotary", *EPS.edits))
     assert result.killed and not result.localised
     assert list(needs_a_look([result], {})) == [
-        "ELSEWHERE   no-eps (normalisation): norm_of_zeros says layers.0.input_layernorm"
+        "ELSEWHERE   no-eps (normalisation): norm_of_zeros names layers.0.input_layernorm"
     ]
 
 
@@ -81,7 +81,7 @@ def test_a_bug_that_no_check_sees_survives_and_its_reason_is_told() -> None:
 
 def test_a_killed_bug_must_not_be_explained() -> None:
     assert list(needs_a_look([scored(EPS)], {"no-eps": "x"})) == [
-        "EXPLAINED   no-eps is killed by norm_of_zeros; take it out of survivors.toml"
+        "EXPLAINED   no-eps is killed by norm_of_zeros; remove it from survivors.toml"
     ]
 
 
@@ -95,8 +95,8 @@ def test_only_checks_that_run_the_function_are_run() -> None:
 def test_the_check_that_killed_a_bug_the_last_time_is_asked_first() -> None:
     both = [named(norm_of_zeros), named(norm_of_zeros, GEMMA)]
     assert scored(EPS, *both).killed_by == "norm_of_zeros"
-    assert scored(EPS, *both, expected={"no-eps": f"norm_of_zeros[{GEMMA}]"}).killed_by == f"norm_of_zeros[{GEMMA}]"
-    assert scored(EPS, *both, expected={"no-eps": "gone"}).killed_by == "norm_of_zeros"
+    assert scored(EPS, *both, first={"no-eps": f"norm_of_zeros[{GEMMA}]"}).killed_by == f"norm_of_zeros[{GEMMA}]"
+    assert scored(EPS, *both, first={"no-eps": "gone"}).killed_by == "norm_of_zeros"
 
 
 def test_what_tells_precision_policies_from_ours_is_asked_about_nothing_else() -> None:
@@ -144,7 +144,7 @@ def test_what_was_said_before_the_process_died_counts() -> None:
 
 
 def test_a_bug_that_hangs_is_killed_where_it_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("conformance.score.judge.LIMIT", 1)
+    monkeypatch.setattr("conformance.score.judge.CPU_LIMIT", 1)
     hangs = Edit(FORWARD, "wide = x", "while True: pass\n    wide = x")
     result = scored(a_bug("hangs", "RMSNorm", hangs), named(judged_norm))
     assert result.killed and "longer than 1 s" in result.detail
@@ -160,10 +160,10 @@ def judged_norm() -> None:
 
 def test_when_the_time_is_up_nothing_is_begun_and_what_runs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     impact = {check.name: functions_run(check.run) for check in CHECKS}
-    assert list(score([EPS], CHECKS, impact, 1, until=time.perf_counter())) == []
+    assert list(judge_bugs([EPS], Jury(CHECKS, impact, deadline=time.perf_counter()))) == []
     monkeypatch.setattr("conformance.score.judge.GRACE", 0)
     hangs = a_bug("hangs", "RMSNorm", Edit(FORWARD, "wide = x", "while True: pass\n    wide = x"))
-    assert list(score([hangs], CHECKS, impact, 1, until=time.perf_counter() + 0.2)) == []
+    assert list(judge_bugs([hangs], Jury(CHECKS, impact, deadline=time.perf_counter() + 0.2))) == []
 
 
 def test_a_survey_runs_every_check_once_and_stops_when_the_time_is_up() -> None:
@@ -180,17 +180,17 @@ def test_a_broken_engine_is_undone_afterwards() -> None:
     from nanollama.model.transformer import Transformer
 
     forward = Transformer.forward
-    with answering(torch.zeros_like):
+    with changed_logits(torch.zeros_like):
         assert Transformer.forward is not forward
     assert Transformer.forward is forward
 
 
 def test_a_control_that_passes_on_one_family_makes_the_score_void() -> None:
-    good = Result("null_engine", "control", "controls", WHOLE, "x", cases={"a": "model", "b": "model"})
+    good = Result("null_engine", "control", "controls", CONTROL_CHECK, "x", cases={"a": "model", "b": "model"})
     assert flagged(good, 2) == "flagged on 2 of 2 families"
     for cases in ({"a": "model", "b": ""}, {"a": "model"}, {}):
-        with pytest.raises(Void, match="null_engine was flagged on"):
-            flagged(Result("null_engine", "control", "controls", WHOLE, "x", cases=cases), 2)
+        with pytest.raises(VoidScore, match="null_engine was flagged on"):
+            flagged(Result("null_engine", "control", "controls", CONTROL_CHECK, "x", cases=cases), 2)
 
 
 def test_controls_are_engines_judged_by_every_family() -> None:
@@ -206,21 +206,21 @@ def test_controls_are_engines_judged_by_every_family() -> None:
     from conformance.truth.cases import case
 
     right = float(case("LlamaForCausalLM").load()(torch.arange(1, 6)[None]).sum())
-    families = [Check(f"{WHOLE}[{name}]", ("HEAD-001",), "head", seeing, name) for name in (LLAMA, GEMMA)]
+    families = [Check(f"{CONTROL_CHECK}[{name}]", ("HEAD-001",), "head", seeing, name) for name in (LLAMA, GEMMA)]
     found = run_controls(families, {check.name: frozenset() for check in families}, 1)
     assert found == {
         **dict.fromkeys(("null_engine", "constant_engine", "noisy_engine"), "flagged on 2 of 2 families"),
         "check_without_comparisons": "failed",
     }
-    blind = [families[0], Check(f"{WHOLE}[{GEMMA}]", ("HEAD-001",), "head", lambda: None, GEMMA)]
-    with pytest.raises(Void, match="1 of 2 families only"):
+    blind = [families[0], Check(f"{CONTROL_CHECK}[{GEMMA}]", ("HEAD-001",), "head", lambda: None, GEMMA)]
+    with pytest.raises(VoidScore, match="1 of 2 families only"):
         run_controls(blind, {check.name: frozenset() for check in blind}, 1)
-    with pytest.raises(Void, match="none of the 0 checks"):
+    with pytest.raises(VoidScore, match="none of the 0 checks"):
         run_controls([], {}, 1)
 
 
 def test_a_check_without_comparisons_that_passed_would_make_the_score_void(monkeypatch: pytest.MonkeyPatch) -> None:
     assert comparing_nothing() == "failed"
     monkeypatch.setattr("conformance.score.controls.judged", lambda body: body())
-    with pytest.raises(Void, match="compares nothing has passed"):
+    with pytest.raises(VoidScore, match="compares nothing has passed"):
         comparing_nothing()

@@ -1,8 +1,7 @@
-"""The score's figures: by hand, by group, stored, shown in README.md, and held against; and what a budget is spent on."""
+"""The score's figures: by hand, by group, stored, shown in conformance/README.md, compared; and the choice of a smoke run."""
 
 import json
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -10,13 +9,34 @@ from conformance.checks import Check, Failed
 from conformance.numerics.check import Alarms, Finding
 from conformance.numerics.statistics import interval
 from conformance.score import command, published
-from conformance.score.coverage import candidates, caught, kills_by_check, tried
+from conformance.score.coverage import candidates, caught, caught_in_trials, kills_by_check
 from conformance.score.impact import functions_run, survey
-from conformance.score.judge import Result
-from conformance.score.published import counts, markdown, publish, read_published, stale, summary, with_table, worse
-from conformance.score.ranking import in_their_reach, most_telling, read_telling, spread, stored, write_telling
-from conformance.score.report import share, table
-from conformance.score.variants import add
+from conformance.score.judge import Jury, Result
+from conformance.score.published import (
+    Score,
+    Spent,
+    group_score,
+    publish,
+    read_published,
+    refuse_stale,
+    score_from_json,
+    score_lines,
+    score_to_json,
+    summary,
+    with_lines,
+    worse,
+)
+from conformance.score.ranking import (
+    RankedCheck,
+    Ranking,
+    killed_first_by,
+    ranked,
+    read_ranking,
+    shuffled_by_area,
+    write_ranking,
+)
+from conformance.score.report import group_table, share
+from conformance.score.variants import add_alarms
 from conformance.score.zoo.seeding import Edit, ZooBroken
 from conformance.tests.suite.score.test_score import CHECKS, EPS, FORWARD, a_bug, cap_of_zero, named, norm_of_zeros
 
@@ -40,57 +60,58 @@ def test_the_interval_is_wilsons() -> None:
 
 
 def test_groups_are_never_mixed() -> None:
-    lines = list(table(EVERY, "semantic"))
+    lines = list(group_table(EVERY, "semantic"))
     assert lines[2].split() == ["rope", "3", "2", "1"]
     assert lines[-2].endswith("2 of 3") and lines[-1].endswith("1 of 2")
-    assert list(table(EVERY, "mutants"))[2].split() == ["mutants", "1", "1", "1"]
+    assert list(group_table(EVERY, "mutants"))[2].split() == ["mutants", "1", "1", "1"]
 
 
 def test_the_summary_counts_by_hand() -> None:
     finding = Finding("norm", "local", "all", "row", 1.2)
     alarms = Alarms(runs=3, policy_runs=1, flagged=[("v", "llama", "float16", 11, finding)])
-    got = summary(EVERY, alarms, {"null_engine": "flagged"}, 7, (12.6, 20.2))
-    assert (got["semantic"]["bugs"], got["semantic"]["killed"], got["semantic"]["localised"]) == (3, 2, 1)
-    assert (got["semantic"]["survive"], got["semantic"]["elsewhere"]) == (["c"], ["b"])
-    assert (got["mutants"]["bugs"], got["precision"]["bugs"]) == (1, 0)
-    assert got["decoys"] == {"runs": 2, "flagged": ["d"]}
-    assert got["variants"]["runs"] == 3 and got["variants"]["flagged"] == [["v", "llama", "float16", 11]]
-    assert got["fixtures"] == {"pairs": 2, "killed": 1}
-    assert (got["checks"], got["seconds"], got["cpu_seconds"]) == (7, 13, 20)
-    assert 0 < got["golden_bytes"] < 5_000_000
+    got = summary(EVERY, alarms, {"null_engine": "flagged"}, 7, Spent(12.6, 20.2))
+    assert (got.semantic.bugs, got.semantic.killed, got.semantic.localised) == (3, 2, 1)
+    assert (got.semantic.survive, got.semantic.elsewhere) == (["c"], ["b"])
+    assert (got.mutants.bugs, got.precision.bugs) == (1, 0)
+    assert (got.decoys.runs, got.decoys.flagged) == (2, ["d"])
+    assert got.variants.runs == 3 and got.variants.flagged == [["v", "llama", "float16", 11]]
+    assert (got.fixtures.pairs, got.fixtures.killed) == (2, 1)
+    assert (got.checks, got.seconds, got.cpu_seconds) == (7, 13, 20)
+    assert 0 < got.golden_bytes < 5_000_000
+    assert score_from_json(json.loads(json.dumps(score_to_json(got)))) == got
 
 
 def test_alarms_of_several_processes_are_added() -> None:
     total = Alarms(runs=1, noted=2)
-    add(total, Alarms(runs=3, flagged=[("v", "f", "d", 1, Finding("x", "local", "all", "row", 2.0))]))
+    add_alarms(total, Alarms(runs=3, flagged=[("v", "f", "d", 1, Finding("x", "local", "all", "row", 2.0))]))
     assert (total.runs, total.noted, len(total.flagged)) == (4, 2, 1)
 
 
 # --- the published score
 
 
-def some_score(*results: Result, alarms: Alarms | None = None) -> dict[str, Any]:
+def some_score(*results: Result, alarms: Alarms | None = None) -> Score:
     """The figures of these results."""
-    return summary(results, alarms or Alarms(), {}, 3, (9.0, 9.0))
+    return summary(results, alarms or Alarms(), {}, 3, Spent(9.0, 9.0))
 
 
 def test_a_score_without_faults_is_good_enough() -> None:
     now = some_score(KILLED, MUTANT, FINE)
     assert list(worse(now, now, {}, all_run=True)) == []
-    assert list(worse(now, {}, {}, all_run=True)) == []
+    assert list(worse(now, None, {}, all_run=True)) == []
 
 
 def test_everything_that_makes_a_score_worse_is_told() -> None:
-    assert list(worse(some_score(SURVIVOR), {}, {}, all_run=False)) == ["c survives, and survivors.toml does not say why"]
-    assert list(worse(some_score(SURVIVOR), {}, {"c": "why"}, all_run=False)) == []
-    assert "another place" in next(worse(some_score(ELSEWHERE), {}, {}, all_run=False))
+    assert list(worse(some_score(SURVIVOR), None, {}, all_run=False)) == ["c survives without a reason in survivors.toml"]
+    assert list(worse(some_score(SURVIVOR), None, {"c": "why"}, all_run=False)) == []
+    assert "another place" in next(worse(some_score(ELSEWHERE), None, {}, all_run=False))
     assert list(worse(some_score(ELSEWHERE), some_score(ELSEWHERE), {}, all_run=False)) == []
-    assert list(worse(some_score(FLAGGED), {}, {}, all_run=False)) == ["d is right and was flagged"]
+    assert list(worse(some_score(FLAGGED), None, {}, all_run=False)) == ["d is a decoy and was flagged"]
     finding = Finding("norm", "local", "all", "row", 1.2)
     three = Alarms(runs=299, flagged=[("v", "f", "d", 1, finding)] * 3)
-    assert "3 of 299 honest runs" in next(worse(some_score(alarms=three), {}, {}, all_run=False))
+    assert "3 of 299 honest runs" in next(worse(some_score(alarms=three), None, {}, all_run=False))
     three.runs = 300
-    assert list(worse(some_score(alarms=three), {}, {}, all_run=False)) == []
+    assert list(worse(some_score(alarms=three), None, {}, all_run=False)) == []
 
 
 def test_a_full_run_must_not_kill_a_smaller_share_than_is_published() -> None:
@@ -101,9 +122,9 @@ def test_a_full_run_must_not_kill_a_smaller_share_than_is_published() -> None:
 
 
 def test_explanations_are_of_bugs_that_exist() -> None:
-    stale({"a": "x"}, ["a", "b"])
+    refuse_stale({"a": "x"}, ["a", "b"])
     with pytest.raises(ZooBroken, match=r"survivors\.toml explains c"):
-        stale({"c": "x"}, ["a"])
+        refuse_stale({"c": "x"}, ["a"])
 
 
 def test_publishing_stores_the_score_and_puts_its_table_between_the_markers(tmp_path: Path) -> None:
@@ -113,42 +134,44 @@ def test_publishing_stores_the_score_and_puts_its_table_between_the_markers(tmp_
     text = readme.read_text()
     assert text.startswith("before\n<!-- score -->\n|") and text.endswith("<!-- /score -->\nafter\n") and "stale" not in text
     assert "| real bugs, re-seeded: killed | 2 of 3 | 66.7 % (20.8–93.9) |" in text
-    assert with_table(text, json.loads(stored.read_text())) == text
+    assert with_lines(text, "score", score_lines(read_published(stored))) == text
     with pytest.raises(ValueError, match="<!-- score -->"):
-        with_table("no markers", json.loads(stored.read_text()))
+        with_lines("no markers", "score", [])
 
 
 def test_the_readme_shows_the_stored_score() -> None:
     text = published.README.read_text(encoding="utf-8")
-    assert with_table(text, read_published()) == text
-    assert list(markdown({})) == ["No score has been published yet."]
+    assert with_lines(text, "score", score_lines(read_published())) == text
+    assert list(score_lines(None)) == ["No score has been published yet."]
 
 
 # --- a budget
 
 
-def test_the_most_telling_checks_kill_most_bugs_per_second(tmp_path: Path) -> None:
-    path = tmp_path / "telling.json"
+def test_checks_are_ranked_by_kills_per_second(tmp_path: Path) -> None:
+    path = tmp_path / "ranking.json"
     results = [Result("a", "semantic", "x", "norm_of_zeros"), Result("b", "semantic", "x", "cap_of_zero"), SURVIVOR]
     results.append(Result("c", "semantic", "x", "norm_of_zeros"))
-    write_telling(results, survey(CHECKS), {"NORM-001": "a"}, path)
-    assert stored(path)["caught"] == {"NORM-001": "a"}
-    telling = read_telling(path)
-    assert telling["norm_of_zeros"]["kills"] == ["a", "c"]
-    telling = {"norm_of_zeros": {"seconds": 0.3, "kills": ["a", "c"]}, "cap_of_zero": {"seconds": 0.1, "kills": ["b"]}}
-    assert [check.name for check in most_telling(CHECKS, telling)] == ["cap_of_zero", "norm_of_zeros"]
-    telling["norm_of_zeros"]["seconds"] = 0.1
-    assert [check.name for check in most_telling(CHECKS, telling)] == ["norm_of_zeros", "cap_of_zero"]
+    write_ranking(results, survey(CHECKS), {"NORM-001": "a"}, path)
+    stored = read_ranking(path)
+    assert stored.caught == {"NORM-001": "a"}
+    assert stored.checks["norm_of_zeros"].kills == ["a", "c"]
+    assert stored.killers() == {"a": "norm_of_zeros", "b": "cap_of_zero", "c": "norm_of_zeros"}
+    root, cap = RankedCheck(0.3, ["a", "c"]), RankedCheck(0.1, ["b"])
+    ranking = Ranking({"norm_of_zeros": root, "cap_of_zero": cap})
+    assert [check.name for check in ranked(CHECKS, ranking)] == ["cap_of_zero", "norm_of_zeros"]
+    ranking = Ranking({"norm_of_zeros": RankedCheck(0.1, root.kills), "cap_of_zero": cap})
+    assert [check.name for check in ranked(CHECKS, ranking)] == ["norm_of_zeros", "cap_of_zero"]
     bugs = [a_bug("a", "x"), a_bug("b", "x"), a_bug("d", "x", kind="decoy")]
-    assert [bug.name for bug in in_their_reach(bugs, CHECKS[1:], telling)] == ["a", "d"]
-    assert read_telling(tmp_path / "none") == {}
+    assert [bug.name for bug in killed_first_by(CHECKS[1:], bugs, ranking)] == ["a", "d"]
+    assert read_ranking(tmp_path / "none") == Ranking()
 
 
 def test_bugs_are_spread_over_the_areas_in_an_order_that_the_seed_decides() -> None:
     bugs = [a_bug(f"{area}{i}", "x", area=area) for area in ("rope", "moe") for i in range(5)]
-    order = spread(bugs, 1)
+    order = shuffled_by_area(bugs, 1)
     assert {bug.area for bug in order[:2]} == {"rope", "moe"} and {bug.name for bug in order} == {bug.name for bug in bugs}
-    assert order == spread(bugs, 1) != spread(bugs, 2)
+    assert order == shuffled_by_area(bugs, 1) != shuffled_by_area(bugs, 2)
 
 
 # --- requirements that have caught something
@@ -168,7 +191,7 @@ def test_a_requirement_that_caught_nothing_is_tried_on_bugs_of_its_own_area_firs
     near = a_bug("near", "x", *EPS.edits, area="rope")
     other = a_bug("other", "x", *EPS.edits)
     assert [bug.name for bug in candidates([mutant, other, near, far], RULES[1:], impact)] == ["near", "far", "other", "mutant"]
-    assert tried([], [EPS], RULES, impact, 1) == {"NORM-001": "no-eps"}
+    assert caught_in_trials([], [EPS], Jury(RULES, impact)) == {"NORM-001": "no-eps"}
 
 
 # --- the command
@@ -194,7 +217,7 @@ def test_no_bug_or_a_check_that_fails_on_the_clean_runtime_makes_the_score_void(
 
     monkeypatch.setattr(command, "all_checks", lambda: [named(failing)])
     assert command.score_command(["--name", "no-such-bug"]) == 2
-    assert "void: a check fails on the runtime as it is: norm: off" in capsys.readouterr().err
+    assert "void: a check fails on the clean runtime: norm: off" in capsys.readouterr().err
 
 
 def test_the_command_prints_tables_or_json_and_keeps_results(
@@ -223,4 +246,4 @@ def test_results_can_be_resumed(tmp_path: Path) -> None:
 
 
 def test_counts_of_nothing_are_no_error() -> None:
-    assert counts([])["killed_interval"] == [0.0, 1.0]
+    assert group_score([]).killed_interval == [0.0, 1.0]
