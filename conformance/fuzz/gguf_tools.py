@@ -48,7 +48,7 @@ def use_tools(folder: Path) -> None:
 
 def show_and_quantize(path: Path, written: Path) -> str:
     """What both commands print."""
-    from nanollama.checkpoint.gguf.quantize import quantize_command
+    from nanollama.cli.quantize import quantize_command
     from nanollama.cli.show import show_gguf
     from nanollama.quant.file_types import FILE_TYPES
 

@@ -1,14 +1,13 @@
-"""`nanollama export`: a checkpoint written as a GGUF file or as a folder of safetensors, from either of the two.
+"""Writes a checkpoint, folder or GGUF file, as a GGUF file or as a folder of safetensors.
 
-Both ways go through our names (checkpoint/names.py, checkpoint/gguf_names.py), one stored tensor at a time, so that memory
-holds a few of them, whatever the size of the model. Tokenizer and chat template come along (text/export.py).
+Every tensor goes through the runtime's name (names.py, gguf/names.py). One stored tensor at a time is in memory, whatever the
+size of the model. Tokenizer and chat template are converted too (text/convert).
 """
 
 import json
 import os
 import secrets
 import shutil
-from argparse import Namespace
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from math import prod
@@ -22,14 +21,12 @@ from torch import Tensor
 from nanollama.checkpoint.atomic import sync_folder
 from nanollama.checkpoint.gguf.metadata import check_expressible, metadata_of, rope_tensors
 from nanollama.checkpoint.gguf.names import gguf_names, to_gguf
-from nanollama.checkpoint.gguf.quantize import QUANTIZATION_VERSION, progress, refuse_own_input
-from nanollama.checkpoint.gguf.writer import NewTensor, encoded, write_gguf
-from nanollama.checkpoint.hub import resolve
+from nanollama.checkpoint.gguf.quantize import QUANTIZATION_VERSION, check_requantized, refuse_input_as_target
+from nanollama.checkpoint.gguf.writer import GgufPlan, NewTensor, encoded, write_gguf
 from nanollama.checkpoint.names import Weight, checkpoint_names, checkpoint_tensor
-from nanollama.checkpoint.source import Source, open_source
-from nanollama.cli.output import file_path, notice, write
+from nanollama.checkpoint.source import Source
 from nanollama.errors import NanollamaError
-from nanollama.quant.file_types import FILE_TYPES, find_file_type
+from nanollama.quant.file_types import FILE_TYPES
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.table import FORMATS
 from nanollama.quant.mixes import choose_formats
@@ -37,45 +34,38 @@ from nanollama.quant.quant_tensor import QuantTensor
 from nanollama.text.convert.text_files import folder_text, gguf_text
 
 FOLDER_DTYPES = {"f32": torch.float32, "f16": torch.float16, "bf16": torch.bfloat16}
-SHARD_BYTES = 2 << 30  # of a folder's safetensors files, which are made in memory
+SHARD_BYTES = 2 << 30  # of a folder's safetensors files, which are built in memory
 
 
-def export_command(options: Namespace) -> int:
-    """Write a checkpoint in another form."""
-    target, file_type = file_path(options.to), options.type.lower()
-    find_file_type(file_type)
-    source = open_source(resolve(options.model))
-    if target.suffix == ".gguf":
-        write(f"{export_gguf(source, target, file_type, options.allow_requantize)}\n")
-    else:
-        write(f"{export_folder(source, target, file_type)}\n")
-    return 0
+def export_gguf(source: Source, target: Path, file_type: str, allow_requantize: bool = False) -> GgufPlan:
+    """Write a GGUF file that llama.cpp reads. Returns the plan with its warnings; raises as `plan_gguf` does."""
+    plan = plan_gguf(source, target, file_type, allow_requantize)
+    write_gguf(target, plan.metadata, plan.tensors, plan.types)
+    return plan
 
 
-def export_gguf(source: Source, target: Path, file_type: str, allow_requantize: bool = False) -> str:
-    """Write a GGUF file that llama.cpp reads; what was written. NanollamaError for a config that such a file can't say."""
+def plan_gguf(source: Source, target: Path, file_type: str, allow_requantize: bool = False) -> GgufPlan:
+    """The GGUF file of a checkpoint. NanollamaError for a config or tokenizer that such a file can't express, for a target
+    that is the source, and for blocks that would be rounded a second time without `allow_requantize`."""
     if source.gguf is not None:
-        refuse_own_input(target, source.gguf.paths)
+        refuse_input_as_target(target, source.gguf.paths)
     config, names, rotary = source.config, gguf_names(source.config, source.tensors), rope_tensors(source.config)
     shapes = {name: stored_shape(name, [source.tensors[part] for part in parts]) for name, parts in names.items()}
-    text, types = gguf_text(source)
-    metadata = {**general_keys(source, file_type), **metadata_of(config), **text}
+    text = gguf_text(source.gguf or source.path, config)
+    metadata = {**general_keys(source, file_type), **metadata_of(config), **text.metadata}
     check_expressible(config, metadata, {**shapes, **{name: tuple(tensor.shape) for name, tensor in rotary.items()}})
     chosen = choose_formats(file_type, shapes, metadata)
     formats = {name: chosen[name] or FORMATS["F32"] for name in names}
-    refuse_requantizing(source, names, formats, allow_requantize)
+    warnings = check_requantized(requantized(source, names, formats), allow_requantize)
     tensors = [NewTensor(n, tuple(t.shape), FORMATS["F32"], partial(raw_bytes, t)) for n, t in rotary.items()] + [
         NewTensor(name, shapes[name], formats[name], partial(stored_bytes, source, parts, formats[name]))
         for name, parts in names.items()
     ]
-    with progress(tensors) as watched:
-        write_gguf(target, metadata, watched, types)
-    size, values = sum(tensor.size for tensor in tensors), sum(prod(tensor.shape) for tensor in tensors)
-    return f"{target}: {len(tensors)} tensors, {size:,} bytes ({8 * size / values:.2f} bits per weight)"
+    return GgufPlan(metadata, tensors, text.types, text.warnings + warnings)
 
 
 def general_keys(source: Source, file_type: str) -> dict[str, Any]:
-    """What the file is, for people and for programs that list files."""
+    """The keys that describe the file to people and to programs that list files."""
     name = (source.gguf.metadata if source.gguf else {}).get("general.name") or source.path.resolve().stem
     return {
         "general.architecture": "",  # first, as programs expect it; metadata_of fills it in
@@ -87,13 +77,13 @@ def general_keys(source: Source, file_type: str) -> dict[str, Any]:
 
 
 def stored_shape(name: str, parts: Sequence[Weight]) -> tuple[int, ...]:
-    """The shape of a stored tensor: its parts one below the other, or, where they are experts, stacked."""
+    """The shape of a stored tensor: the rows of its parts joined, or experts stacked to [experts, out, in]."""
     first = tuple(parts[0].shape)
     return (len(parts), *first) if "_exps." in name else (sum(part.shape[0] for part in parts), *first[1:])
 
 
 def stored_bytes(source: Source, parts: Sequence[str], format: Format) -> Iterator[Tensor]:
-    """The bytes of a stored tensor, a slab of rows at a time. Blocks that have the format already are copied."""
+    """Yields the bytes of a stored tensor, uint8, a slab of rows at a time. Blocks of the right format are copied."""
     for part in parts:
         tensor = to_gguf(source.config, part, source.tensors[part])
         if isinstance(tensor, QuantTensor) and tensor.format == format:
@@ -104,37 +94,31 @@ def stored_bytes(source: Source, parts: Sequence[str], format: Format) -> Iterat
 
 
 def some_rows(matrix: Weight, rows: slice) -> Tensor:
-    """Rows of a matrix as numbers."""
+    """Rows of a matrix, decoded to floating point."""
     return matrix.pick(rows).dequantize() if isinstance(matrix, QuantTensor) else matrix[rows]
 
 
 def raw_bytes(tensor: Tensor) -> list[Tensor]:
-    """A tensor's own bytes."""
+    """A tensor's bytes, uint8."""
     return [tensor.contiguous().view(torch.uint8)]
 
 
-def refuse_requantizing(
-    source: Source, names: Mapping[str, Sequence[str]], formats: Mapping[str, Format], allowed: bool
-) -> None:
-    """Raise where blocks would be rounded a second time, or say that they are."""
-    again = [
-        (name, tensor.format.name)
+def requantized(source: Source, names: Mapping[str, Sequence[str]], formats: Mapping[str, Format]) -> list[tuple[str, Format]]:
+    """The tensors, with the format of their blocks, that are rounded a second time."""
+    return [
+        (name, tensor.format)
         for name, parts in names.items()
         if isinstance(tensor := source.tensors[parts[0]], QuantTensor)
         and formats[name] != tensor.format
         and formats[name].plain is None
     ]
-    if again and not allowed:
-        raise NanollamaError(
-            f"{len(again)} tensors are quantized already, {again[0][0]} as {again[0][1]} among them: to round them a second "
-            "time loses more than to start from the original; do that, or give --allow-requantize"
-        )
-    if again:
-        notice(f"{len(again)} tensors are quantized already: they are decoded to float32 and rounded a second time")
 
 
-def export_folder(source: Source, target: Path, file_type: str) -> str:
-    """Write a folder of config.json, safetensors and tokenizer, as transformers reads it, all or nothing; what was written."""
+def export_folder(source: Source, target: Path, file_type: str) -> dict[str, int]:
+    """Write a folder of config.json, safetensors and tokenizer that transformers reads, all or nothing.
+
+    Returns the bytes of tensors by file. NanollamaError for a target that exists and for a type of blocks.
+    """
     if file_type not in FOLDER_DTYPES:
         raise NanollamaError(
             f"type {file_type!r} can't be stored in safetensors; use {', '.join(FOLDER_DTYPES)}, or a target that ends in .gguf"
@@ -148,7 +132,7 @@ def export_folder(source: Source, target: Path, file_type: str) -> str:
         config = {**kept, "torch_dtype": str(FOLDER_DTYPES[file_type]).removeprefix("torch.")}
         (part / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         sizes = write_shards(source, part, FOLDER_DTYPES[file_type])
-        for name, content in folder_text(source).items():
+        for name, content in folder_text(source.gguf or source.path).items():
             (part / name).parent.mkdir(exist_ok=True)
             (part / name).write_bytes(content)
         sync_folder(part)
@@ -157,12 +141,11 @@ def export_folder(source: Source, target: Path, file_type: str) -> str:
         raise NanollamaError(f"{target} can't be written: {error.strerror or error}") from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    files = "1 file" if len(sizes) == 1 else f"{len(sizes)} files"
-    return f"{target}: {files} of safetensors, {sum(sizes.values()):,} bytes of {file_type}"
+    return sizes
 
 
 def write_shards(source: Source, folder: Path, dtype: torch.dtype) -> dict[str, int]:
-    """Write the tensors under the checkpoint's own names, in files of about SHARD_BYTES; their sizes by file."""
+    """Write the tensors under the checkpoint's names, in files of about SHARD_BYTES. Returns bytes of tensors by file."""
     shards = list(plan_shards(source, dtype))
     index: dict[str, str] = {}
     sizes: dict[str, int] = {}
@@ -170,7 +153,7 @@ def write_shards(source: Source, folder: Path, dtype: torch.dtype) -> dict[str, 
         file = "model.safetensors" if len(shards) == 1 else f"model-{number:05}-of-{len(shards):05}.safetensors"
         tensors = {name: folder_tensor(source, parts, dtype) for name, parts in names.items()}
         save_file(tensors, folder / file, {"format": "pt"})
-        shutil.copymode(folder / "config.json", folder / file)  # it was written for the owner alone
+        shutil.copymode(folder / "config.json", folder / file)  # save_file lets only the owner read it
         with (folder / file).open("rb") as written:
             os.fsync(written.fileno())
         index |= dict.fromkeys(names, file)
@@ -182,7 +165,7 @@ def write_shards(source: Source, folder: Path, dtype: torch.dtype) -> dict[str, 
 
 
 def plan_shards(source: Source, dtype: torch.dtype) -> Iterable[dict[str, list[str]]]:
-    """The stored tensors of each file, by name, with the parts of ours that they are made of."""
+    """Yields for each file its tensors: stored name → the runtime's tensors that it joins."""
     shard: dict[str, list[str]] = {}
     size = 0
     for name, parts in checkpoint_names(source.config, source.tensors).items():
@@ -195,7 +178,7 @@ def plan_shards(source: Source, dtype: torch.dtype) -> Iterable[dict[str, list[s
 
 
 def folder_tensor(source: Source, parts: Sequence[str], dtype: torch.dtype) -> Tensor:
-    """One stored tensor of a folder, as numbers of its own memory."""
+    """One stored tensor of a folder, decoded and copied."""
     pieces = [source.tensors[part] for part in parts]
     numbers = [piece.dequantize() if isinstance(piece, QuantTensor) else piece for piece in pieces]
     return checkpoint_tensor(source.config, parts, numbers).to(dtype).contiguous().clone()

@@ -219,7 +219,7 @@ The exit status is 1 if a check fails. Needs the clone of the project: the insta
   nanollama export model.gguf --to FOLDER --type bf16
 
 Tokenizer and chat template come along. What a GGUF file can't say of a config is an error, and nothing is written.""",
-        home="checkpoint.export",
+        home="cli.export",
     ),
     "quantize": Command(
         "write a GGUF file again with fewer bits per weight",
@@ -230,7 +230,7 @@ Tokenizer and chat template come along. What a GGUF file can't say of a config i
 
 Any architecture will do. Metadata stay as they are. Norms, biases and other small tensors stay as they are too, and the head
 and some others get more bits: tensor by tensor the formats that llama.cpp chooses for that type.""",
-        home="checkpoint.gguf.quantize",
+        home="cli.quantize",
     ),
     "kata": Command(
         "write a piece of this runtime yourself, against its tests",

@@ -1,8 +1,6 @@
 """How an export stores numbers: blocks that are copied, decoded or rounded again, and folders that are cut into shards."""
 
-import contextlib
 import functools
-import io
 import json
 import shutil
 from functools import partial
@@ -23,6 +21,7 @@ from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.truth.cases import scratch, workplace
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
+from nanollama.cli.export import folder_summary
 from nanollama.lm import load
 
 
@@ -33,7 +32,7 @@ def blocks_come_along_or_are_decoded() -> None:
     for target in (first, again):
         target.unlink(missing_ok=True)
     same(
-        "checkpoint.export.refuse_requantizing",
+        "checkpoint.gguf.quantize.check_requantized",
         export(path, first, "q8_0") + export(first, again, "q8_0"),
         "",
         "what is said of a copy",
@@ -43,11 +42,11 @@ def blocks_come_along_or_are_decoded() -> None:
         same_tensor("checkpoint.export.stored_bytes", tensor, blocks[name], f"{name}, copied")
     same("checkpoint.export.general_keys", (keys["general.file_type"], keys["general.name"]), (7, path.name), "type and name")
     twice, own = (partial(export_gguf, open_source(first), *to) for to in ((again, "q4_0"), (first, "q8_0")))
-    refused("checkpoint.export.refuse_requantizing", twice, "are quantized already", "rounding twice")
-    refused("checkpoint.gguf.quantize.refuse_own_input", own, "is the file that is read", "its own input")
+    refused("checkpoint.gguf.quantize.check_requantized", twice, "are quantized already", "rounding twice")
+    refused("checkpoint.gguf.quantize.refuse_input_as_target", own, "is the file that is read", "its own input")
     said = export(first, again, "q4_0", allow_requantize=True)
-    expect("checkpoint.export.refuse_requantizing", "second time" in said, f"nothing is said of rounding twice: {said!r}")
-    same("checkpoint.export.refuse_requantizing", export(first, again, "f32"), "", "what is said of decoding")
+    expect("checkpoint.gguf.quantize.check_requantized", "second time" in said, f"nothing is said of rounding twice: {said!r}")
+    same("checkpoint.gguf.quantize.check_requantized", export(first, again, "f32"), "", "what is said of decoding")
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
         same_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
@@ -74,10 +73,10 @@ def values_of(tensor: Any) -> Tensor:
 
 
 def export(source: Path, target: Path, file_type: str, **options: Any) -> str:
-    """Write a GGUF file; what is said on stderr."""
-    with at("checkpoint.export.export_gguf"), contextlib.redirect_stderr(io.StringIO()) as said:
-        export_gguf(open_source(source), target, file_type, **options)
-    return said.getvalue()
+    """Write a GGUF file. Returns the warnings about numbers, one a line."""
+    with at("checkpoint.export.export_gguf"):
+        plan = export_gguf(open_source(source), target, file_type, **options)
+    return "\n".join(plan.warnings)
 
 
 @check("WGHT-040", "SAFE-001", area="weights")
@@ -88,7 +87,7 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     before, nanollama.checkpoint.export.SHARD_BYTES = nanollama.checkpoint.export.SHARD_BYTES, limit
     try:
         with at("checkpoint.export.write_shards"):
-            said = export_folder(open_source(path), target, "f16")
+            reported = export_folder(open_source(path), target, "f16")
     finally:
         nanollama.checkpoint.export.SHARD_BYTES = before
     files = sorted(file.name for file in target.glob("*.safetensors"))
@@ -120,10 +119,12 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
         "float16",
         "torch_dtype",
     )
+    same("checkpoint.export.export_folder", reported, sizes, "the sizes that are returned")
+    line = folder_summary(target, "f16", reported)
     expect(
-        "checkpoint.export.export_folder",
-        f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in said,
-        said,
+        "cli.export.folder_summary",
+        f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in line,
+        line,
     )
     refused(
         "checkpoint.export.export_folder",
@@ -153,7 +154,7 @@ def every_end_id_comes_along() -> None:
     (source / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<end>"}))
     middle.unlink(missing_ok=True)
     shutil.rmtree(back, ignore_errors=True)
-    with at("lm.load"), contextlib.redirect_stderr(io.StringIO()):
+    with at("lm.load"):
         export_gguf(open_source(source), middle, "f32")
         export_folder(open_source(middle), back, "f32")
         for path, want in ((source, [5, 97]), (middle, [5, 97, 99]), (back, [5, 97, 99])):

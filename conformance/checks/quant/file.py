@@ -15,8 +15,9 @@ from torch import Tensor
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, refused, same, same_tensor
 from conformance.truth.cases import workplace
-from nanollama.checkpoint.gguf.quantize import quantize_command, refuse_own_input
+from nanollama.checkpoint.gguf.quantize import refuse_input_as_target
 from nanollama.checkpoint.gguf.reader import read_gguf
+from nanollama.cli.quantize import quantize_command
 
 MATRIX, NORM, INDEX = "blk.0.attn_q.weight", "blk.0.attn_norm.weight", "blk.0.index"
 KINDS = gguf.GGMLQuantizationType
@@ -61,7 +62,7 @@ def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = quantize_command(options(source, target, file_type, allow))
-    same("checkpoint.gguf.quantize.quantize_command", status, 0, "the exit status")
+    same("cli.quantize.quantize_command", status, 0, "the exit status")
     return target, out.getvalue(), err.getvalue()
 
 
@@ -84,24 +85,24 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
     kind, (number, bar) = getattr(KINDS, name), {"Q8_0": (7, 0.02), "Q4_0": (2, 0.3), "F16": (1, 0.002)}[name]
     source = write("plain.gguf")
     before, _ = stored(source)
-    with at("checkpoint.gguf.quantize.quantize_command"):
+    with at("cli.quantize.quantize_command"):
         path, out, err = quantized(source, name.lower())
     fields, tensors = stored(path)
     want = {key: value for key, value in before.items() if not key.startswith("split.")}
     want |= {"general.file_type": ("UINT32", number), "general.quantization_version": ("UINT32", 2)}
     same("checkpoint.gguf.quantize.new_metadata", fields, want, "metadata")
-    same("checkpoint.gguf.quantize.plan_tensors", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
+    same("checkpoint.gguf.quantize.plan_quantized", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
     matrix, norm, index = tensors.values()
     types = [tensor.tensor_type.name for tensor in (matrix, norm)]
-    same("checkpoint.gguf.quantize.plan_tensors", types, [name, "F32"], "types of a matrix and a vector")
+    same("checkpoint.gguf.quantize.plan_quantized", types, [name, "F32"], "types of a matrix and a vector")
     same("checkpoint.gguf.quantize.is_integer", index.tensor_type.name, "I32", "the type of whole numbers")
     same(
-        "checkpoint.gguf.quantize.plan_tensors",
+        "checkpoint.gguf.quantize.plan_quantized",
         index.data.tolist(),
         numpy.arange(512).reshape(2, 256).tolist(),
         "whole numbers",
     )
-    same_tensor("checkpoint.gguf.quantize.plan_tensors", numbers(norm), VALUES[0], "a vector")
+    same_tensor("checkpoint.gguf.quantize.plan_quantized", numbers(norm), VALUES[0], "a vector")
     if name != "F16":
         encoded = torch.from_numpy(gguf.quantize(VALUES.numpy(), kind))
         same_tensor("checkpoint.gguf.quantize.recoded", torch.from_numpy(matrix.data.copy()), encoded, f"blocks of {name}")
@@ -110,29 +111,29 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
     size = sum(tensor.n_bytes for tensor in tensors.values())
     bits = f"{8 * 7168 / 1792:.2f} → {8 * size / 1792:.2f} bits per weight"
     first = f"{path}: 3 tensors, 7,168 → {size:,} bytes ({bits})"
-    same("checkpoint.gguf.quantize.summary", out.splitlines()[0], first, "the first line")
-    expect("checkpoint.gguf.quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
-    same("checkpoint.gguf.quantize.quantize_command", err, "", "what is said on stderr")
+    same("cli.quantize.summary", out.splitlines()[0], first, "the first line")
+    expect("cli.quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
+    same("cli.quantize.quantize_command", err, "", "what is said on stderr")
 
 
 @check("QUNT-061", area="quantization")
 def blocks_are_copied_or_rounded_again_only_when_asked() -> None:
-    source, say = write("blocks.gguf", KINDS.Q8_0), "checkpoint.gguf.quantize.say_requantized"
+    source, say = write("blocks.gguf", KINDS.Q8_0), "checkpoint.gguf.quantize.check_requantized"
     once = gguf.quantize(VALUES.numpy(), KINDS.Q8_0)
     decoded = gguf.dequantize(once, KINDS.Q8_0)
-    with at("checkpoint.gguf.quantize.quantize_command"):
+    with at("cli.quantize.quantize_command"):
         path, _, err = quantized(source, "q8_0")
     same_tensor(
-        "checkpoint.gguf.quantize.plan_tensors", bytes_of(path), torch.from_numpy(once), "blocks that have the type already"
+        "checkpoint.gguf.quantize.plan_quantized", bytes_of(path), torch.from_numpy(once), "blocks that have the type already"
     )
     same(say, err, "", "what is said of a copy")
     refused(say, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
-    with at("checkpoint.gguf.quantize.quantize_command"):
+    with at("cli.quantize.quantize_command"):
         path, _, err = quantized(source, "q4_0", allow=True)
     twice = torch.from_numpy(gguf.quantize(decoded, KINDS.Q4_0))
     same_tensor("checkpoint.gguf.quantize.recoded", bytes_of(path), twice, "rounded twice")
     expect(say, "rounded a second time" in err, f"nothing is said of rounding twice: {err!r}")
-    with at("checkpoint.gguf.quantize.quantize_command"):
+    with at("cli.quantize.quantize_command"):
         path, _, _ = quantized(source, "f32", allow=True)
     same_tensor("checkpoint.gguf.quantize.recoded", numbers(stored(path)[1][MATRIX]), torch.from_numpy(decoded), "decoded")
 
@@ -144,7 +145,7 @@ def bytes_of(path: Path) -> Tensor:
 
 @check("QUNT-060", area="security")
 def the_file_that_is_read_is_never_written() -> None:
-    source, link, place = write("own.gguf"), workplace() / "link.gguf", "checkpoint.gguf.quantize.refuse_own_input"
+    source, link, place = write("own.gguf"), workplace() / "link.gguf", "checkpoint.gguf.quantize.refuse_input_as_target"
     link.unlink(missing_ok=True)
     link.symlink_to(source)
     raw = source.read_bytes()
@@ -154,8 +155,8 @@ def the_file_that_is_read_is_never_written() -> None:
         same(place, source.read_bytes() == raw, True, "its bytes are there still")
     link.unlink()
     with at(place):
-        refuse_own_input(link, [source])
+        refuse_input_as_target(link, [source])
     folder = partial(quantize_command, options(workplace(), link, "q8_0"))
-    refused("checkpoint.gguf.quantize.quantize_command", folder, "is a folder", "a folder")
+    refused("cli.quantize.quantize_command", folder, "is a folder", "a folder")
     refused("quant.file_types.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type")
     same("checkpoint.gguf.reader.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was")

@@ -14,6 +14,7 @@ from sentencepiece import sentencepiece_model_pb2
 from conformance.checks import check
 from conformance.checks.assertions import same
 from nanollama.text.bpe import merge as segment
+from nanollama.text.sentencepiece.unigram import Unigram
 
 
 def merged(symbols: Sequence[str], rank: Callable[[str, str], float | None]) -> list[str]:
@@ -118,24 +119,27 @@ def best_cut(text: str, scores: dict[str, float], unknown: float) -> tuple[float
 @check("TOKN-013", area="tokenization")
 def the_cut_with_the_highest_sum_wins() -> None:
     scores = {"a": -3.0, "b": -4.5, "ab": -5.25, "ba": -6.0, "aba": -7.5, "bb": -8.75, "abab": -9.0}
-    subject = segment.Unigram(scores, -20.0)
+    subject = Unigram(scores, -20.0)
     for length in range(7):
         for letters in itertools.product("abz" if length < 5 else "ab", repeat=length):
             text = "".join(letters)
             got = subject.segment(text)
-            same("text.bpe.merge.Unigram", "".join(got), text, "the pieces put together")
+            same("text.sentencepiece.unigram.Unigram", "".join(got), text, "the pieces put together")
             total = sum((scores.get(piece, -20.0) for piece in got), 0.0)
-            same("text.bpe.merge.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
-    same("text.bpe.merge.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
-    tie = segment.Unigram({"a": -1.0, "b": -1.0, "ab": -2.0}, -20.0)
+            same("text.sentencepiece.unigram.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
+    same("text.sentencepiece.unigram.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
+    tie = Unigram({"a": -1.0, "b": -1.0, "ab": -2.0}, -20.0)
     proto = trained([("a", -1.0), ("b", -1.0), ("ab", -2.0)])
     same(
-        "text.bpe.merge.Unigram", tie.segment("abab"), proto.encode("abab", out_type=str), "a tie, as sentencepiece decides it"
+        "text.sentencepiece.unigram.Unigram",
+        tie.segment("abab"),
+        proto.encode("abab", out_type=str),
+        "a tie, as sentencepiece decides it",
     )
-    long = segment.Unigram({"a": -3e4, "b": -7e4, "ab": -9.5e4}, -2e5)
+    long = Unigram({"a": -3e4, "b": -7e4, "ab": -9.5e4}, -2e5)
     proto = trained([("a", -3e4), ("b", -7e4), ("ab", -9.5e4)])
     text = "abba" * 20
-    same("text.bpe.merge.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew")
+    same("text.sentencepiece.unigram.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew")
 
 
 def trained(pieces: list[tuple[str, float]]) -> sentencepiece.SentencePieceProcessor:

@@ -2,11 +2,9 @@
 
 import contextlib
 import functools
-import io
 import json
 import tempfile
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +16,7 @@ from conformance.fuzz.valid_vocabulary import KEY, scored
 from conformance.models.fixtures import fixture_config
 from nanollama.checkpoint.gguf.reader import GGUF
 from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
-from nanollama.checkpoint.source import Source
-from nanollama.model.config import read_config
+from nanollama.model.config import ModelConfig, read_config
 from nanollama.text.convert.text_files import folder_text, gguf_text
 
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
@@ -33,10 +30,9 @@ WRITERS = {  # which function gives a key of the metadata
 }
 
 
-def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
-    """A checkpoint folder of which only the vocabulary is there."""
-    raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
-    return Source(folder, raw, read_config(raw), None, {})
+def config_of(rows: int, ends: list[int] | None = None) -> ModelConfig:
+    """A config with an embedding of so many rows and these end ids."""
+    return read_config({**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends})
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
@@ -61,14 +57,10 @@ def folder_of(files: Mapping[str, Any]) -> Any:
 
 
 def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], str]:
-    """The keys that a folder becomes, without their prefix, and what is said about it."""
-    with (
-        folder_of(files) as folder,
-        contextlib.redirect_stderr(io.StringIO()) as said,
-        at("text.convert.to_gguf.folder_metadata"),
-    ):
-        values, _ = gguf_text(source_of(folder, rows, ends))
-        return {key.removeprefix(KEY): value for key, value in values.items()}, said.getvalue()
+    """The keys that a folder becomes, without their prefix, and the warnings, one a line."""
+    with folder_of(files) as folder, at("text.convert.to_gguf.folder_metadata"):
+        values, _, warnings = gguf_text(folder, config_of(rows, ends))
+        return {key.removeprefix(KEY): value for key, value in values.items()}, "\n".join(warnings)
 
 
 def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
@@ -80,8 +72,8 @@ def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
 
 def files_of(metadata: Mapping[str, Any]) -> dict[str, bytes]:
     """The files that the vocabulary of a GGUF file becomes."""
-    with at("text.convert.to_folder.folder_files"), contextlib.redirect_stderr(io.StringIO()):
-        return folder_text(replace(source_of(Path("model.gguf"), 512), gguf=GGUF(dict(metadata), {}, {})))
+    with at("text.convert.to_folder.folder_files"):
+        return folder_text(GGUF(dict(metadata), {}, {}))
 
 
 @check("TOKN-058", "TOKN-040", area="tokenization")
@@ -101,7 +93,7 @@ def a_byte_level_folder_becomes_tokens_types_and_merges() -> None:
     for merges in ([["a", "b"]], []):
         changed = byte_level(model={"merges": merges})
         with folder_of({"tokenizer.json": changed, "tokenizer_config.json": config}) as folder:
-            types = gguf_text(source_of(folder, 99))[1]
+            types = gguf_text(folder, config_of(99)).types
             same("text.convert.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys")
     around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
     got, _ = keys_of({"tokenizer.json": byte_level(post_processor=around)}, 99)
@@ -143,8 +135,8 @@ def end_ids_and_templates_come_along() -> None:
 
 def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> None:
     """The same, with the runtime's own errors."""
-    with folder_of(files) as folder, contextlib.redirect_stderr(io.StringIO()):
-        gguf_text(source_of(folder, rows, ends))
+    with folder_of(files) as folder:
+        gguf_text(folder, config_of(rows, ends))
 
 
 @check("TOKN-058", "TOKN-016", area="tokenization")
@@ -176,7 +168,7 @@ def what_keys_cant_say_is_refused_or_told() -> None:
     mask = {"added_tokens_decoder": {"99": {"content": "<mask>", "lstrip": True, "special": True}}}
     for more, place, part in (
         (nfc, f"{model}.from_byte_level", "composes text"),
-        ({"tokenizer_config.json": mask}, "text.convert.to_gguf.report_sides", "1 special tokens, '<mask>'"),
+        ({"tokenizer_config.json": mask}, "text.convert.to_gguf.side_warnings", "1 special tokens, '<mask>'"),
     ):
         said = keys_of({**plain, **more}, 100, [97])[1]
         expect(place, part in said, f"nothing is said of it: {said!r} has no {part!r}")
@@ -275,7 +267,7 @@ def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
     named = {"tokenizer.json": own, "tokenizer_config.json": {"eos_token": "</s>", "bos_token": "<s>"}}
     got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
     same(
-        "text.convert.to_gguf_model.beside",
+        "text.convert.to_gguf_model.tokenizer_model_scores",
         got["scores"][263:],
         [-2.0, -1.0, -3.0, -4.0, -5.0],
         "scores of the tokenizer.model beside",

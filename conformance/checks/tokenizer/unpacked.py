@@ -2,8 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import tokenizers
@@ -15,10 +13,10 @@ from conformance.checks.tokenizer.exported import (
     LETTERS,
     SIDES,
     byte_level,
+    config_of,
     files_of,
     folder_of,
     parse,
-    source_of,
     there_and_back,
 )
 from conformance.fuzz.valid_vocabulary import KEY, C, D, N, X, paired, scored
@@ -95,7 +93,7 @@ def a_byte_level_vocabulary_becomes_a_tokenizer_json() -> None:
 
 def raising(metadata: Callable[[], Mapping[str, Any]]) -> Callable[[], object]:
     """Files of a vocabulary, with the runtime's own errors."""
-    return lambda: folder_text(replace(source_of(Path("model.gguf"), 512), gguf=GGUF(dict(metadata()), {}, {})))
+    return lambda: folder_text(GGUF(dict(metadata()), {}, {}))
 
 
 @check("TOKN-059", "TOKN-051", area="tokenization")
@@ -158,13 +156,12 @@ def a_scored_vocabulary_becomes_a_sentencepiece_file() -> None:
 def from_a_form_to_the_same_form_all_is_copied() -> None:
     values = {"general.name": "x", "tokenizer.ggml.scores": [1.0], "tokenizer.huggingface.json": "{"}
     types = {"general.name": ValueType(STRING), "tokenizer.ggml.scores": ValueType(ARRAY, UINT32)}
-    source = replace(source_of(Path("model.gguf"), 512), gguf=GGUF(values, {}, types))
     kept = {"tokenizer.ggml.scores": [1.0], "tokenizer.huggingface.json": "{"}
     same(
         "text.convert.text_files.gguf_text",
-        gguf_text(source),
-        (kept, {"tokenizer.ggml.scores": ValueType(ARRAY, UINT32)}),
-        "keys and types",
+        gguf_text(GGUF(values, {}, types), config_of(512)),
+        (kept, {"tokenizer.ggml.scores": ValueType(ARRAY, UINT32)}, ()),
+        "keys, types and warnings",
     )
     texts = {
         "merges.txt": b"#\r\n\xff",
@@ -174,4 +171,4 @@ def from_a_form_to_the_same_form_all_is_copied() -> None:
     }
     others = {"config.json": b"{}", "README.md": b"?", "model.safetensors": b""}
     with folder_of({**texts, **others}) as folder:
-        same("text.convert.text_files.folder_text", folder_text(source_of(folder, 8)), texts, "files")
+        same("text.convert.text_files.folder_text", folder_text(folder), texts, "files")

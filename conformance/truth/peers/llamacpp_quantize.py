@@ -25,7 +25,7 @@ import numpy as np
 from gguf import GGUFReader, GGUFWriter
 from numpy.typing import NDArray
 
-from nanollama.checkpoint.gguf.quantize import quantize_command
+from nanollama.cli.quantize import quantize_command
 from nanollama.quant.file_types import FILE_TYPES
 
 PEER = """

@@ -56,6 +56,25 @@ class NewTensor(NamedTuple):
         return prod(self.shape[:-1]) * row_bytes(self.format, self.shape[-1] if self.shape else 1)
 
 
+class GgufPlan(NamedTuple):
+    """A file to write: the arguments of `write_gguf`, and warnings for the person who asked for it."""
+
+    metadata: dict[str, Any]
+    tensors: list[NewTensor]
+    types: dict[str, ValueType]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all tensors, not padded."""
+        return sum(tensor.size for tensor in self.tensors)
+
+    @property
+    def values(self) -> int:
+        """Values in all tensors."""
+        return sum(prod(tensor.shape) for tensor in self.tensors)
+
+
 def stored(tensor: GGUFTensor) -> NewTensor:
     """A tensor of another file, byte for byte."""
     return NewTensor(tensor.name, tensor.shape, tensor.format, lambda: [tensor.blocks])

@@ -15,7 +15,6 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from nanollama.cli.output import notice
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.llamacpp.codepoints import HAN, HAN_RANGES, LETTER, MARK, OTHER_HAN
 from nanollama.text.llamacpp.pretokenizers import DIGIT, DIGITS, GPT2, PRE_TOKENIZERS, SUFFIX, WHOLE_WORDS, Threes
@@ -79,11 +78,16 @@ def pre_name(pre_tokenizer: dict[str, Any] | None, *, composes: bool, whole_word
             f"the pre-tokenizer of tokenizer.json, {quote(patterns)}{also}, is none that llama.cpp has a name for: a GGUF file "
             "can't hold this tokenizer. Export as a folder instead"
         )
-    if any(spelling in pattern for spelling in CASED for pattern in patterns):
-        notice("llama.cpp cuts words with capitals or marks beyond ASCII elsewhere than this tokenizer.json does")
     if composes and "olmo" in fitting:
         return "olmo"
     return next((name for name in USUAL if name in fitting), fitting[0])
+
+
+def case_warnings(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...]:
+    """A warning if llama.cpp knows less of capital letters than the patterns do."""
+    if any(spelling in pattern for spelling in CASED for pattern in patterns_of(pre_tokenizer)):
+        return ("llama.cpp cuts words with capitals or marks beyond ASCII elsewhere than this tokenizer.json does",)
+    return ()
 
 
 def spellings(cuts: Sequence[str | Threes]) -> list[list[str]]:

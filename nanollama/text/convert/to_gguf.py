@@ -20,10 +20,9 @@ github.com/ggml-org/ggml; of what is written where: llama.cpp, conversion/base.p
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
-from nanollama.cli.output import notice
 from nanollama.errors import NanollamaError, quote
 from nanollama.model.config import ModelConfig
 from nanollama.text.chat.template import load_template
@@ -37,27 +36,38 @@ from nanollama.text.tokenizer import Tokenizer, load_tokenizer
 
 Metadata = dict[str, Any]
 
+
+class GgufText(NamedTuple):
+    """Keys of a GGUF file's text, the types of values that `type_of` would store otherwise, and warnings for the user."""
+
+    metadata: Metadata
+    types: dict[str, ValueType]
+    warnings: tuple[str, ...] = ()
+
+
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
 NAMED = {"unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator", "mask_token": "mask"}
+NO_END = "no token that ends a text is named; llama.cpp then takes id 11, or 2 with SentencePiece"
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # as llama.cpp's converter has them; text can't become these tokens
 
 
-def folder_metadata(folder: Path, config: ModelConfig) -> tuple[Metadata, dict[str, ValueType]]:
-    """The `tokenizer.*` keys, and the types of those whose value does not say it. NanollamaError for a tokenizer that
-    such keys can't express."""
+def folder_metadata(folder: Path, config: ModelConfig) -> GgufText:
+    """The `tokenizer.*` keys of a folder. NanollamaError for a tokenizer that they can't express."""
     template = template_keys(folder)
     if not any((folder / name).is_file() for name in VOCABULARIES):
-        return {KEY + "model": "none", **template}, {}  # llama.cpp then takes the size from ARCHITECTURE.vocab_size
+        return GgufText({KEY + "model": "none", **template}, {})  # llama.cpp then takes the size from ARCHITECTURE.vocab_size
     tokenizer, declared = load_tokenizer(folder), read_declarations(folder)
     model = read_model(folder, declared)
     values = {**model.keys, **token_keys(tokenizer, declared, model, config.vocab_size), **around_keys(tokenizer)}
-    roles = {f"{role}_token_id": id for role, id in role_ids(tokenizer, declared, model, config).items()}
-    metadata = {KEY + key: value for key, value in {**values, **roles}.items()} | template
+    roles = role_ids(tokenizer, declared, model, config)
+    values |= {f"{role}_token_id": id for role, id in roles.items()}
+    metadata = {KEY + key: value for key, value in values.items()} | template
     add_end_ids(metadata, config.eos_token_ids)
     check_readable(metadata, tokenizer)
     declared_sides = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in declared.added}
-    report_sides(metadata, folder, model.sides | declared_sides)
-    return metadata, {KEY + "merges": ValueType(ARRAY, STRING)} if "merges" in values else {}
+    warnings = model.warnings + (() if "eos" in roles else (NO_END,))
+    warnings += side_warnings(metadata, folder, model.sides | declared_sides)
+    return GgufText(metadata, {KEY + "merges": ValueType(ARRAY, STRING)} if "merges" in values else {}, warnings)
 
 
 def token_keys(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, rows: int) -> Metadata:
@@ -113,8 +123,6 @@ def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, con
     for name, role in NAMED.items():
         token = declared.named.get(name)
         ids[role] = ids.get(role) if token is None else tokenizer.token_to_id(token)
-    if ids["eos"] is None:
-        notice("no token that ends a text is named; llama.cpp then takes id 11, or 2 with SentencePiece")
     return {role: id for role, id in ids.items() if id is not None}
 
 
@@ -154,15 +162,16 @@ def check_readable(metadata: Metadata, tokenizer: Tokenizer) -> None:
         )
 
 
-def report_sides(metadata: Metadata, folder: Path, sides: Mapping[str, Sides]) -> None:
-    """Say so if special tokens take white space with them other than in the folder; llama.cpp goes by the model's name."""
+def side_warnings(metadata: Metadata, folder: Path, sides: Mapping[str, Sides]) -> tuple[str, ...]:
+    """A warning if special tokens take other white space than in the folder; llama.cpp goes by the model's name."""
     found = read_tokens(metadata, metadata[KEY + "model"])
     name, pre = folder.resolve().stem, metadata[KEY + "pre"]
     known = special_tokens(found.tokens, found.types, name, pre)
     there = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in known}
     wrong = [token for token, flags in sides.items() if there.get(token, (False, False, False)) != flags]
-    if wrong:
-        notice(
-            f"in a GGUF file {len(wrong)} special tokens, {quote(wrong[0])} among them, do not treat text beside them as in "
-            "the folder (lstrip, rstrip, single_word)"
-        )
+    if not wrong:
+        return ()
+    return (
+        f"in a GGUF file {len(wrong)} special tokens, {quote(wrong[0])} among them, do not treat neighbouring text as in the "
+        "folder (lstrip, rstrip, single_word)",
+    )

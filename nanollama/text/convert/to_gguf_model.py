@@ -8,10 +8,9 @@ from typing import Any
 
 import tokenizers
 
-from nanollama.cli.output import notice
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.files import read_merges, read_tiktoken
-from nanollama.text.convert.pretokenizer_names import pre_name
+from nanollama.text.convert.pretokenizer_names import case_warnings, pre_name
 from nanollama.text.convert.spaced_bpe import halves, merges_of, scores_of, space_prefix
 from nanollama.text.folder.declarations import Declarations
 from nanollama.text.folder.tokenizer_json import library_errors
@@ -22,23 +21,26 @@ from nanollama.text.sentencepiece.reader import read_sentencepiece
 PRE_OF_MERGES = {"gpt2": "gpt-2", "qwen2": "qwen2"}
 NO_BYTES = "this vocabulary has not all bytes; llama.cpp ends at characters that are no token, where this one says <unk>"
 NOT_COMPOSED = "this tokenizer composes text (NFC), which a GGUF file can't ask for: text that is not composed gets other ids"
-
+METASPACE = "llama.cpp puts a space before every text, this tokenizer (Metaspace) only before one that has none"
+OTHER_MERGES = "no scores do what the merges of tokenizer.json do; those of tokenizer.model give other ids for some texts"
 
 Sides = tuple[bool, bool, bool]
 
 
 @dataclass(frozen=True)
 class GgufModel:
-    """What the files say and the tokenizer made of them does not.
+    """The facts of the files that a `Tokenizer` does not hold.
 
-    keys: of the metadata, without "tokenizer.ggml.". types: of ids that are not plain text. scores: by id, empty where
-    there are merges. sides: of the added tokens of a tokenizer.json, whether they have lstrip, rstrip and single_word.
+    keys: of the metadata, without "tokenizer.ggml.". types: of ids that are not plain text. scores: by id, empty if there
+    are merges. sides: of the added tokens of a tokenizer.json, whether they have lstrip, rstrip and single_word. warnings:
+    differences that a GGUF file can't avoid.
     """
 
     keys: dict[str, Any]
     types: dict[int, PieceType] = field(default_factory=dict)
     scores: dict[int, float] = field(default_factory=dict)
     sides: dict[str, Sides] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
 
 
 def read_model(folder: Path, declared: Declarations) -> GgufModel:
@@ -64,9 +66,8 @@ def from_merges(folder: Path, declared: Declarations) -> GgufModel:
             "add_prefix_space is true in tokenizer_config.json; llama.cpp puts no space before a byte-level text. Export as a "
             "folder instead"
         )
-    if kind == "qwen2":
-        notice(NOT_COMPOSED)
-    return byte_bpe(PRE_OF_MERGES[kind], [f"{a} {b}" for a, b in read_merges(read_bytes(folder / "merges.txt"))])
+    made = byte_bpe(PRE_OF_MERGES[kind], [f"{a} {b}" for a, b in read_merges(read_bytes(folder / "merges.txt"))])
+    return replace(made, warnings=(NOT_COMPOSED,)) if kind == "qwen2" else made
 
 
 def from_tiktoken(data: bytes) -> GgufModel:
@@ -93,14 +94,14 @@ def from_sentencepiece(data: bytes, declared: Declarations) -> GgufModel:
             f"whitespace_as_suffix {model.whitespace_as_suffix}; a GGUF file can hold bpe, True, False. Export as a "
             "folder instead"
         )
-    if not model.byte_fallback:
-        notice(NO_BYTES)
+    warnings: tuple[str, ...] = () if model.byte_fallback else (NO_BYTES,)
     if model.charsmap or model.remove_extra_whitespaces:
         what = "its characters (precompiled_charsmap)" if model.charsmap else "its spaces (remove_extra_whitespaces)"
-        notice(f"this tokenizer normalises text, {what}, and llama.cpp does not: text that is not normal gets other ids")
+        warnings += (f"this tokenizer normalises text, {what}, and llama.cpp does not: text that is not normal gets other ids",)
     types: dict[int, PieceType] = {id: type for id, type in enumerate(model.types) if type is not PieceType.NORMAL}
     flags = {"add_space_prefix": prefix, "remove_extra_whitespaces": model.remove_extra_whitespaces}
-    return GgufModel({"model": "llama", "pre": "default", **flags}, types, dict(enumerate(model.scores)))
+    keys = {"model": "llama", "pre": "default", **flags}
+    return GgufModel(keys, types, dict(enumerate(model.scores)), warnings=warnings)
 
 
 def from_tokenizer_json(data: bytes, folder: Path) -> GgufModel:
@@ -125,13 +126,12 @@ def from_byte_level(content: dict[str, Any], types: dict[int, PieceType]) -> Ggu
     model = content["model"]
     composes = composes_text(content["normalizer"])
     pre = pre_name(content["pre_tokenizer"], composes=composes, whole_words=model["ignore_merges"])
-    if composes:
-        notice(NOT_COMPOSED)
     if spaced := next((pair for pair in model["merges"] if " " in "".join(pair)), None):
         raise NanollamaError(
             f"tokenizer.json has the merge {quote(spaced)}; a GGUF file can't hold tokens with spaces in merges"
         )
-    return byte_bpe(pre, [f"{left} {right}" for left, right in model["merges"]], types)
+    made = byte_bpe(pre, [f"{left} {right}" for left, right in model["merges"]], types)
+    return replace(made, warnings=case_warnings(content["pre_tokenizer"]) + ((NOT_COMPOSED,) if composes else ()))
 
 
 def composes_text(normalizer: dict[str, Any] | None) -> bool:
@@ -153,17 +153,17 @@ def from_spaced(content: dict[str, Any], types: dict[int, PieceType], folder: Pa
     types |= {vocab[f"<0x{byte:02X}>"]: PieceType.BYTE for byte in range(256) if f"<0x{byte:02X}>" in vocab}
     if (unknown := vocab.get(content["model"]["unk_token"])) is not None:
         types[unknown] = PieceType.UNKNOWN
-    if prefix and content["pre_tokenizer"]:
-        notice("llama.cpp puts a space before every text, this tokenizer (Metaspace) only before one that has none")
+    warnings: tuple[str, ...] = (METASPACE,) if prefix and content["pre_tokenizer"] else ()
     if list(types.values()).count(PieceType.BYTE) < 256:
-        notice(NO_BYTES)
+        warnings += (NO_BYTES,)
     text = {token: id for token, id in vocab.items() if types.get(id, PieceType.NORMAL) is PieceType.NORMAL}
     keys = {"model": "llama", "pre": "default", "add_space_prefix": prefix}
-    return GgufModel(keys, types, merge_scores(text, content["model"]["merges"], beside(text, folder)))
+    scores, more = merge_scores(text, content["model"]["merges"], tokenizer_model_scores(text, folder))
+    return GgufModel(keys, types, scores, warnings=warnings + more)
 
 
-def beside(text: Mapping[str, int], folder: Path) -> dict[int, float]:
-    """The scores of the tokenizer.model beside a tokenizer.json, by id; empty if there is none with these tokens."""
+def tokenizer_model_scores(text: Mapping[str, int], folder: Path) -> dict[int, float]:
+    """The scores of the folder's tokenizer.model, by id; empty if there is none with these tokens."""
     path = folder / "tokenizer.model"
     data = read_bytes(path) if path.is_file() else b""
     if not data or data[0] in BASE64:
@@ -173,19 +173,20 @@ def beside(text: Mapping[str, int], folder: Path) -> dict[int, float]:
     return dict(enumerate(model.scores)) if all(ids.get(token) == id for token, id in text.items()) else {}
 
 
-def merge_scores(text: Mapping[str, int], merges: Sequence[Sequence[str]], known: dict[int, float]) -> dict[int, float]:
-    """Scores that join what the merges join: the known ones if they rank the same tokens in the same order.
+def merge_scores(
+    text: Mapping[str, int], merges: Sequence[Sequence[str]], known: dict[int, float]
+) -> tuple[dict[int, float], tuple[str, ...]]:
+    """Scores, by id, that join what the merges join, and warnings. Known scores serve if they rank the tokens alike.
 
-    If no scores do, the known ones are taken all the same, with a notice: llama.cpp's converter looks at nothing else.
+    If no scores do, the known ones are taken with a warning: llama.cpp's converter looks at nothing else.
     """
     ranked = merges_of({token: known[id] for token, id in text.items()}) if known else None
     order = list(dict.fromkeys(left + right for left, right in merges if left + right in text))
     if ranked is not None and order == list(dict.fromkeys(left + right for left, right in ranked)):
-        return known
+        return known, ()
     try:
-        return scores_of(text, merges)
+        return scores_of(text, merges), ()
     except NanollamaError:
         if not known:
             raise
-        notice("no scores do what the merges of tokenizer.json do; those of tokenizer.model give other ids for some texts")
-        return known
+        return known, (OTHER_MERGES,)

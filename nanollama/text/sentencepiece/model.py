@@ -13,8 +13,9 @@ from enum import IntEnum
 from itertools import groupby
 
 from nanollama.errors import NanollamaError, quote
-from nanollama.text.bpe.merge import UNKNOWN_PENALTY, ScoredBpe, Unigram
+from nanollama.text.bpe.merge import ScoredBpe
 from nanollama.text.sentencepiece.normalize import SPACE, Charsmap, Normalizer
+from nanollama.text.sentencepiece.unigram import UNKNOWN_PENALTY, Unigram
 
 LONGEST_PIECE = 8000  # bytes, exclusive; kMaxPieceSize in sentencepiece's model_interface.cc
 LARGEST_FLOAT = 3.4028234663852886e38  # FLT_MAX

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.fuzz.valid_vocabulary import KEY, scored
-from conformance.tests.runtime.text.convert.test_text_export import exported, gguf_source, unpacked, write
+from conformance.tests.runtime.text.convert.test_text_export import exported, gguf_of, unpacked, warnings_of, write
 from nanollama.errors import NanollamaError
 from nanollama.text.bpe.merge import merge_pairs
 from nanollama.text.convert.spaced_bpe import merges_of, scores_of
@@ -19,7 +19,7 @@ from nanollama.text.tokenizer import load_tokenizer
 
 def test_scores_that_tie_have_no_merges_and_leave_the_tokenizer_model(tmp_path: Path) -> None:
     metadata = scored(scores=[-1000.0] * 268)
-    assert set(folder_text(gguf_source(metadata))) == {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}
+    assert set(folder_text(gguf_of(metadata))) == {"tokenizer.model", "tokenizer_config.json", "generation_config.json"}
     original, tokenizer = load_gguf_tokenizer(metadata), unpacked(tmp_path, metadata)
     assert original is not None and tokenizer.encode("abc ab<s>a", parse_special=True) == original.encode(
         "abc ab<s>a", parse_special=True
@@ -54,25 +54,25 @@ def test_the_scores_of_a_tokenizer_model_are_kept_where_they_rank_as_the_merges_
     assert tokenizer.encode("abc") == load_tokenizer(tmp_path).encode("abc") != [1, 265, 264]
 
 
-def test_merges_that_are_no_scores_need_a_tokenizer_model(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_merges_that_are_no_scores_need_a_tokenizer_model(tmp_path: Path) -> None:
     unpacked(tmp_path, scored())
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     content["model"]["merges"].pop()
     write(tmp_path, tokenizer=content)
     assert exported(tmp_path, 268, [2])[0]["scores"][263:] == [-2.0, -1.0, -3.0, -4.0, -5.0]
-    assert "no scores do what the merges" in capsys.readouterr().err
+    assert "no scores do what the merges" in warnings_of(tmp_path, 268, [2])
     (tmp_path / "tokenizer.model").unlink()
     with pytest.raises(NanollamaError, match=r"can't be written as the scores of a GGUF file: \('▁', '▁'\) never merge"):
         exported(tmp_path, 268, [2])
 
 
-def test_metaspace_is_not_quite_what_llama_cpp_does(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_metaspace_is_not_quite_what_llama_cpp_does(tmp_path: Path) -> None:
     unpacked(tmp_path, scored())
     content = json.loads((tmp_path / "tokenizer.json").read_text())
     space = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "first", "split": False}
     write(tmp_path, tokenizer={**content, "normalizer": None, "pre_tokenizer": space})
     keys, tokenizer = exported(tmp_path, 268, [2])
-    assert keys["add_space_prefix"] is True and "Metaspace" in capsys.readouterr().err
+    assert keys["add_space_prefix"] is True and "Metaspace" in warnings_of(tmp_path, 268, [2])
     assert (tokenizer.encode(" a"), load_tokenizer(tmp_path).encode(" a")) == ([1, 259, 265], [1, 265])  # ▁ ▁a
 
 

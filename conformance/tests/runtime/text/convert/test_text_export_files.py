@@ -21,7 +21,7 @@ import transformers
 from conformance.fuzz.tokenizer import LlamaCpp
 from conformance.fuzz.tokenizer_strings import Strings
 from conformance.fuzz.valid_vocabulary import KEY, C, D, U, scored
-from conformance.tests.runtime.text.convert.test_text_export import exported, gguf_source, source_of, unpacked, write
+from conformance.tests.runtime.text.convert.test_text_export import config_of, exported, gguf_of, unpacked, write
 from conformance.tests.runtime.text.tokenizer.texts import CASES
 from conformance.truth.peers.llamacpp_quantize import peer_python
 from nanollama.checkpoint.gguf.reader import read_gguf
@@ -89,7 +89,7 @@ def test_a_tokenizer_model_is_read_by_the_library_as_it_was_written(tmp_path: Pa
 
 def test_every_field_of_a_sentencepiece_model_comes_back() -> None:
     metadata = scored()
-    plain = read_sentencepiece(folder_text(gguf_source(metadata))["tokenizer.model"])
+    plain = read_sentencepiece(folder_text(gguf_of(metadata))["tokenizer.model"])
     for changes in ({}, {"kind": "unigram"}, {"add_dummy_prefix": False, "unk_surface": " ? ", "whitespace_as_suffix": True}):
         model = replace(plain, **changes)
         assert read_sentencepiece(sentencepiece_bytes(model, {"bos": 1, "eos": 2})) == model
@@ -168,7 +168,7 @@ def test_llama_cpp_reads_our_file_as_we_do(name: str, data_dir: Path, tmp_path: 
     if not python:
         pytest.skip("llama-cpp-python is not installed, and NANOLLAMA_LLAMACPP is not set: llama.cpp read nothing here")
     folder, rows = real_folder(name, data_dir, tmp_path)
-    metadata, types = gguf_text(source_of(folder, rows))
+    metadata, types, _ = gguf_text(folder, config_of(rows))
     counts = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
     model: dict[str, Any] = {
         "general.architecture": "llama",

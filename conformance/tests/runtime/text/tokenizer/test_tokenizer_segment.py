@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from nanollama.text.bpe.merge import ScoredBpe, Unigram, merge_pairs
+from nanollama.text.bpe.merge import ScoredBpe, merge_pairs
+from nanollama.text.sentencepiece.unigram import Unigram
 
 Ranks = Mapping[tuple[str, str], float]
 
