@@ -11,7 +11,8 @@ from torch import Tensor
 from nanollama.checkpoint.hub import resolve
 from nanollama.checkpoint.source import Source, open_source
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Piece, Request, generate
+from nanollama.generation.loop import generate
+from nanollama.generation.request import Piece, Request
 from nanollama.generation.sampling import SamplingParams
 from nanollama.kernels.linear import keep_freed_memory
 from nanollama.model.config import ModelConfig

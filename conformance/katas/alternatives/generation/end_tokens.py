@@ -1,7 +1,7 @@
 """Other right ways to collect the ids that end a request."""
 
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Request
+from nanollama.generation.request import Request
 from nanollama.model.transformer import Transformer
 from nanollama.text.detokenizer import TokenizerLike
 

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from conformance.katas.testing.compare import agree
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import FinishReason, Piece, Request, Row
+from nanollama.generation.request import FinishReason, Piece, Request
+from nanollama.generation.row import Row
 
 END = 25  # z
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from conformance.katas.testing.compare import agree, refuses
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Request, end_ids
+from nanollama.generation.request import Request, end_ids
 
 WORDS = ["a", "b", "stop", "<s>", "<end>", "<turn>"]
 

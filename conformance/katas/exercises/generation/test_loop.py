@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from conformance.katas.testing.compare import agree
-from nanollama.generation.loop import Piece, Request, Row, run
+from nanollama.generation.loop import run
+from nanollama.generation.request import Piece, Request
+from nanollama.generation.row import Row
 from nanollama.generation.sampling import SamplingParams
 
 END = 9

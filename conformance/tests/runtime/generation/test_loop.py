@@ -25,7 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance.models.fixtures import fixture_config, write_fixture
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Piece, Request, Usage, generate
+from nanollama.generation.loop import generate
+from nanollama.generation.request import Piece, Request, Usage
 from nanollama.generation.sampling import SamplingParams
 from nanollama.lm import load_model
 
