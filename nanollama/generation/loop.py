@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from nanollama.errors import NanollamaError
-from nanollama.generation.request import Piece, Request
+from nanollama.generation.request import NO_DEFAULTS, GenerationDefaults, Piece, Request, RequestError
 from nanollama.generation.row import Row
 from nanollama.generation.sampling import no_choice, pick
 from nanollama.model.kv_cache import KVCache
@@ -24,6 +24,7 @@ def generate(
     tokenizer: TokenizerLike | None,
     requests: Sequence[Request],
     *,
+    defaults: GenerationDefaults = NO_DEFAULTS,
     context: int | None = None,
     prefill_chunk: int = 512,
     forward: Callable[..., Tensor] | None = None,
@@ -32,16 +33,19 @@ def generate(
     """Continue all requests together and yield a piece for every id sampled, and one for a request that samples none.
 
     Everything is checked before this returns; the model runs as pieces are asked for, and closing the iterator frees
-    the cache. `context`: tokens of prompt and answer together, at most the model's limit. `prefill_chunk`: tokens per
-    row and call in prefill, which bounds its memory. `forward`: called in place of the model (a compiled one); after
-    prefill its ids are always [B, 1]. Raises NanollamaError for bad requests and for logits no token can be chosen from.
+    the cache. `defaults`: the ids that end every answer (`LM.stream` passes the checkpoint's). `context`: tokens of prompt
+    and answer together, at most the model's limit. `prefill_chunk`: tokens per row and call in prefill, which bounds its
+    memory. `forward`: called in place of the model (a compiled one); after prefill its ids are always [B, 1]. `clock`:
+    seconds. Raises NanollamaError for options out of range, RequestError for bad requests and for logits from which no
+    token can be chosen.
     """
     limit = model.config.max_position_embeddings
     if context is not None and (type(context) is not int or not 1 <= context <= limit):
         raise NanollamaError(f"context is {context!r}; expected from 1 to {limit} tokens, the model's limit")
     if type(prefill_chunk) is not int or prefill_chunk < 1:
         raise NanollamaError(f"prefill_chunk is {prefill_chunk!r}; expected a whole number of at least 1")
-    rows = [Row(index, request, model, tokenizer, context or limit) for index, request in enumerate(requests)]
+    size = model.config.vocab_size
+    rows = [Row(i, each, defaults, tokenizer, size, context or limit) for i, each in enumerate(requests)]
     return run(model, model if forward is None else forward, rows, prefill_chunk, clock)
 
 
@@ -106,5 +110,5 @@ def choose(logits: Tensor, rows: Sequence[Row]) -> list[int]:
     for b, row in enumerate(rows):
         if ids[b] < 0:
             problem = no_choice(logits[b : b + 1], row.params)
-            raise NanollamaError(f"request {row.index}, token {len(row.generated) + 1}: {problem}")
+            raise RequestError(row.index, f"token {len(row.generated) + 1}: {problem}")
     return ids

@@ -6,7 +6,6 @@ from typing import Literal
 
 from nanollama.errors import NanollamaError
 from nanollama.generation.sampling import SamplingParams
-from nanollama.model.transformer import Transformer
 from nanollama.text.detokenizer import TokenizerLike
 
 # stop: an end token or a stop string; length: max_tokens; context: the window is full (OpenAI says "length" for both)
@@ -44,6 +43,25 @@ class Request:
 
 
 @dataclass(frozen=True)
+class GenerationDefaults:
+    """What a checkpoint's files say about its texts: the id that begins one, and every id that ends one."""
+
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
+
+
+NO_DEFAULTS = GenerationDefaults()
+
+
+class RequestError(NanollamaError):
+    """A request that can't be answered. `problem` is the message without the request's place in the batch."""
+
+    def __init__(self, index: int, problem: str) -> None:
+        super().__init__(f"request {index}: {problem}")
+        self.index, self.problem = index, problem
+
+
+@dataclass(frozen=True)
 class Usage:
     """What a finished request took. Rates: prompt_tokens / prefill_seconds, (completion_tokens - 1) / decode_seconds.
 
@@ -78,31 +96,31 @@ class Piece:
 
 
 def check_ids(index: int, request: Request, vocab_size: int, context: int) -> None:
-    """Raise NanollamaError unless the prompt has tokens, all ids are in the vocabulary, and it fits the context."""
+    """Raise RequestError unless the prompt has tokens, all ids are in the vocabulary, and it fits the context."""
     prompt = request.prompt_ids
     if not prompt:
-        raise NanollamaError(f"request {index} has an empty prompt; expected at least one token, text or a BOS token")
+        raise RequestError(index, "an empty prompt; expected at least one token, text or a BOS token")
     for kind, ids in (("prompt_ids", prompt), ("stop_ids", request.stop_ids), ("logit_bias", request.params.logit_bias)):
         for token in ids:
             if type(token) is not int or not 0 <= token < vocab_size:
-                raise NanollamaError(
-                    f"request {index}: {kind} has {token!r}; expected ids from 0 to {vocab_size - 1}, the model's vocabulary"
-                )
+                wanted = f"expected ids from 0 to {vocab_size - 1}, the model's vocabulary"
+                raise RequestError(index, f"{kind} has {token!r}; {wanted}")
     if len(prompt) > context:
-        raise NanollamaError(
-            f"request {index}: the prompt has {len(prompt)} tokens, the context only {context}; shorten the prompt "
-            "or raise the context, if the model allows more"
+        raise RequestError(
+            index,
+            f"the prompt has {len(prompt)} tokens, the context only {context}; shorten the prompt or raise the context, "
+            "if the model allows more",
         )
 
 
-def end_ids(request: Request, model: Transformer, tokenizer: TokenizerLike | None) -> frozenset[int]:
-    """The ids that end this request: the model's EOS ids, the request's, and stop strings that are special tokens.
+def end_ids(request: Request, defaults: GenerationDefaults, tokenizer: TokenizerLike | None) -> frozenset[int]:
+    """The ids that end this request: the checkpoint's EOS ids, the request's, and stop strings that are special tokens.
 
     A special token has no text for a stop string to be found in, so "<|im_end|>" as a stop string means its id.
     """
     ends = set(request.stop_ids)
     if not request.ignore_eos:
-        ends.update(model.config.eos_token_ids)
+        ends.update(defaults.eos_token_ids)
     for stop in request.stop:
         if tokenizer is None:
             raise NanollamaError(f"stop string {stop!r} needs a tokenizer; pass one, or use stop_ids")

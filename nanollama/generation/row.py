@@ -5,8 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from nanollama.generation.request import FinishReason, Piece, Request, Usage, check_ids, end_ids
-from nanollama.model.transformer import Transformer
+from nanollama.generation.request import FinishReason, GenerationDefaults, Piece, Request, Usage, check_ids, end_ids
 from nanollama.text.detokenizer import Detokenizer, StopStrings, TokenizerLike
 
 
@@ -43,11 +42,19 @@ class TextStream:
 class Row:
     """One request on its way through the loop."""
 
-    def __init__(self, index: int, request: Request, model: Transformer, tokenizer: TokenizerLike | None, context: int) -> None:
-        check_ids(index, request, model.config.vocab_size, context)
+    def __init__(
+        self,
+        index: int,
+        request: Request,
+        defaults: GenerationDefaults,
+        tokenizer: TokenizerLike | None,
+        vocab_size: int,
+        context: int,
+    ) -> None:
+        check_ids(index, request, vocab_size, context)
         self.index, self.request, self.params = index, request, request.params
         self.prompt, self.generated = list(request.prompt_ids), list[int]()
-        self.end_ids = end_ids(request, model, tokenizer)
+        self.end_ids = end_ids(request, defaults, tokenizer)
         self.text = TextStream(tokenizer, self.prompt, request.stop)
         self.seed = secrets.randbits(32) if request.params.seed is None else request.params.seed
         self.generator = torch.Generator().manual_seed(self.seed)

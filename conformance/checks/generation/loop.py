@@ -37,7 +37,8 @@ def answers(pieces: Sequence[Piece], count: int) -> list[list[int]]:
 
 
 def rows_of(subject: Any, requests: Sequence[Request], tokenizer: Any = None) -> list[Row]:
-    return [Row(i, each, subject, tokenizer, subject.config.max_position_embeddings) for i, each in enumerate(requests)]
+    size, context = subject.config.vocab_size, subject.config.max_position_embeddings
+    return [Row(i, each, subject.defaults, tokenizer, size, context) for i, each in enumerate(requests)]
 
 
 @check("GENR-001", "BATCH-011", area="generation")
@@ -117,11 +118,11 @@ def the_ids_that_end_an_answer() -> None:
         ({"stop": ["<e>"]}, {2, 4, 5}),  # a special token has no text to be found in
         ({"stop": ["b", "c", "<e>x"], "ignore_eos": True}, set()),
     ):
-        got = requests.end_ids(request([1], **fields), subject, tokenizer)
+        got = requests.end_ids(request([1], **fields), subject.defaults, tokenizer)
         same(place, set(got), wanted, f"the ids that end {fields}")
     refused(
         place,
-        lambda: requests.end_ids(request([1], stop=["a"]), subject, None),
+        lambda: requests.end_ids(request([1], stop=["a"]), subject.defaults, None),
         "tokenizer",
         "a stop string without a tokenizer",
     )

@@ -24,7 +24,7 @@ def told(
     """(ids, text, finish reason, completion tokens) of a scripted answer to the prompt [0, 1, 0]."""
     subject: Any = RiggedModel(scripted([*script, *[9] * 30], SIZE, prompt=3), SIZE, context=context, eos=eos)
     each = Request([0, 1, 0], **{"params": GREEDY, **fields})
-    pieces = list(loop.generate(subject, tokenizer, [each]))
+    pieces = list(loop.generate(subject, tokenizer, [each], defaults=subject.defaults))
     expect("generation.loop.run", len(pieces) > 0, f"a request with {fields} gave no piece")
     last = pieces[-1]
     expect(
@@ -117,7 +117,7 @@ def each_request_of_a_batch_ends_by_itself() -> None:
         request([0] * 64, max_tokens=3),
         request([1, 2, 3], max_tokens=4),
     ]
-    pieces = list(loop.generate(subject, LETTERS, requests))
+    pieces = list(loop.generate(subject, LETTERS, requests, defaults=subject.defaults))
     wanted = [([6, 7, 8, 9], "ghi", "stop"), ([2, 3], "cd", "length"), ([], "", "length"), ([5, 6, 7], "fg", "stop")]
     wanted += [([], "", "context"), ([4, 5, 6, 7], "efgh", "length")]
     for i, each in enumerate(wanted):

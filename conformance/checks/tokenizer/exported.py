@@ -36,7 +36,7 @@ WRITERS = {  # which function gives a key of the metadata
 def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
     """A checkpoint folder of which only the vocabulary is there."""
     raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
-    return Source(folder, raw, read_config(raw), None, {})
+    return Source(folder, raw, read_config(raw), None, {}, eos_token_ids=tuple(ends or ()))
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:

@@ -22,7 +22,7 @@ TEXT_FILES = [name for name in WANTED if "safetensors" not in name and name != "
 def gguf_text(source: Source) -> tuple[dict[str, Any], dict[str, ValueType]]:
     """The `tokenizer.*` keys of a GGUF file, and the types of those that would else get the wrong one."""
     if source.gguf is None:
-        return folder_metadata(source.path, source.config)
+        return folder_metadata(source.path, source.config, source.eos_token_ids)
     values = {key: value for key, value in source.gguf.metadata.items() if key.startswith("tokenizer.")}
     return values, {key: type_ for key, type_ in source.gguf.types.items() if key in values}
 

@@ -1,4 +1,4 @@
-"""The tokenizer and chat template of a folder, as metadata of a GGUF file: `folder_metadata(folder, config)`.
+"""The tokenizer and chat template of a folder, as metadata of a GGUF file: `folder_metadata(folder, config, ends)`.
 
 What the metadata means is what llama.cpp makes of it (gguf_vocabulary.py), so these texts get other ids than with the folder:
 
@@ -42,7 +42,7 @@ NAMED = {"unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # as llama.cpp's converter has them; text can't become these tokens
 
 
-def folder_metadata(folder: Path, config: ModelConfig) -> tuple[Metadata, dict[str, ValueType]]:
+def folder_metadata(folder: Path, config: ModelConfig, ends: tuple[int, ...]) -> tuple[Metadata, dict[str, ValueType]]:
     """The `tokenizer.*` keys, and the types of those whose value does not say it. NanollamaError for a tokenizer that
     such keys can't express."""
     template = template_keys(folder)
@@ -51,9 +51,9 @@ def folder_metadata(folder: Path, config: ModelConfig) -> tuple[Metadata, dict[s
     tokenizer, declared = load_tokenizer(folder), read_declarations(folder)
     model = read_model(folder, declared)
     values = {**model.keys, **token_keys(tokenizer, declared, model, config.vocab_size), **around_keys(tokenizer)}
-    roles = {f"{role}_token_id": id for role, id in role_ids(tokenizer, declared, model, config).items()}
+    roles = {f"{role}_token_id": id for role, id in role_ids(tokenizer, declared, model, ends).items()}
     metadata = {KEY + key: value for key, value in {**values, **roles}.items()} | template
-    add_end_ids(metadata, config.eos_token_ids)
+    add_end_ids(metadata, ends)
     check_readable(metadata, tokenizer)
     declared_sides = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in declared.added}
     report_sides(metadata, folder, model.sides | declared_sides)
@@ -104,12 +104,12 @@ def around_keys(tokenizer: Tokenizer) -> Metadata:
     return {"add_bos_token": bool(before), "add_eos_token": bool(after)}
 
 
-def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, config: ModelConfig) -> dict[str, int]:
+def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, ends: tuple[int, ...]) -> dict[str, int]:
     """The ids with a role, by the names that GGUF has for it."""
     unknown = next((id for id, type in model.types.items() if type is PieceType.UNKNOWN), None)
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unknown": unknown}
-    if tokenizer.eos_id is None and config.eos_token_ids:
-        ids["eos"] = config.eos_token_ids[0]
+    if tokenizer.eos_id is None and ends:
+        ids["eos"] = ends[0]
     for name, role in NAMED.items():
         token = declared.named.get(name)
         ids[role] = ids.get(role) if token is None else tokenizer.token_to_id(token)

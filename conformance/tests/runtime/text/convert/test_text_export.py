@@ -26,7 +26,7 @@ BYTES = [*map(chr, range(0x21, 0x7F)), "Ġ"]
 
 def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
     raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
-    return Source(folder, raw, read_config(raw), None, {})
+    return Source(folder, raw, read_config(raw), None, {}, eos_token_ids=tuple(ends or ()))
 
 
 def gguf_source(metadata: dict[str, Any], types: dict[str, ValueType] | None = None) -> Source:
