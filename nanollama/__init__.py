@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from nanollama.errors import NanollamaError
-    from nanollama.generation.loop import Piece, Request
+    from nanollama.generation.request import Piece, Request
     from nanollama.generation.sampling import SamplingParams
     from nanollama.lm import LM, load
 
@@ -20,8 +20,8 @@ __version__ = "0.1.0"
 HOMES = {
     "LM": "lm",
     "NanollamaError": "errors",
-    "Piece": "generation.loop",
-    "Request": "generation.loop",
+    "Piece": "generation.request",
+    "Request": "generation.request",
     "SamplingParams": "generation.sampling",
     "load": "lm",
 }

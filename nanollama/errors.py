@@ -9,7 +9,14 @@ from collections.abc import Iterable
 
 
 class NanollamaError(ValueError):
-    """Bad input: the message says what was wrong (with the value), what was expected and what to do next."""
+    """Bad input. The message names what was wrong (with the value), what was expected and what to do next.
+
+    `problem` is the message for a caller with one request: without the number that a subclass may put first.
+    """
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.problem = message
 
 
 _shortened = reprlib.Repr()

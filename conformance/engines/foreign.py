@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from conformance.engines import Prompt
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
 

@@ -27,7 +27,7 @@ from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import About, Run
 from conformance.truth.cases import CASES, VARIATIONS
 from nanollama.errors import NanollamaError
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 DEEPEST = 4  # layers of the models that noise floors were measured on; how rounding grows beyond, they do not say
 Tell = Callable[[str], None]

@@ -23,7 +23,7 @@ from conformance.requirements.results import About
 from conformance.truth.reference import Reference
 from conformance.truth.spec import Spec, read_spec
 from conformance.truth.stored import module_tensors
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 Spoil = Callable[[str, Tensor, Taps, bool], Tensor]  # of a tap by name, among others, by itself or not
 

@@ -18,7 +18,7 @@ from conformance.judging.subject import Subject, subject
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics.floor import kind_of
 from conformance.requirements.results import About
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 LEVELS = ("L0", "L1", "L2", "L3", "L4")
 

@@ -25,7 +25,7 @@ from conformance.truth.reference import Reference, Trace, cap
 from conformance.truth.spec import Spec
 from conformance.truth.stored import module_tensors
 from conformance.truth.taps import NORMS
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 SHIFT = 37  # how far the shifted prompt begins from 0
 TAP = re.compile(

@@ -16,7 +16,7 @@ from conformance.numerics.floor import FLOOR, make_floors, to_json
 from conformance.numerics.variants import VARIANTS, without_compiler
 from conformance.truth.golden import LOW_PRECISIONS
 from nanollama.errors import NanollamaError
-from nanollama.lm import pick_device
+from nanollama.model.dtypes import pick_device
 
 
 def processor() -> str:

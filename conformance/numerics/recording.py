@@ -23,8 +23,9 @@ from conformance.numerics.ways import whole
 from conformance.truth.compare import SEMANTIC_BAR, compare_taps, worst
 from conformance.truth.golden import load_golden
 from conformance.truth.taps import eager_attention, runtime_taps
-from nanollama.lm import DTYPES, load_model
+from nanollama.lm import load_model
 from nanollama.model.config import ModelConfig
+from nanollama.model.dtypes import DTYPES
 from nanollama.model.transformer import Transformer
 
 SHORT = 7  # tokens of a prompt shorter than the others, so that batches are ragged

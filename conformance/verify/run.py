@@ -172,7 +172,7 @@ def speak(source: str | None) -> None:
 
 def doctor_command(device: str) -> int:
     """The goldens on this device, per dtype, and one verdict; the exit status."""
-    from nanollama.lm import pick_device
+    from nanollama.model.dtypes import pick_device
 
     place = pick_device(device)
     dtypes = LOW_PRECISIONS if place.type == "mps" else ("float64", *LOW_PRECISIONS)

@@ -51,7 +51,7 @@ def plan_gguf(source: Source, target: Path, file_type: str, allow_requantize: bo
         refuse_input_as_target(target, source.gguf.paths)
     config, names, rotary = source.config, gguf_names(source.config, source.tensors), rope_tensors(source.config)
     shapes = {name: stored_shape(name, [source.tensors[part] for part in parts]) for name, parts in names.items()}
-    text = gguf_text(source.gguf or source.path, config)
+    text = gguf_text(source.gguf or source.path, config, source.eos_token_ids)
     metadata = {**general_keys(source, file_type), **metadata_of(config), **text.metadata}
     check_expressible(config, metadata, {**shapes, **{name: tuple(tensor.shape) for name, tensor in rotary.items()}})
     chosen = choose_formats(file_type, shapes, metadata)

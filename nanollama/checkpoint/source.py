@@ -1,6 +1,5 @@
 """A checkpoint of either kind, a folder or a GGUF file: its config, and its weights under our names, memory-mapped."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor, read_gguf
 from nanollama.checkpoint.names import Weight, check_counts, check_tensors, runtime_tensors, share_tied_head
 from nanollama.checkpoint.safetensors import read_folder
 from nanollama.errors import NanollamaError
-from nanollama.model.config import ModelConfig, read_config
+from nanollama.model.config import ModelConfig, read_config, read_token_ids
 from nanollama.model.transformer import Transformer
 from nanollama.quant.formats.tensor import block_rows, dequantize
 from nanollama.quant.quant_tensor import QuantTensor
@@ -29,7 +28,7 @@ class Source:
     """An opened checkpoint.
 
     raw: its config.json, or what its metadata stands for. gguf: the file, None for a folder. tensors: by our names, as they
-    are stored; a tied head is the embedding itself.
+    are stored; a tied head is the embedding itself. bos_token_id, eos_token_ids: those that its config files name.
     """
 
     path: Path
@@ -37,11 +36,8 @@ class Source:
     config: ModelConfig
     gguf: GGUF | None
     tensors: Mapping[str, Weight]
-
-    def skeleton(self) -> Transformer:
-        """The model without its weights, on "meta"."""
-        with torch.device("meta"):
-            return Transformer(self.config).requires_grad_(False)
+    bos_token_id: int | None = None
+    eos_token_ids: tuple[int, ...] = ()
 
     @property
     def is_quantized(self) -> bool:
@@ -52,8 +48,14 @@ class Source:
 def open_source(path: Path) -> Source:
     """Open a checkpoint. NanollamaError for whatever is missing, left over, damaged or not supported, by name."""
     source = open_gguf(path) if is_gguf(path) else open_folder(path)
-    check_tensors(source.skeleton().state_dict(), source.tensors)
+    check_tensors(skeleton(source.config).state_dict(), source.tensors)
     return source
+
+
+def skeleton(config: ModelConfig) -> Transformer:
+    """A model without weights: its parameters are on "meta"."""
+    with torch.device("meta"):
+        return Transformer(config).requires_grad_(False)
 
 
 def is_gguf(path: Path) -> bool:
@@ -64,20 +66,25 @@ def is_gguf(path: Path) -> bool:
 def open_folder(folder: Path) -> Source:
     """A folder with config.json and safetensors."""
     raw, config = read_folder_config(folder)
+    ids = read_token_ids(raw, read_generation_config(folder))
     tensors: dict[str, Weight] = {**runtime_tensors(config, read_folder(folder))}
     share_tied_head(config, tensors)
-    return Source(folder, raw, config, None, tensors)
+    return Source(folder, raw, config, None, tensors, **ids)
 
 
 def read_folder_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """config.json, and what it means together with generation_config.json."""
+    """config.json as it is, and the config that it describes."""
     path = folder / "config.json"
     if not path.is_file():
         raise NanollamaError(f"{folder} has no config.json; expected a folder with config.json and *.safetensors")
-    generation = folder / "generation_config.json"
-    read = functools.partial(read_json, max_bytes=CONFIG_BYTES)
-    raw = read(path)
-    return raw, read_config(raw, read(generation) if generation.is_file() else None)
+    raw = read_json(path, CONFIG_BYTES)
+    return raw, read_config(raw)
+
+
+def read_generation_config(folder: Path) -> dict[str, Any]:
+    """generation_config.json, {} if there is none."""
+    path = folder / "generation_config.json"
+    return read_json(path, CONFIG_BYTES) if path.is_file() else {}
 
 
 def open_gguf(path: Path) -> Source:
@@ -88,10 +95,11 @@ def open_gguf(path: Path) -> Source:
         stored = {name: as_stored(tensor) for name, tensor in gguf.tensors.items()}
         tensors = tensors_from_gguf(config, stored)
         check_counts(config, tensors)
+        ids = read_token_ids(raw, {})
     except NanollamaError as error:
         raise NanollamaError(f"{path}: {error}") from error
     share_tied_head(config, tensors)
-    return Source(path, raw, config, gguf, tensors)
+    return Source(path, raw, config, gguf, tensors, **ids)
 
 
 def read_gguf_config(gguf: GGUF) -> tuple[dict[str, Any], ModelConfig]:

@@ -18,7 +18,7 @@ from nanollama.cli.output import Answer, decode, file_path, new_file, notice, wi
 from nanollama.cli.run import load_lm, text_ids
 from nanollama.cli.settings import SETTINGS, checked, make_request, read_settings
 from nanollama.errors import NanollamaError, quote
-from nanollama.generation.loop import Request
+from nanollama.generation.request import Request
 from nanollama.lm import LM
 
 LONGEST_LINE = 16_000_000  # bytes; a file without line ends must not fill the memory

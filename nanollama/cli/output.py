@@ -15,7 +15,7 @@ from nanollama.checkpoint import atomic
 from nanollama.errors import NanollamaError
 
 if TYPE_CHECKING:
-    from nanollama.generation.loop import FinishReason, Piece, Usage
+    from nanollama.generation.request import FinishReason, Piece, Usage
 
 MOST_INPUT = 64_000_000  # bytes of a prompt on stdin; a stream without an end must not fill the memory
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from nanollama.errors import NanollamaError, quote
 
 if TYPE_CHECKING:
-    from nanollama.generation.loop import Request
+    from nanollama.generation.request import Request
 
 Values = dict[str, Any]
 DEFAULT_MAX_TOKENS = 2048  # a model that never says its end token would go on to the end of its context, maybe for hours
@@ -149,7 +149,7 @@ def bias_table(value: Any) -> Any:
 
 def make_request(prompt_ids: Sequence[int], values: Mapping[str, Any]) -> "Request":
     """A request with these settings; what is not among them has its default."""
-    from nanollama.generation.loop import Request  # here, because they bring torch: `--help` need not wait for it
+    from nanollama.generation.request import Request  # here, because they bring torch: `--help` need not wait for it
     from nanollama.generation.sampling import SamplingParams
 
     sampling = {name: value for name, value in values.items() if name in SamplingParams.__dataclass_fields__}

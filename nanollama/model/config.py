@@ -54,8 +54,6 @@ class ModelConfig:
     num_experts_per_tok: int
     moe_intermediate_size: int
     norm_topk_prob: bool
-    bos_token_id: int | None
-    eos_token_ids: tuple[int, ...]
     dtype: str | None  # as the checkpoint states it
 
     @property
@@ -78,8 +76,8 @@ def architecture_of(raw: Mapping[str, Any]) -> str:
     return str(names[0])
 
 
-def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = None) -> ModelConfig:
-    """Read a config.json (either spelling, transformers 4 or 5); generation_config.json may add end-of-text ids."""
+def read_config(raw: Mapping[str, Any]) -> ModelConfig:
+    """Read a config.json (either spelling, transformers 4 or 5)."""
     architecture = architecture_of(raw)
     family, keys = FAMILIES[architecture], Keys(raw, architecture)
     layers, hidden = keys.integer("num_hidden_layers", MOST_LAYERS), keys.integer("hidden_size")
@@ -99,7 +97,6 @@ def read_config(raw: Mapping[str, Any], generation: Mapping[str, Any] | None = N
         **read_attention(keys, family),
         **read_mlp(keys, family),
         **read_experts(keys, family),
-        **read_token_ids(raw, generation or {}),
         dtype=read_dtype(raw),
     )
 

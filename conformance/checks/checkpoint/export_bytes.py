@@ -158,4 +158,9 @@ def every_end_id_comes_along() -> None:
         export_gguf(open_source(source), middle, "f32")
         export_folder(open_source(middle), back, "f32")
         for path, want in ((source, [5, 97]), (middle, [5, 97, 99]), (back, [5, 97, 99])):
-            same("lm.load", sorted(load(path, "float32", "cpu").config.eos_token_ids), want, f"the end ids of {path.name}")
+            same(
+                "lm.generation_defaults",
+                sorted(load(path, "float32", "cpu").defaults.eos_token_ids),
+                want,
+                f"the end ids of {path.name}",
+            )

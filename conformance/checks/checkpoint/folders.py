@@ -102,7 +102,7 @@ def judge(path: Path, truth: Reference, dtype: str = "float64") -> None:
         raise Failed(place_of(raised.__traceback__), f"{path.name}: {type(raised).__name__}: {str(raised)[:200]}") from raised
     state = model.state_dict()
     wrong = [name for name, want in truth.tensors.items() if name in state and not torch.equal(state[name].double(), want)]
-    place = f"lm.build_model: {without_layer(wrong[0])}" if wrong else "lm.build_model"
+    place = f"checkpoint.build.build_model: {without_layer(wrong[0])}" if wrong else "checkpoint.build.build_model"
     expect(place, error <= SEMANTIC_BAR, f"{path.name}: logits off by {error:.1e} (bar {SEMANTIC_BAR:.0e})")
 
 
@@ -128,18 +128,24 @@ def numbers_keep_their_values_and_models_the_dtype_asked_for() -> None:
         for stated in (None, dtype, "float32"):
             path, _ = rounded(family, dtype, stated)
             wanted = getattr(torch, stated or dtype)
-            same("lm.pick_dtype", load_model(path, "auto", "cpu").dtype, wanted, f'"auto" for {dtype}, stated {stated}')
+            same(
+                "model.dtypes.pick_dtype", load_model(path, "auto", "cpu").dtype, wanted, f'"auto" for {dtype}, stated {stated}'
+            )
         for asked in DTYPES:
             model = load_model(rounded(family, dtype, dtype)[0], asked, "cpu")
-            same("lm.build_model", model.dtype, getattr(torch, asked), f"the dtype of a model loaded as {asked}")
+            same("checkpoint.build.build_model", model.dtype, getattr(torch, asked), f"the dtype of a model loaded as {asked}")
             kinds = {tensor.dtype for tensor in model.state_dict().values()}
-            same("lm.build_model", kinds, {getattr(torch, asked)}, f"the dtypes of weights loaded as {asked}")
+            same("checkpoint.build.build_model", kinds, {getattr(torch, asked)}, f"the dtypes of weights loaded as {asked}")
             logits = model(torch.tensor([[1, 2, 3]]))
             same(
                 "model.transformer.Transformer.forward", logits.dtype, model.dtype, f"the dtype of logits of a model in {asked}"
             )
-    refused("lm.pick_dtype", lambda: load_model(case(LLAMA).folder, "int8", "cpu"), "int8", "a dtype that there is not")
-    refused("lm.pick_device", lambda: load_model(case(LLAMA).folder, "auto", "tpu"), "tpu", "a device that there is not")
+    refused(
+        "model.dtypes.pick_dtype", lambda: load_model(case(LLAMA).folder, "int8", "cpu"), "int8", "a dtype that there is not"
+    )
+    refused(
+        "model.dtypes.pick_device", lambda: load_model(case(LLAMA).folder, "auto", "tpu"), "tpu", "a device that there is not"
+    )
 
 
 def changed(this: Case, name: str, **changes: Tensor | None) -> Path:
@@ -181,8 +187,8 @@ def a_folder_gives_its_config_beside_its_model() -> None:
     path = write(workplace() / "with-generation", this.raw, [this.stored])
     (path / "generation_config.json").write_text('{"eos_token_id": [5, 6], "bos_token_id": 4}')
     lm = load(path, "float64", "cpu")
-    found = (lm.config.eos_token_ids, lm.config.bos_token_id, lm.tokenizer, lm.template)
-    same("checkpoint.source.read_folder_config", found, ((5, 6), 4, None, None), "what a folder says besides its weights")
+    found = (lm.defaults.eos_token_ids, lm.defaults.bos_token_id, lm.tokenizer, lm.template)
+    same("checkpoint.source.read_generation_config", found, ((5, 6), 4, None, None), "what a folder says besides its weights")
     tied = load(case(GEMMA).folder, "float64", "cpu").model
     shares = tied.lm_head.weight.data_ptr() == tied.embed_tokens.weight.data_ptr()
-    expect("lm.build_model: lm_head", shares, "a tied head is a second copy of the embedding")
+    expect("checkpoint.build.build_model: lm_head", shares, "a tied head is a second copy of the embedding")

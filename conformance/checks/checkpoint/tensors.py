@@ -172,6 +172,10 @@ def tensors_must_be_those_of_the_model() -> None:
     )
 
 
+def ends_of(path: Path) -> tuple[int, ...]:
+    return lm.load(path, device="cpu").defaults.eos_token_ids
+
+
 @check("WGHT-008", "EOSX-002", "NUMR-008", area="weights")
 def a_folder_becomes_a_model() -> None:
     place = "lm.load"
@@ -189,9 +193,9 @@ def a_folder_becomes_a_model() -> None:
             set(state(got.config)),
             "names of its tensors",
         )
-        same("lm.pick_dtype", lm.load(path, device="cpu").model.dtype, torch.float64, "the dtype of float64 weights")
+        same("model.dtypes.pick_dtype", lm.load(path, device="cpu").model.dtype, torch.float64, "the dtype of float64 weights")
         (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
-        same(place, lm.load(path, device="cpu").config.eos_token_ids, (5, 6), "ends that generation_config.json names")
+        same("lm.generation_defaults", ends_of(path), (5, 6), "ends that generation_config.json names")
         for option, bad in (("dtype", "int8"), ("device", "tpu"), ("quantize", "q3")):
             refused(place, lambda option=option, bad=bad: lm.load(path, **{option: bad}), bad, f"{option} {bad}")
         quantized = lm.load(path, device="cpu", quantize="q8")
@@ -210,17 +214,12 @@ def ends_come_from_the_tokenizer_where_the_config_names_none() -> None:
         path.mkdir()
         write_small_model(path, eos_token_id=None)
         got = lm.load(path, device="cpu")
-        same(
-            "lm.load",
-            (got.config.eos_token_ids, got.model.config.eos_token_ids),
-            ((2,), (2,)),
-            "ends of a model whose tokenizer names </s>",
-        )
+        same("lm.generation_defaults", got.defaults.eos_token_ids, (2,), "ends of a model whose tokenizer names </s>")
         expect("lm.load_text", got.tokenizer is not None and got.template is not None, "tokenizer or template is missing")
         if got.tokenizer is not None:
             same("lm.load_text", got.encode("ab")[0], 1, "BOS of the tokenizer")
         write_small_model(path, eos_token_id=7)
-        same("lm.load", lm.load(path, device="cpu").config.eos_token_ids, (7,), "an end that the config names wins")
+        same("lm.generation_defaults", ends_of(path), (7,), "an end that the config names wins")
 
 
 @check("SAFE-020", "SAFE-021", "WGHT-006", area="security")

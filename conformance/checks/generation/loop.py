@@ -14,6 +14,9 @@ from conformance.checks import check
 from conformance.checks.assertions import expect, refused, same
 from conformance.checks.generation.rigged import Pieces, RiggedModel, Rule, greedy_answer, hashed
 from nanollama.generation import loop
+from nanollama.generation import request as requests
+from nanollama.generation.request import Piece, Request
+from nanollama.generation.row import Row, TextStream
 from nanollama.generation.sampling import SamplingParams, uniform
 
 GREEDY = SamplingParams(temperature=0.0)
@@ -25,16 +28,17 @@ def model(rule: Rule | None = None, **options: Any) -> Any:
     return RiggedModel(rule or hashed(SIZE), SIZE, **options)
 
 
-def request(prompt: Sequence[int], **fields: Any) -> loop.Request:
-    return loop.Request(prompt, **{"params": GREEDY, "max_tokens": 5, **fields})
+def request(prompt: Sequence[int], **fields: Any) -> Request:
+    return Request(prompt, **{"params": GREEDY, "max_tokens": 5, **fields})
 
 
-def answers(pieces: Sequence[loop.Piece], count: int) -> list[list[int]]:
+def answers(pieces: Sequence[Piece], count: int) -> list[list[int]]:
     return [[p.token_id for p in pieces if p.index == i and p.token_id is not None] for i in range(count)]
 
 
-def rows_of(subject: Any, requests: Sequence[loop.Request], tokenizer: Any = None) -> list[loop.Row]:
-    return [loop.Row(i, each, subject, tokenizer, subject.config.max_position_embeddings) for i, each in enumerate(requests)]
+def rows_of(subject: Any, requests: Sequence[Request], tokenizer: Any = None) -> list[Row]:
+    size, context = subject.config.vocab_size, subject.config.max_position_embeddings
+    return [Row(i, each, subject.defaults, tokenizer, size, context) for i, each in enumerate(requests)]
 
 
 @check("GENR-001", "BATCH-011", area="generation")
@@ -104,7 +108,7 @@ def every_row_that_runs_chooses_by_its_own_logits() -> None:
 
 @check("EOSX-001", "EOSX-002", "EOSX-003", "STOP-005", area="eos")
 def the_ids_that_end_an_answer() -> None:
-    place, subject = "generation.loop.end_ids", model(eos=(4, 5))
+    place, subject = "generation.request.end_ids", model(eos=(4, 5))
     tokenizer = Pieces([b"a", b"b", b"<e>", b"<s>"], special_ids=frozenset({2, 3}))
     for fields, wanted in (
         ({}, {4, 5}),
@@ -114,16 +118,19 @@ def the_ids_that_end_an_answer() -> None:
         ({"stop": ["<e>"]}, {2, 4, 5}),  # a special token has no text to be found in
         ({"stop": ["b", "c", "<e>x"], "ignore_eos": True}, set()),
     ):
-        got = loop.end_ids(request([1], **fields), subject, tokenizer)
+        got = requests.end_ids(request([1], **fields), subject.defaults, tokenizer)
         same(place, set(got), wanted, f"the ids that end {fields}")
     refused(
-        place, lambda: loop.end_ids(request([1], stop=["a"]), subject, None), "tokenizer", "a stop string without a tokenizer"
+        place,
+        lambda: requests.end_ids(request([1], stop=["a"]), subject.defaults, None),
+        "tokenizer",
+        "a stop string without a tokenizer",
     )
 
 
 @check("ERRS-004", "LIMT-004", area="generation")
 def prompts_and_ids_are_checked() -> None:
-    place = "generation.loop.check_ids"
+    place = "generation.request.check_ids"
     for fields, part in (
         ({"prompt_ids": []}, "empty prompt"),
         ({"prompt_ids": [1, SIZE]}, "prompt_ids"),
@@ -134,15 +141,15 @@ def prompts_and_ids_are_checked() -> None:
         ({"prompt_ids": [1], "params": SamplingParams(logit_bias={SIZE: 1.0})}, "logit_bias"),
         ({"prompt_ids": [1] * 9}, "9 tokens"),
     ):
-        refused(place, lambda fields=fields: loop.check_ids(6, loop.Request(**fields), SIZE, 8), part, f"{fields}")
-        refused(place, lambda fields=fields: loop.check_ids(6, loop.Request(**fields), SIZE, 8), "request 6", f"{fields}")
-    good = loop.Request([0, SIZE - 1] * 4, stop_ids=[0, SIZE - 1], params=SamplingParams(logit_bias={SIZE - 1: 1.0}))
-    same(place, loop.check_ids(0, good, SIZE, 8), None, "a prompt that fills the context")
+        refused(place, lambda fields=fields: requests.check_ids(6, Request(**fields), SIZE, 8), part, f"{fields}")
+        refused(place, lambda fields=fields: requests.check_ids(6, Request(**fields), SIZE, 8), "request 6", f"{fields}")
+    good = Request([0, SIZE - 1] * 4, stop_ids=[0, SIZE - 1], params=SamplingParams(logit_bias={SIZE - 1: 1.0}))
+    same(place, requests.check_ids(0, good, SIZE, 8), None, "a prompt that fills the context")
 
 
 @check("ERRS-004", area="generation")
 def requests_are_checked() -> None:
-    place = "generation.loop.Request"
+    place = "generation.request.Request"
     for field, bad in (
         ("prompt_ids", "12"),
         ("prompt_ids", 3),
@@ -156,9 +163,9 @@ def requests_are_checked() -> None:
         ("max_tokens", 1.0),
         ("max_tokens", True),
     ):
-        refused(place, lambda field=field, bad=bad: loop.Request(**{"prompt_ids": [1], field: bad}), field, f"{field} {bad!r}")
+        refused(place, lambda field=field, bad=bad: Request(**{"prompt_ids": [1], field: bad}), field, f"{field} {bad!r}")
     ids = [1, 2]
-    made = loop.Request(ids, max_tokens=0, stop=["a", "b"], stop_ids=iter([3]))
+    made = Request(ids, max_tokens=0, stop=["a", "b"], stop_ids=iter([3]))
     ids.append(3)
     same(
         place,
@@ -170,11 +177,11 @@ def requests_are_checked() -> None:
 
 @check("STRM-006", "STOP-002", area="streaming")
 def text_continues_the_prompt_and_ends_before_a_stop_string() -> None:
-    place = "generation.loop.TextStream"
+    place = "generation.row.TextStream"
     tokenizer = Pieces([b"<s>", b" a", b"b", b"\xc3", b"\xa9", b" st", b"op", b"."], special_ids=frozenset({0}), strips=True)
 
     def text(prompt: Sequence[int], ids: Sequence[int], *stops: str) -> tuple[list[str], bool]:
-        subject = loop.TextStream(tokenizer, prompt, stops)
+        subject = TextStream(tokenizer, prompt, stops)
         return [*map(subject.push, ids), subject.flush()], subject.stopped
 
     same(place, text([0], [1, 1]), (["a", " a", ""], False), "text right after BOS")
@@ -186,7 +193,7 @@ def text_continues_the_prompt_and_ends_before_a_stop_string() -> None:
     same(place, text([0, 2, 5], [6, 7], "stop"), (["op", ".", ""], False), "a stop string that begins in the prompt")
     same(place, text([0, 2], [2, 5], "stop"), (["b", " ", "st"], False), "what never became a stop string")
     same(place, text([0, 2], [2, 3], "\ufffd"), (["b", "", ""], True), "a stop string found at the end")
-    nothing = loop.TextStream(None, [1], ())
+    nothing = TextStream(None, [1], ())
     same(place, (nothing.push(3), nothing.flush(), nothing.stopped), ("", "", False), "text without a tokenizer")
 
 

@@ -12,6 +12,7 @@ from conformance.checks.assertions import expect, refused, same
 from conformance.checks.generation.loop import GREEDY, SIZE, model, request, rows_of
 from conformance.checks.generation.rigged import Pieces, RiggedModel, scripted
 from nanollama.generation import loop
+from nanollama.generation.request import Request, Usage
 from nanollama.generation.sampling import SamplingParams
 
 LETTERS = Pieces([b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j", b"<end>"], special_ids=frozenset({10}))
@@ -22,16 +23,16 @@ def told(
 ) -> tuple[Any, ...]:
     """(ids, text, finish reason, completion tokens) of a scripted answer to the prompt [0, 1, 0]."""
     subject: Any = RiggedModel(scripted([*script, *[9] * 30], SIZE, prompt=3), SIZE, context=context, eos=eos)
-    each = loop.Request([0, 1, 0], **{"params": GREEDY, **fields})
-    pieces = list(loop.generate(subject, tokenizer, [each]))
+    each = Request([0, 1, 0], **{"params": GREEDY, **fields})
+    pieces = list(loop.generate(subject, tokenizer, [each], defaults=subject.defaults))
     expect("generation.loop.run", len(pieces) > 0, f"a request with {fields} gave no piece")
     last = pieces[-1]
     expect(
-        "generation.loop.Row",
+        "generation.row.Row",
         all(p.finish_reason is None and p.usage is None for p in pieces[:-1]),
         "a piece before the last has an end",
     )
-    expect("generation.loop.Row", last.usage is not None and last.usage.prompt_tokens == 3, f"the usage is {last.usage}")
+    expect("generation.row.Row", last.usage is not None and last.usage.prompt_tokens == 3, f"the usage is {last.usage}")
     ids = [p.token_id for p in pieces if p.token_id is not None]
     return ids, "".join(map(str, pieces)), last.finish_reason, last.usage.completion_tokens if last.usage else None
 
@@ -49,12 +50,12 @@ def the_budget_is_max_tokens_or_the_room_that_is_left() -> None:
         (20, 0, 20, (0, "length")),
     ):
         (row,) = rows_of(model(context=context), [request([1] * prompt, max_tokens=most)])
-        same("generation.loop.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}")
+        same("generation.row.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}")
 
 
 @check("EOSX-001", "EOSX-004", "LIMT-001", area="eos")
 def an_answer_ends_for_the_right_reason() -> None:
-    place = "generation.loop.Row"
+    place = "generation.row.Row"
     for arguments, wanted in (
         ({"max_tokens": 3}, ([2, 3, 4], "cde", "length", 3)),
         ({"max_tokens": 1}, ([2], "c", "length", 1)),
@@ -82,23 +83,23 @@ def an_answer_ends_for_the_right_reason() -> None:
 @check("EOSX-005", "DETO-003", area="eos")
 def special_tokens_that_do_not_end_have_no_text() -> None:
     same(
-        "generation.loop.Row",
+        "generation.row.Row",
         told([2, 10, 3], max_tokens=3),
         ([2, 10, 3], "cd", "length", 3),
         "an answer with a special token in it",
     )
     half = Pieces([b"a", b"b", b"\xe2", b"\x82", b"\xac"], special_ids=frozenset())
     same(
-        "generation.loop.Row", told([2, 3, 4], half, max_tokens=3), ([2, 3, 4], "€", "length", 3), "a character in three tokens"
+        "generation.row.Row", told([2, 3, 4], half, max_tokens=3), ([2, 3, 4], "€", "length", 3), "a character in three tokens"
     )
     same(
-        "generation.loop.Row",
+        "generation.row.Row",
         told([0, 2, 3], half, max_tokens=3),
         ([0, 2, 3], "a\ufffd", "length", 3),
         "a character cut by max_tokens",
     )
     same(
-        "generation.loop.Row",
+        "generation.row.Row",
         told([0, 2, 4], half, eos=(4,)),
         ([0, 2, 4], "a\ufffd", "stop", 3),
         "a character cut by an end token",
@@ -116,7 +117,7 @@ def each_request_of_a_batch_ends_by_itself() -> None:
         request([0] * 64, max_tokens=3),
         request([1, 2, 3], max_tokens=4),
     ]
-    pieces = list(loop.generate(subject, LETTERS, requests))
+    pieces = list(loop.generate(subject, LETTERS, requests, defaults=subject.defaults))
     wanted = [([6, 7, 8, 9], "ghi", "stop"), ([2, 3], "cd", "length"), ([], "", "length"), ([5, 6, 7], "fg", "stop")]
     wanted += [([], "", "context"), ([4, 5, 6, 7], "efgh", "length")]
     for i, each in enumerate(wanted):
@@ -144,7 +145,7 @@ def the_times_are_those_of_the_model_alone() -> None:
     clock = ticking([1.0, 50.0, 2.0, 50.0, 4.0, 50.0, 8.0, 50.0])  # 50: between a piece and the next step
     pieces = list(loop.generate(subject, None, [request([1], max_tokens=3), request([2], max_tokens=1)], clock=clock))
     for index, wanted in ((0, (1, 3, 1.0, 6.0)), (1, (1, 1, 1.0, 0.0))):
-        (usage,) = [p.usage for p in pieces if p.index == index and p.usage] or [loop.Usage(0, 0, 0, 0.0, 0.0)]
+        (usage,) = [p.usage for p in pieces if p.index == index and p.usage] or [Usage(0, 0, 0, 0.0, 0.0)]
         got = usage.prompt_tokens, usage.completion_tokens, usage.prefill_seconds, float(usage.decode_seconds)
         same("generation.loop.run", got, wanted, f"the usage of request {index}")
 
@@ -164,13 +165,13 @@ def options_are_checked_before_anything_runs() -> None:
             place, lambda name=name, bad=bad: loop.generate(subject, None, [request([1])], **{name: bad}), name, f"{name} {bad}"
         )
     refused(
-        "generation.loop.check_ids",
+        "generation.request.check_ids",
         lambda: loop.generate(subject, None, [request([1]), request([])]),
         "request 1",
         "an empty prompt",
     )
     refused(
-        "generation.loop.check_ids",
+        "generation.request.check_ids",
         lambda: loop.generate(subject, None, [request([1] * 5)], context=4),
         "5 tokens",
         "a long prompt",

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from conformance.checks import Failed
 from nanollama.errors import NanollamaError
+from nanollama.generation.request import GenerationDefaults
 
 Rule = Callable[[list[int]], list[float]]
 NAN = float("nan")
@@ -35,7 +36,8 @@ class RiggedModel:
 
     def __init__(self, rule: Rule, size: int, context: int = 64, eos: tuple[int, ...] = ()) -> None:
         self.rule, self.calls, self.caches = rule, list[tuple[int, int, bool]](), list[RiggedCache]()
-        self.config = SimpleNamespace(vocab_size=size, max_position_embeddings=context, eos_token_ids=eos)
+        self.config = SimpleNamespace(vocab_size=size, max_position_embeddings=context)
+        self.defaults = GenerationDefaults(eos_token_ids=eos)
 
     def new_cache(self, *, batch: int, max_len: int, limits: Sequence[int] | None = None) -> RiggedCache:
         self.caches.append(RiggedCache(batch, max_len, limits or [max_len] * batch))

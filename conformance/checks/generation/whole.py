@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from conformance.checks import check
+from conformance.checks import Failed, check
 from conformance.checks.assertions import expect, refused, same
 from conformance.checks.chat.template_input import template
 from conformance.checks.chat.to_ids import Letters, ids_of
 from conformance.checks.generation.rigged import Pieces, RiggedModel, scripted
 from nanollama import lm
 from nanollama.cli import batch, output, settings
-from nanollama.generation import loop as generate
+from nanollama.generation.request import Piece, Request, Usage
 from nanollama.generation.sampling import SamplingParams
 from nanollama.text.chat import conversation
 from nanollama.text.chat.encode import encode_chat
@@ -26,7 +26,7 @@ WORDS = Pieces([b"a", b"b", b"c", b"d", b"<s>"], special_ids=frozenset({4}), bos
 
 def loaded(tokenizer: Any, chat: Any = None, script: Sequence[int] = (1, 2, 3, 3, 3, 3), prompt: int = 2) -> lm.LM:
     model: Any = RiggedModel(scripted([*script, *[3] * 20], 5, prompt), 5, context=16)
-    return lm.LM(model.config, model, tokenizer, chat)
+    return lm.LM(model, tokenizer, chat, model.defaults)
 
 
 class Typed(Pieces):
@@ -44,11 +44,17 @@ def a_loaded_model_continues_texts() -> None:
     same(place, subject.encode("ab"), [4, 0, 1], "the ids of a prompt")
     same(place, list(subject.generate("a", max_tokens=3, **greedy)), ["b", "c", "d"], "pieces of text")
     same(place, "".join(subject.generate("a", max_tokens=5, stop=["cd"], **greedy)), "b", "text before a stop string")
-    pieces = list(subject.stream([generate.Request([4, 0], max_tokens=2, params=SamplingParams(temperature=0.0))], context=3))
+    pieces = list(subject.stream([Request([4, 0], max_tokens=2, params=SamplingParams(temperature=0.0))], context=3))
     same(place, [(p.token_id, p.finish_reason) for p in pieces], [(1, "context")], "a context is passed on")
     banned = "".join(subject.generate("a", max_tokens=2, logit_bias={1: -100.0}, **greedy))
     same(place, banned, "ac", "sampling parameters are passed on")
-    refused(place, lambda: subject.generate("a", tempreature=1.0), "tempreature", "an unknown parameter")
+    misspelled: dict[str, Any] = {"tempreature": 1.0}
+    try:
+        subject.generate("a", **misspelled)
+    except TypeError as error:
+        expect(place, "tempreature" in str(error), f"the error of an unknown parameter is {error}")
+    else:
+        raise Failed(place, "an unknown parameter is accepted")
     refused(place, lambda: subject.generate("a", temperature=-1.0), "temperature", "a wrong value")
     refused(place, lambda: loaded(None).generate("a"), "tokenizer", "a model without tokenizer")
     refused(place, lambda: subject.encode_chat([{"role": "user", "content": "x"}]), "chat template", "a model without template")
@@ -167,23 +173,23 @@ def a_batch_answers_every_line_in_its_place() -> None:
     plain = batch.answer_group(subject, [(1, b"a"), (2, b"a\xff")], {"temperature": 0.0, "max_tokens": 1}, False, None)
     same(place, (plain[0][1].get("text"), "UTF-8" in plain[1][1].get("error", "")), ("b", True), "lines of plain text")
     nan: Any = RiggedModel(lambda ids: [float("nan")] * 5 if 1 in ids else [0.0, 0.0, 0.0, 9.0, 0.0], 5, context=16)
-    broken = lm.LM(nan.config, nan, Typed(WORDS.pieces, WORDS.special_ids, 4), None)
-    requests = [generate.Request(ids, SamplingParams(temperature=0.0), 2) for ids in ([0], [1], [2])]
+    broken = lm.LM(nan, Typed(WORDS.pieces, WORDS.special_ids, 4), None, nan.defaults)
+    requests = [Request(ids, SamplingParams(temperature=0.0), 2) for ids in ([0], [1], [2])]
     got = [("error" in r, r.get("text")) for r in batch.answer_together(broken, requests, None)]
     same("cli.batch.answer_together", got, [(False, "dd"), (True, None), (False, "dd")], "one request that fails under way")
 
 
 @check("LIMT-006", "GENR-012", area="generation")
 def answers_are_added_up() -> None:
-    usage = generate.Usage(3, 2, 7, 0.5, 0.25)
+    usage = Usage(3, 2, 7, 0.5, 0.25)
     answer = output.Answer()
-    for piece in (generate.Piece(0, 5, "a"), generate.Piece(0, 6, "b", "length", usage)):
+    for piece in (Piece(0, 5, "a"), Piece(0, 6, "b", "length", usage)):
         answer.add(piece)
     wanted = {"text": "ab", "token_ids": [5, 6], "finish_reason": "length", "seed": 7}
     wanted |= {"usage": {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}}
     same("cli.output.Answer", answer.to_json(), wanted, "an answer as JSON")
     same("cli.output.rates", output.rates(usage), (6.0, 4.0), "tokens per second: the first belongs to prefill")
-    same("cli.output.rates", output.rates(generate.Usage(3, 0, 7, 0.0, 0.0)), (None, None), "rates of nothing")
+    same("cli.output.rates", output.rates(Usage(3, 0, 7, 0.0, 0.0)), (None, None), "rates of nothing")
 
 
 @check("ERRS-010", "CLIX-001", area="generation")

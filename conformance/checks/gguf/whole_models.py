@@ -22,9 +22,9 @@ from conformance.truth.quant_golden import GOLDEN_FORMATS, load_goldens
 from conformance.truth.reference import Reference
 from conformance.truth.spec import Spec, read_spec
 from conformance.truth.stored import module_tensors
+from nanollama.checkpoint.build import build_model
 from nanollama.checkpoint.gguf.reader import read_gguf
 from nanollama.checkpoint.source import Source, open_source
-from nanollama.lm import build_model
 from nanollama.quant import FORMATS
 from nanollama.quant.quant_tensor import QuantTensor
 
@@ -88,7 +88,7 @@ def judge(path: Path, truth: Reference) -> None:
         error, detail = torch.inf, f"{path.name}: {type(raised).__name__} in {place_of(raised.__traceback__)}: {raised}"
         raise locate(path, truth) or Failed(place_of(raised.__traceback__), detail[:300]) from raised
     if error > SEMANTIC_BAR:
-        raise locate(path, truth) or Failed("lm.build_model", detail)
+        raise locate(path, truth) or Failed("checkpoint.build.build_model", detail)
 
 
 def locate(path: Path, truth: Reference) -> Failed | None:

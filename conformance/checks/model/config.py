@@ -170,8 +170,8 @@ def token_ids_and_dtype_come_from_the_right_file() -> None:
     for bad in (-1, "2", 1.5, True, [2, -3], [None]):
         refused(place, partial(read_token_ids, {"eos_token_id": bad}, {}), "eos_token_id", f"eos_token_id {bad!r}")
     refused(place, lambda: read_token_ids({"bos_token_id": [1]}, {}), "bos_token_id", "two kinds of begin")
-    generation = {"eos_token_id": [11, 12]}
-    same(place, read_config(fixture_config(LLAMA), generation).eos_token_ids, (11, 12), "generation_config.json")
+    stated = read_token_ids(fixture_config(LLAMA), {"eos_token_id": [11, 12]})
+    same(place, stated["eos_token_ids"], (11, 12), "generation_config.json")
     dtypes: list[tuple[Raw, str | None]] = [
         ({"dtype": "bfloat16"}, "bfloat16"),
         ({"torch_dtype": "float16"}, "float16"),

@@ -82,7 +82,7 @@ def weight_faults(model: Transformer, this: Case) -> list[Failed]:
     for name, want in this.truth.tensors.items():
         compared()
         if name in state and not (state[name].shape == want.shape and torch.equal(state[name].double(), want)):
-            return loading_faults(this) or [Failed("lm.build_model", f"{name} is not what the file stores")]
+            return loading_faults(this) or [Failed("checkpoint.build.build_model", f"{name} is not what the file stores")]
     return []
 
 

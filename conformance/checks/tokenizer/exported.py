@@ -30,9 +30,9 @@ WRITERS = {  # which function gives a key of the metadata
 }
 
 
-def config_of(rows: int, ends: list[int] | None = None) -> ModelConfig:
-    """A config with an embedding of so many rows and these end ids."""
-    return read_config({**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends})
+def config_of(rows: int) -> ModelConfig:
+    """A config with an embedding of so many rows."""
+    return read_config({**fixture_config("LlamaForCausalLM"), "vocab_size": rows})
 
 
 def byte_level(**changes: Any) -> dict[str, Any]:
@@ -59,7 +59,7 @@ def folder_of(files: Mapping[str, Any]) -> Any:
 def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], str]:
     """The keys that a folder becomes, without their prefix, and the warnings, one a line."""
     with folder_of(files) as folder, at("text.convert.to_gguf.folder_metadata"):
-        values, _, warnings = gguf_text(folder, config_of(rows, ends))
+        values, _, warnings = gguf_text(folder, config_of(rows), ends or ())
         return {key.removeprefix(KEY): value for key, value in values.items()}, "\n".join(warnings)
 
 
@@ -93,7 +93,7 @@ def a_byte_level_folder_becomes_tokens_types_and_merges() -> None:
     for merges in ([["a", "b"]], []):
         changed = byte_level(model={"merges": merges})
         with folder_of({"tokenizer.json": changed, "tokenizer_config.json": config}) as folder:
-            types = gguf_text(folder, config_of(99)).types
+            types = gguf_text(folder, config_of(99), ()).types
             same("text.convert.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys")
     around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
     got, _ = keys_of({"tokenizer.json": byte_level(post_processor=around)}, 99)
@@ -136,7 +136,7 @@ def end_ids_and_templates_come_along() -> None:
 def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> None:
     """The same, with the runtime's own errors."""
     with folder_of(files) as folder:
-        gguf_text(folder, config_of(rows, ends))
+        gguf_text(folder, config_of(rows), ends or ())
 
 
 @check("TOKN-058", "TOKN-016", area="tokenization")

@@ -12,7 +12,7 @@ from conformance.checks.assertions import at, expect, refused, same
 from conformance.checks.chat.template_input import template
 from conformance.checks.chat.to_ids import Letters, ids_of
 from conformance.checks.generation.rigged import Pieces
-from nanollama.generation.loop import TextStream
+from nanollama.generation.row import TextStream
 from nanollama.text import added_tokens
 from nanollama.text.added_tokens import AddedToken
 from nanollama.text.chat import encode as chat
@@ -90,4 +90,4 @@ def an_answer_continues_the_prompts_last_tokens() -> None:
             prompt = [*[0] * (length - 1), *end]
             stream = TextStream(tokenizer, prompt, ())
             text = "".join([*map(stream.push, answer), stream.flush()])
-            same("generation.loop.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}")
+            same("generation.row.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}")

@@ -13,7 +13,8 @@ from conformance.numerics.ways import chunks, whole
 from conformance.requirements.results import About
 from conformance.truth.taps import eager_attention
 from nanollama.errors import NanollamaError
-from nanollama.lm import DTYPES, load_model
+from nanollama.lm import load_model
+from nanollama.model.dtypes import DTYPES
 from nanollama.model.transformer import Transformer
 
 DEVICES = ("cpu", "cuda", "mps")

@@ -18,7 +18,7 @@ from conformance.requirements.results import About
 from conformance.truth.oracle import precision, visible_masks
 from conformance.truth.taps import GPT2_NAMES, NORMS
 from nanollama.errors import NanollamaError
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 IMPLEMENTATIONS = ("eager", "sdpa", "compiled")
 

@@ -17,7 +17,7 @@ from tokenizers.pre_tokenizers import ByteLevel
 
 from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.models.small_model import TEMPLATE
-from nanollama.lm import DTYPES
+from nanollama.model.dtypes import DTYPES
 
 SPECIAL = ("<s>", "</s>")
 SPACE, NEWLINE = "Ġ", "Ċ"  # how byte-level vocabularies write them

@@ -34,10 +34,10 @@ SWAPS: dict[type[ast.AST], tuple[str, str]] = {
 NEGATED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # to swap these is to negate the condition
 PLACES = {  # what a suite may call the place besides the function's own name: modules of the model
     "model.layers": "norm|scores|attend|self_attn|proj|mlp|layers|lm_head|embed|logits",
-    "model.kv_cache": "scores|attend|visible|generation.loop",
+    "model.kv_cache": "scores|attend|visible|generation.(loop|request|row)",
     "model.rope": "rotary|scores",
-    "generation.sampling": "generation.loop",
-    "text.detokenizer": "Detokenizer|StopStrings|generation.loop",
+    "generation.sampling": "generation.(loop|request|row)",
+    "text.detokenizer": "Detokenizer|StopStrings|generation.(loop|request|row)",
 }
 
 

@@ -18,7 +18,7 @@ from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.rope import RopeConfig, default_frequencies, frequencies
 
-NOT_COMPARED = ("architecture", "bos_token_id", "eos_token_ids", "dtype")  # in other keys, or not mathematics
+NOT_COMPARED = ("architecture", "dtype")  # in other keys, or not mathematics
 LONGEST = 1 << 17  # positions up to which two rotations are compared
 CLOSE = 1e-6  # relative: a file holds float32 numbers
 

@@ -5,6 +5,7 @@ rules (those of the libraries that define the files, and those of llama.cpp). A 
 changes most texts, else a warning; both modules list such rules.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from nanollama.checkpoint.files import open_plain
@@ -19,10 +20,10 @@ TEXT_FILES = [name for name in WANTED if "safetensors" not in name and name != "
 """Patterns of the files of a folder that are neither config nor weights; generation_config.json is one."""
 
 
-def gguf_text(source: Path | GGUF, config: ModelConfig) -> GgufText:
+def gguf_text(source: Path | GGUF, config: ModelConfig, eos_token_ids: Sequence[int]) -> GgufText:
     """The `tokenizer.*` keys of a checkpoint's folder or GGUF file, for a new GGUF file. Raises as `folder_metadata` does."""
     if isinstance(source, Path):
-        return folder_metadata(source, config)
+        return folder_metadata(source, config, eos_token_ids)
     values = {key: value for key, value in source.metadata.items() if key.startswith("tokenizer.")}
     return GgufText(values, {key: type_ for key, type_ in source.types.items() if key in values})
 

@@ -1,4 +1,4 @@
-"""The tokenizer and chat template of a folder, as metadata of a GGUF file: `folder_metadata(folder, config)`.
+"""The tokenizer and chat template of a folder, as metadata of a GGUF file: `folder_metadata(folder, config, ends)`.
 
 What the metadata means is what llama.cpp makes of it (gguf_vocabulary.py), so these texts get other ids than with the folder:
 
@@ -18,7 +18,7 @@ More of them, which lie in how text is cut into words, are in cuts.py. Sources o
 github.com/ggml-org/ggml; of what is written where: llama.cpp, conversion/base.py, and gguf-py, vocab.py.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,7 +51,7 @@ NO_END = "no token that ends a text is named; llama.cpp then takes id 11, or 2 w
 ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # as llama.cpp's converter has them; text can't become these tokens
 
 
-def folder_metadata(folder: Path, config: ModelConfig) -> GgufText:
+def folder_metadata(folder: Path, config: ModelConfig, eos_token_ids: Sequence[int]) -> GgufText:
     """The `tokenizer.*` keys of a folder. NanollamaError for a tokenizer that they can't express."""
     template = template_keys(folder)
     if not any((folder / name).is_file() for name in VOCABULARIES):
@@ -59,10 +59,10 @@ def folder_metadata(folder: Path, config: ModelConfig) -> GgufText:
     tokenizer, declared = load_tokenizer(folder), read_declarations(folder)
     model = read_model(folder, declared)
     values = {**model.keys, **token_keys(tokenizer, declared, model, config.vocab_size), **around_keys(tokenizer)}
-    roles = role_ids(tokenizer, declared, model, config)
+    roles = role_ids(tokenizer, declared, model, eos_token_ids)
     values |= {f"{role}_token_id": id for role, id in roles.items()}
     metadata = {KEY + key: value for key, value in values.items()} | template
-    add_end_ids(metadata, config.eos_token_ids)
+    add_end_ids(metadata, eos_token_ids)
     check_readable(metadata, tokenizer)
     declared_sides = {token.content: (token.lstrip, token.rstrip, token.single_word) for token in declared.added}
     warnings = model.warnings + (() if "eos" in roles else (NO_END,))
@@ -114,12 +114,12 @@ def around_keys(tokenizer: Tokenizer) -> Metadata:
     return {"add_bos_token": bool(before), "add_eos_token": bool(after)}
 
 
-def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, config: ModelConfig) -> dict[str, int]:
+def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, ends: Sequence[int]) -> dict[str, int]:
     """The ids with a role, by the names that GGUF has for it."""
     unknown = next((id for id, type in model.types.items() if type is PieceType.UNKNOWN), None)
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unknown": unknown}
-    if tokenizer.eos_id is None and config.eos_token_ids:
-        ids["eos"] = config.eos_token_ids[0]
+    if tokenizer.eos_id is None and ends:
+        ids["eos"] = ends[0]
     for name, role in NAMED.items():
         token = declared.named.get(name)
         ids[role] = ids.get(role) if token is None else tokenizer.token_to_id(token)
@@ -138,7 +138,7 @@ def template_keys(folder: Path) -> Metadata:
     return keys
 
 
-def add_end_ids(metadata: Metadata, ends: tuple[int, ...]) -> None:
+def add_end_ids(metadata: Metadata, ends: Sequence[int]) -> None:
     """Name the ids that end an answer as well, where llama.cpp does not know them by their text."""
     count = len(metadata[KEY + "tokens"])
     known = gguf_end_ids(metadata)

@@ -14,7 +14,7 @@ class RuntimeModel:
 
     def __init__(self, lm: LM) -> None:
         assert lm.tokenizer is not None
-        self.lm, self.tokenizer, self.end = lm, lm.tokenizer, lm.config.eos_token_ids[0]
+        self.lm, self.tokenizer, self.end = lm, lm.tokenizer, lm.defaults.eos_token_ids[0]
         self.known: dict[tuple[int, ...], list[float]] = {}
 
     def encode(self, text: str) -> list[int]:

@@ -1,6 +1,7 @@
 """Other right ways to end an answer."""
 
-from nanollama.generation.loop import FinishReason, Piece, Row, Usage
+from nanollama.generation.request import FinishReason, Piece, Usage
+from nanollama.generation.row import Row
 
 
 def Row_advance__case_by_case(self: Row, token_id: int, seconds: float) -> Piece:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from nanollama.generation.loop import Row
+from nanollama.generation.row import Row
 from nanollama.model.kv_cache import KVCache
 
 

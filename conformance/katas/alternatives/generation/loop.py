@@ -4,7 +4,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from torch import Tensor
 
-from nanollama.generation.loop import Piece, Row, choose, decode, prefill
+from nanollama.generation.loop import choose, decode, prefill
+from nanollama.generation.request import Piece
+from nanollama.generation.row import Row
 from nanollama.model.transformer import Transformer
 
 

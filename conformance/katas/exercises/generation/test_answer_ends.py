@@ -1,11 +1,11 @@
 """How an answer ends, written again: an end token, a limit or a stop string, and all three may meet."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 
 from conformance.katas.testing.compare import agree
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import FinishReason, Piece, Request, Row
+from nanollama.generation.request import FinishReason, GenerationDefaults, Piece, Request
+from nanollama.generation.row import Row
 
 END = 25  # z
 
@@ -33,9 +33,8 @@ class Letters:
 
 def row(prompt: str = "q", most: int | None = None, stop: Sequence[str] = (), context: int = 100) -> Row:
     """A request on its way."""
-    model = SimpleNamespace(config=SimpleNamespace(vocab_size=28, eos_token_ids=(END,)))
     request = Request(Letters().encode(prompt), max_tokens=most, stop=stop)
-    return Row(3, request, model, Letters(), context)  # type: ignore[arg-type]
+    return Row(3, request, GenerationDefaults(None, (END,)), Letters(), 28, context)
 
 
 def fed(row: Row, *ids: int) -> list[Piece]:

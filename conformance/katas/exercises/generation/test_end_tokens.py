@@ -1,12 +1,11 @@
 """Which tokens end an answer, written again: the model's own, the request's, and stop strings that are special tokens."""
 
 from collections.abc import Sequence
-from types import SimpleNamespace
 from typing import Any
 
 from conformance.katas.testing.compare import agree, refuses
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Request, end_ids
+from nanollama.generation.request import GenerationDefaults, Request, end_ids
 
 WORDS = ["a", "b", "stop", "<s>", "<end>", "<turn>"]
 
@@ -31,14 +30,12 @@ class Words:
 
 def ends(*eos: int, tokenizer: Words | None = None, **given: Any) -> list[int]:
     """The ids that end a request like this, of a model with these end tokens; in order, to be compared."""
-    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=eos))
-    return sorted(end_ids(Request([0], **given), model, tokenizer or Words()))
+    return sorted(end_ids(Request([0], **given), GenerationDefaults(None, eos), tokenizer or Words()))
 
 
 def without_tokenizer(stop: list[str]) -> list[int]:
     """The same for a model that has none."""
-    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=(4,)))
-    return sorted(end_ids(Request([0], stop=stop), model, None))
+    return sorted(end_ids(Request([0], stop=stop), GenerationDefaults(None, (4,)), None))
 
 
 def test_the_model_s_end_token_ends_it() -> None:
@@ -81,8 +78,7 @@ def test_one_id_for_several_reasons_is_one() -> None:
 
 def test_it_is_a_set_that_stays() -> None:
     """A frozenset: asked at every token, changed by nobody."""
-    model: Any = SimpleNamespace(config=SimpleNamespace(eos_token_ids=(4,)))
-    agree("the ids", end_ids(Request([0], stop_ids=[1]), model, Words()), frozenset({1, 4}))
+    agree("the ids", end_ids(Request([0], stop_ids=[1]), GenerationDefaults(None, (4,)), Words()), frozenset({1, 4}))
 
 
 def test_a_stop_string_needs_a_tokenizer() -> None:

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from conformance.katas.testing.compare import agree
-from nanollama.generation.loop import Piece, Request, Row, run
+from nanollama.generation.loop import run
+from nanollama.generation.request import GenerationDefaults, Piece, Request
+from nanollama.generation.row import Row
 from nanollama.generation.sampling import SamplingParams
 
 END = 9
@@ -18,7 +20,7 @@ class Counting:
     """A model for which the next number is one more: after 3 comes 4. The end token is 9."""
 
     def __init__(self) -> None:
-        self.config = SimpleNamespace(vocab_size=10, eos_token_ids=(END,))
+        self.config = SimpleNamespace(vocab_size=10)
         self.fed: list[list[list[int]]] = []  # the positions of each call
         self.asked: dict[str, Any] = {}  # what new_cache was asked for
 
@@ -35,7 +37,7 @@ class Counting:
 def row(index: int, prompt: list[int], most: int | None = None) -> Row:
     """A request for the likeliest tokens, in a context of 20."""
     request = Request(prompt, SamplingParams(temperature=0.0), max_tokens=most)
-    return Row(index, request, Counting(), None, 20)  # type: ignore[arg-type]
+    return Row(index, request, GenerationDefaults(None, (END,)), None, 10, 20)
 
 
 def pieces(rows: list[Row], model: Counting | None = None, chunk: int = 100) -> Iterator[Piece]:

@@ -15,9 +15,12 @@ from conformance.models.fixtures import FIXTURES, fixture_config, fixture_tensor
 from conformance.truth.compare import SEMANTIC_BAR, relative_error
 from conformance.truth.oracle import load_oracle, oracle_logits
 from nanollama import lm
+from nanollama.checkpoint import source
 from nanollama.checkpoint.source import load_config
 from nanollama.errors import NanollamaError
-from nanollama.lm import DTYPES, load_model
+from nanollama.generation.request import GenerationDefaults
+from nanollama.lm import load_model
+from nanollama.model.dtypes import DTYPES
 
 Tensors = dict[str, Tensor]
 LLAMA, GPT2, PHI3 = "LlamaForCausalLM", "GPT2LMHeadModel", "Phi3ForCausalLM"
@@ -232,7 +235,7 @@ def test_the_config_of_another_model_is_refused(changes: dict[str, Any], message
 def test_an_absurd_number_of_layers_or_experts_is_refused_before_a_model_is_built(
     architecture: str, changes: dict[str, Any], message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(lm, "Transformer", None)
+    monkeypatch.setattr(source, "Transformer", None)
     with pytest.raises(NanollamaError, match=message):
         load_model(write(tmp_path, changed(architecture), fixture_config(architecture, **changes)))
 
@@ -405,9 +408,9 @@ def test_a_folder_without_config_json_is_refused(tmp_path: Path) -> None:
 
 def test_generation_config_json_adds_what_ends_a_text(tmp_path: Path) -> None:
     write_fixture(tmp_path, fixture_config(LLAMA))
-    assert load_config(tmp_path).eos_token_ids == (2,)
+    assert lm.load(tmp_path).defaults == GenerationDefaults(1, (2,))
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 9], "temperature": 0.6}')
-    assert load_config(tmp_path).eos_token_ids == (2, 9)
+    assert lm.load(tmp_path).defaults == GenerationDefaults(1, (2, 9))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', "\ufeff{}", '{"architectures": 1}'])

@@ -26,7 +26,7 @@ from nanollama.cli.chat import Repl
 from nanollama.cli.main import main
 from nanollama.cli.output import new_file
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Piece, Request, Usage
+from nanollama.generation.request import Piece, Request, Usage
 from nanollama.text.chat.conversation import Conversation, load_conversation
 
 Messages = Sequence[dict[str, str]]

@@ -27,7 +27,7 @@ from nanollama.cli.main import main
 from nanollama.cli.options import COMMANDS
 from nanollama.cli.output import Answer, speed
 from nanollama.cli.settings import DEFAULT_MAX_TOKENS, SETTINGS
-from nanollama.generation.loop import Usage
+from nanollama.generation.request import Usage
 
 SPEED = r"\[prefill: \d+ tok @ [\d.]+ t/s \| decode: \d+ tok @ [\d.]+ t/s\]\n"
 

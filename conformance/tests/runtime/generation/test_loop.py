@@ -25,7 +25,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from conformance.models.fixtures import fixture_config, write_fixture
 from nanollama.errors import NanollamaError
-from nanollama.generation.loop import Piece, Request, Usage, generate
+from nanollama.generation.loop import generate
+from nanollama.generation.request import NO_DEFAULTS, GenerationDefaults, Piece, Request, Usage
 from nanollama.generation.sampling import SamplingParams
 from nanollama.lm import load_model
 
@@ -48,7 +49,8 @@ class RiggedModel:
     def __init__(self, rule: Rule, vocab_size: int, context: int = 64, eos: tuple[int, ...] = ()) -> None:
         self.rule, self.shapes = rule, list[tuple[int, ...]]()
         self.caches: list[weakref.ref[RiggedCache]] = []
-        self.config = SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=context, eos_token_ids=eos)
+        self.config = SimpleNamespace(vocab_size=vocab_size, max_position_embeddings=context)
+        self.defaults = GenerationDefaults(eos_token_ids=eos)
 
     def new_cache(self, *, batch: int, max_len: int, limits: Sequence[int]) -> RiggedCache:
         assert max_len <= self.config.max_position_embeddings
@@ -159,7 +161,8 @@ def answers(pieces: Iterator[Piece], count: int) -> list[Answer]:
 
 
 def ask(model: Any, tokenizer: Any, *requests: Request, **options: Any) -> list[Answer]:
-    return answers(generate(model, tokenizer, requests, **options), len(requests))
+    defaults = getattr(model, "defaults", NO_DEFAULTS)
+    return answers(generate(model, tokenizer, requests, defaults=defaults, **options), len(requests))
 
 
 def ids_of(model: Any, *requests: Request, **options: Any) -> list[list[int]]:
@@ -568,7 +571,7 @@ def refused(match: str, *requests: Request, model: Any = None, tokenizer: Any = 
 
 
 def test_an_empty_prompt_is_refused() -> None:
-    refused("request 1 has an empty prompt; expected at least one token", Request([1]), Request([]))
+    refused("request 1: an empty prompt; expected at least one token", Request([1]), Request([]))
 
 
 def test_a_prompt_longer_than_the_context_is_refused_with_both_numbers() -> None:
@@ -630,7 +633,7 @@ def test_logits_without_a_finite_maximum_end_in_an_error_that_names_request_and_
 ) -> None:
     model: Any = RiggedModel(lambda ids: [bad] * 9 if len(ids) == 4 else one_hot(1, 9), 9)
     requests = [Request([1], SamplingParams(temperature), max_tokens=2), Request([1, 2], SamplingParams(temperature))]
-    with pytest.raises(NanollamaError, match="request 1, token 3: no token can be chosen") as caught:
+    with pytest.raises(NanollamaError, match="request 1: token 3: no token can be chosen") as caught:
         list(generate(model, None, requests))
     assert named in str(caught.value)
 

@@ -12,8 +12,8 @@ from torch import Tensor
 from conformance.models.fixtures import FAR_POSITIONS, FIXTURES, far_prompt, fixture_config, fixture_tensors, near_prompt
 from conformance.truth.compare import relative_error
 from nanollama.checkpoint import source
+from nanollama.checkpoint.build import build_model
 from nanollama.errors import NanollamaError
-from nanollama.lm import build_model
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.config_rope import COMMON, READ_BY_TYPE
 from nanollama.model.families import FAMILIES, FULL, REQUIRED, SLIDING

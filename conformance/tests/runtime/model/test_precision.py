@@ -16,7 +16,8 @@ from conformance.truth.compare import relative_error, rms_error
 from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden
 from conformance.truth.taps import blocks, eager_attention, runtime_taps
 from conformance.verify.run import NUMERIC_FACTOR
-from nanollama.lm import DTYPES, load_model
+from nanollama.lm import load_model
+from nanollama.model.dtypes import DTYPES
 from nanollama.model.kv_cache import KVView
 from nanollama.model.layers import Attend
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from conformance.checks import Check, Failed, all_checks
 from conformance.checks.generation.rigged import NAN, Pieces, RiggedModel, greedy_answer, hashed
-from nanollama.generation import loop as generate
-from nanollama.generation import sampling
+from nanollama.generation import loop, sampling
+from nanollama.generation import request as requests
 from nanollama.text import detokenizer as stream
 from nanollama.text.bpe import merge as segment
 
@@ -127,8 +127,8 @@ def test_another_right_implementation_passes(
         (sampling, "process", lambda logits, params, prompt, said: logits, "generation.sampling.process", ("sampling_",)),
         (stream, "unfinished", lambda text, stops: len(text), "text.detokenizer.unfinished", ("stream_",)),
         (segment, "merge_pairs", lambda symbols, rank: symbols, "text.bpe.merge.merge_pairs", ("text_",)),
-        (generate, "end_ids", lambda request, model, tokenizer: frozenset(), "generation.loop.end_ids", ("generation_",)),
-        (generate, "choose", lambda logits, rows: [0] * len(rows), "generation.loop.choose", ("generation_",)),
+        (requests, "end_ids", lambda request, model, tokenizer: frozenset(), "generation.request.end_ids", ("generation_",)),
+        (loop, "choose", lambda logits, rows: [0] * len(rows), "generation.loop.choose", ("generation_",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -22,8 +22,8 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 BYTES = [*map(chr, range(0x21, 0x7F)), "Ġ"]
 
 
-def config_of(rows: int, ends: list[int] | None = None) -> ModelConfig:
-    raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
+def config_of(rows: int) -> ModelConfig:
+    raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows}
     return read_config(raw)
 
 
@@ -53,7 +53,7 @@ def write(folder: Path, **files: Any) -> Path:
 
 def exported(folder: Path, rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], Tokenizer]:
     """The keys of a folder without their prefix, and the tokenizer that they make."""
-    metadata = gguf_text(folder, config_of(rows, ends)).metadata
+    metadata = gguf_text(folder, config_of(rows), ends or ()).metadata
     tokenizer = load_gguf_tokenizer(metadata)
     assert tokenizer is not None
     return {key.removeprefix(KEY): value for key, value in metadata.items()}, tokenizer
@@ -61,7 +61,7 @@ def exported(folder: Path, rows: int, ends: list[int] | None = None) -> tuple[di
 
 def warnings_of(folder: Path, rows: int, ends: list[int] | None = None) -> str:
     """The warnings about a folder, one a line."""
-    return "\n".join(gguf_text(folder, config_of(rows, ends)).warnings)
+    return "\n".join(gguf_text(folder, config_of(rows), ends or ()).warnings)
 
 
 def unpacked(folder: Path, metadata: dict[str, Any]) -> Tokenizer:
@@ -92,19 +92,19 @@ def test_a_byte_level_tokenizer_json_becomes_tokens_types_and_merges(tmp_path: P
 def test_there_and_back_again_the_keys_are_the_same(tmp_path: Path) -> None:
     config = {"eos_token": "<end>", "pad_token": "<end>", "chat_template": "{{ 1 }}"}
     folder = write(tmp_path, tokenizer=tokenizer_json(), tokenizer_config=config)
-    metadata = gguf_text(folder, config_of(101)).metadata
+    metadata = gguf_text(folder, config_of(101), ()).metadata
     unpacked(tmp_path / "back", metadata)
-    assert gguf_text(tmp_path / "back", config_of(101)).metadata == metadata
+    assert gguf_text(tmp_path / "back", config_of(101), ()).metadata == metadata
 
 
 def test_merges_are_strings_even_where_there_are_none(tmp_path: Path) -> None:
     write(tmp_path, tokenizer=tokenizer_json(model={"merges": []}), tokenizer_config={"eos_token": "<end>"})
-    metadata, types, _ = gguf_text(tmp_path, config_of(99))
+    metadata, types, _ = gguf_text(tmp_path, config_of(99), ())
     assert metadata[KEY + "merges"] == [] and types[KEY + "merges"] == ValueType(ARRAY, STRING)
 
 
 def test_a_folder_without_tokenizer_says_none(tmp_path: Path) -> None:
-    assert gguf_text(tmp_path, config_of(8)) == ({KEY + "model": "none"}, {}, ())
+    assert gguf_text(tmp_path, config_of(8), ()) == ({KEY + "model": "none"}, {}, ())
     assert folder_text(gguf_of({KEY + "model": "none"})) == {}
 
 
@@ -166,7 +166,7 @@ def test_templates_keep_every_byte_both_ways(tmp_path: Path) -> None:
     texts = {"default": "{{ 'é' }}\r\n\t{%- if x %}\n{% endif %}\n", "tool_use": " {{ messages }}", "my-rag": ""}
     config = {"eos_token": "<end>", "chat_template": [{"name": n, "template": t} for n, t in texts.items()]}
     folder = write(tmp_path, tokenizer=tokenizer_json(), tokenizer_config=config)
-    metadata = gguf_text(folder, config_of(99)).metadata
+    metadata = gguf_text(folder, config_of(99), ()).metadata
     assert metadata["tokenizer.chat_templates"] == ["tool_use", "my-rag"]
     there, back = load_gguf_template(metadata), tmp_path / "back"
     unpacked(back, metadata)
@@ -191,7 +191,7 @@ def test_from_gguf_to_gguf_keys_and_types_stay() -> None:
     assert types["tokenizer.ggml.scores"] == ValueType(ARRAY, FLOAT32) and types["tokenizer.ggml.eos_token_id"] == ValueType(
         UINT32
     )
-    values, kept, warnings = gguf_text(gguf_of(metadata, types), config_of(512))
+    values, kept, warnings = gguf_text(gguf_of(metadata, types), config_of(512), ())
     assert values == {key: value for key, value in metadata.items() if key != "general.name"}
     assert kept == {key: type_ for key, type_ in types.items() if key != "general.name"} and not warnings
 

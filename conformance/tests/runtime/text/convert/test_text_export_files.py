@@ -168,7 +168,7 @@ def test_llama_cpp_reads_our_file_as_we_do(name: str, data_dir: Path, tmp_path: 
     if not python:
         pytest.skip("llama-cpp-python is not installed, and NANOLLAMA_LLAMACPP is not set: llama.cpp read nothing here")
     folder, rows = real_folder(name, data_dir, tmp_path)
-    metadata, types, _ = gguf_text(folder, config_of(rows))
+    metadata, types, _ = gguf_text(folder, config_of(rows), ())
     counts = ("block_count", "context_length", "embedding_length", "feed_forward_length", "attention.head_count")
     model: dict[str, Any] = {
         "general.architecture": "llama",
