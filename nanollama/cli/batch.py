@@ -1,7 +1,7 @@
-"""`nanollama batch FILE`: one prompt a line in, one JSON object a line out, several at a time and in the same order.
+"""`nanollama batch FILE`: one prompt per line in, one JSON object per line out, several at a time and in the same order.
 
-A line that can't be answered gets an object with "error" in its place, and the others go on. Rows of a batch do not
-influence each other: a line's answer is the one it would get alone.
+A line that can't be answered gives an object with "error", and the others go on. Rows of a batch do not influence each
+other: a line's answer is the one it would get alone.
 """
 
 import codecs
@@ -14,10 +14,10 @@ from itertools import count, islice
 from typing import Any, BinaryIO
 
 from nanollama.checkpoint.files import open_plain, parse_object
-from nanollama.cli.output import Answer, decode, file_path, new_file, notice, without_number, write
+from nanollama.cli.output import Answer, decode, file_path, new_file, notice, write
 from nanollama.cli.run import load_lm, text_ids
 from nanollama.cli.settings import SETTINGS, checked, make_request, read_settings
-from nanollama.errors import NanollamaError, quote
+from nanollama.errors import NanollamaError, quote, unknown_name
 from nanollama.generation.request import Request
 from nanollama.lm import LM
 
@@ -31,7 +31,7 @@ def batch_command(options: Namespace) -> int:
     """Answer every line of a file; the exit status is 1 if one could not be."""
     settings, done, failed = read_settings(options), 0, 0
     with open_input(options.file):
-        pass  # a file that can't be read shows before the model loads
+        pass  # report a file that can't be read before the model loads
     with destination(options.output) as put:
         lm = load_lm(options)
         lm.stream([], context=options.context)  # refuses a context that the model does not have
@@ -58,7 +58,7 @@ def open_input(name: str) -> AbstractContextManager[BinaryIO]:
 
 @contextmanager
 def destination(name: str | None) -> Iterator[Callable[[str], object]]:
-    """A function that takes the results: to stdout at once, or to a file that appears when all is done."""
+    """Yields a function that writes a result: to stdout at once, or to a file that appears when all is done."""
     if name is None:
         yield write
     else:
@@ -82,46 +82,47 @@ def read_lines(name: str) -> Iterator[Line]:
 def answer_group(
     lm: LM, group: Sequence[Line], settings: Mapping[str, Any], as_objects: bool, context: int | None
 ) -> list[tuple[int, Result]]:
-    """The results of some lines, in their order; those that are requests run together."""
+    """The results of some lines, in their order; the valid requests run together."""
     requests: dict[int, Request] = {}
     results: dict[int, Result] = {}
     for number, raw in group:
         try:
             text = decode(raw, "it")
-            request = read_object(lm, raw, settings) if as_objects else make_request(text_ids(lm, text), settings)
+            request = read_request(lm, raw, settings) if as_objects else make_request(text_ids(lm, text), settings)
             lm.stream([request], context=context)  # runs nothing yet, but refuses what does not fit
             requests[number] = request
         except NanollamaError as error:
-            results[number] = {"error": without_number(error)}
+            results[number] = {"error": error.problem}
     results |= zip(requests, answer_together(lm, list(requests.values()), context), strict=True)
     return [(number, results[number]) for number, _ in group]
 
 
 def answer_together(lm: LM, requests: Sequence[Request], context: int | None) -> list[Result]:
-    """One batch. If a request fails under way (no token can be chosen), each runs alone, so that only that one fails."""
+    """The results of one batch. If a request fails while it runs (no token can be chosen), each runs alone."""
     answers = [Answer() for _ in requests]
     try:
         for piece in lm.stream(requests, context=context):
             answers[piece.index].add(piece)
     except NanollamaError as error:
         if len(requests) == 1:
-            return [{"error": without_number(error)}]
+            return [{"error": error.problem}]
         return [result for request in requests for result in answer_together(lm, [request], context)]
     return [answer.to_json() for answer in answers]
 
 
-def read_object(lm: LM, raw: bytes, settings: Mapping[str, Any]) -> Request:
+def read_request(lm: LM, raw: bytes, settings: Mapping[str, Any]) -> Request:
     """A line of a .jsonl file as a request: a prompt or messages, and settings that override those of the command line."""
     fields = parse_object(raw, "it")
-    for name in fields.keys() - SETTINGS.keys() - {"prompt", "messages"}:
-        raise NanollamaError(f"unknown field {quote(name)}; there are prompt, messages, {', '.join(SETTINGS)}")
+    known = ["prompt", "messages", *SETTINGS]
+    for name in fields.keys() - set(known):
+        raise unknown_name("field", name, known)
     if ("prompt" in fields) == ("messages" in fields):
         raise NanollamaError("expected either prompt or messages, one of them")
-    own = {name: checked(name, value) for name, value in fields.items() if name in SETTINGS}
+    overrides = {name: checked(name, value) for name, value in fields.items() if name in SETTINGS}
     if "messages" in fields:
         ids = lm.encode_chat(fields["messages"])
     elif isinstance(fields["prompt"], str):
         ids = text_ids(lm, fields["prompt"])
     else:
         raise NanollamaError(f"prompt is {quote(fields['prompt'])}; expected a text")
-    return make_request(ids, {**settings, **own})
+    return make_request(ids, {**settings, **overrides})

@@ -1,72 +1,84 @@
-"""`nanollama bench`: how fast this machine reads a prompt and writes an answer with a model, and what that takes in memory."""
+"""`nanollama bench`: the speed of prefill and decoding on this machine with a model, and the memory that it takes."""
 
+import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 
 import torch
+from torch import Tensor
 
 from nanollama.checkpoint.hub import resolve
+from nanollama.checkpoint.source import load_config
+from nanollama.cli.output import write
+from nanollama.errors import NanollamaError
+from nanollama.generation.loop import generate
+from nanollama.generation.request import Request
+from nanollama.generation.sampling import SamplingParams
 from nanollama.lm import load_model
 from nanollama.model.transformer import Transformer
 
 
 @dataclass(frozen=True)
-class Speed:
+class BenchResult:
     """Medians over the repeats; seconds, tokens per second, bytes."""
 
     load_seconds: float
-    first_token_seconds: float  # from the start of loading to the logits after the prompt, first run: maps pages, warms up
+    first_token_seconds: float  # from the start of loading to the first token of the first run: maps pages, warms up
     prefill_tokens_per_second: float
     decode_tokens_per_second: float
     peak_rss_bytes: int
 
 
-def bench(
-    source: str,
-    dtype: str,
-    device: str,
-    prompt_tokens: int,
-    new_tokens: int,
-    repeats: int,
-    compiled: bool = False,
-    quantize: str | None = None,
-) -> Speed:
-    """Load the model and time it on a prompt of fixed ids, one row; decoding takes the greedy id of each step."""
+def bench_command(options: Namespace) -> int:
+    """Measure prefill, decoding, loading and memory with a model."""
+    limit = load_config(resolve(options.model)).max_position_embeddings
+    if options.prompt_tokens + options.new_tokens >= limit:
+        raise NanollamaError(
+            f"--prompt-tokens and --new-tokens, with the token after the prompt, make more than {limit} tokens, the context "
+            "of this model"
+        )
+    result = bench(options)
+    if options.json:
+        write(json.dumps(asdict(result)) + "\n")
+    else:
+        write("".join(f"{line}\n" for line in bench_lines(result)))
+    return 0
+
+
+def bench(options: Namespace) -> BenchResult:
+    """Load the model and time it on a prompt of fixed ids, one row."""
     started = time.perf_counter()
-    model = load_model(resolve(source), dtype, device, quantize)
+    model = load_model(resolve(options.model), options.dtype, options.device, options.quantize)
     loaded = time.perf_counter()
-    if compiled:
+    if options.compile:
         for layer in model.layers:
             layer.compile()
-    ids = torch.arange(prompt_tokens)[None] % model.config.vocab_size
-    with torch.inference_mode():
-        first, _ = timed_run(model, ids, new_tokens)
-        times = [timed_run(model, ids, new_tokens) for _ in range(repeats)]
-    return Speed(
+    ids = torch.arange(options.prompt_tokens)[None] % model.config.vocab_size
+    first, _ = timed_run(model, ids, options.new_tokens)
+    times = [timed_run(model, ids, options.new_tokens) for _ in range(options.repeats)]
+    return BenchResult(
         load_seconds=loaded - started,
         first_token_seconds=loaded - started + first,
-        prefill_tokens_per_second=prompt_tokens / statistics.median(t[0] for t in times),
-        decode_tokens_per_second=new_tokens / statistics.median(t[1] for t in times),
+        prefill_tokens_per_second=options.prompt_tokens / statistics.median(prefill for prefill, _ in times),
+        decode_tokens_per_second=options.new_tokens / statistics.median(decode for _, decode in times),
         peak_rss_bytes=peak_rss(),
     )
 
 
-def timed_run(model: Transformer, ids: torch.Tensor, new_tokens: int) -> tuple[float, float]:
-    """Seconds of prefill of ids [1, T] and of decoding; `tolist` waits for the device, as picking a token does."""
-    cache = model.new_cache(1, ids.shape[1] + new_tokens)
-    begin = time.perf_counter()
-    token = model(ids, cache=cache, last_only=True)[:, -1].argmax(-1).tolist()
-    middle = time.perf_counter()
-    for _ in range(new_tokens):
-        token = model(torch.tensor([token]), cache=cache)[:, -1].argmax(-1).tolist()
-    return middle - begin, time.perf_counter() - middle
+def timed_run(model: Transformer, ids: Tensor, new_tokens: int) -> tuple[float, float]:
+    """Seconds of prefill of ids [1, T] and of `new_tokens` greedy steps after it, in the generation loop."""
+    request = Request(ids[0].tolist(), SamplingParams(temperature=0.0), max_tokens=new_tokens + 1)  # prefill gives the first
+    *_, last = generate(model, None, [request])
+    assert last.usage is not None
+    return last.usage.prefill_seconds, last.usage.decode_seconds
 
 
 def peak_rss() -> int:
-    """The most memory this process has held, in bytes; 0 where the system does not say."""
+    """The most memory this process has held, in bytes; 0 if the system does not report it."""
     if sys.platform == "win32":
         return 0
     import resource
@@ -75,9 +87,9 @@ def peak_rss() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def show(speed: Speed, write: Callable[[str], object] = print) -> None:
+def bench_lines(result: BenchResult) -> Iterator[str]:
     """The figures as lines of text."""
-    write(f"load             {speed.load_seconds:8.2f} s   first logits after {speed.first_token_seconds:.2f} s")
-    write(f"prefill          {speed.prefill_tokens_per_second:8.1f} tok/s")
-    write(f"decode           {speed.decode_tokens_per_second:8.1f} tok/s")
-    write(f"peak memory      {speed.peak_rss_bytes / 1e9:8.2f} GB")
+    yield f"load             {result.load_seconds:8.2f} s   first token after {result.first_token_seconds:.2f} s"
+    yield f"prefill          {result.prefill_tokens_per_second:8.1f} tok/s"
+    yield f"decode           {result.decode_tokens_per_second:8.1f} tok/s"
+    yield f"peak memory      {result.peak_rss_bytes / 1e9:8.2f} GB"

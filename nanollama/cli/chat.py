@@ -8,10 +8,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from nanollama.cli.output import Answer, file_path, new_file, notice, without_number, write
-from nanollama.cli.run import load_lm, say_end
+from nanollama.cli.output import Answer, file_path, new_file, notice, write
+from nanollama.cli.run import load_lm, notice_end
 from nanollama.cli.settings import SETTINGS, Values, default, make_request, naming, read_settings, read_typed
-from nanollama.errors import NanollamaError, quote
+from nanollama.errors import NanollamaError, unknown_name
 from nanollama.lm import LM
 from nanollama.text.chat.conversation import Conversation, Message, load_conversation, to_json
 
@@ -21,19 +21,19 @@ LONGEST_LINE = 16_000_000  # characters; a stream without a line's end must not 
 HELP = """\
 /system TEXT      set the system prompt; /system alone shows it, /system - removes it
 /set NAME VALUE   change a setting; VALUE "default" resets it; /set NAME shows one, /set shows all
-/clear            forget what was said; the system prompt stays
+/clear            forget all messages; the system prompt stays
 /save FILE        write the conversation as JSON; an existing file needs /save! FILE
 /load FILE        go on with a conversation from a file
 /exit             leave; Ctrl-D does the same
-Ctrl-C stops an answer and keeps what it said. Three double quotes begin a message of several
+Ctrl-C stops an answer and keeps its text. Three double quotes begin a message of several
 lines, three more end it; such a message may begin with a slash."""
 
 
 def chat_command(options: Namespace) -> int:
-    """Talk with a model until the input ends."""
+    """Chat with a model until the input ends."""
     settings = read_settings(options)
     if sys.stdin is None:
-        raise NanollamaError("stdin is closed, so there is nobody to talk with; give messages there, one a line")
+        raise NanollamaError("stdin is closed, so no message can be read; give messages there, one a line")
     lm = load_lm(options)
     if lm.template is None:
         raise NanollamaError(
@@ -52,7 +52,7 @@ def chat_command(options: Namespace) -> int:
 
 @dataclass
 class Repl:
-    """The loop that reads messages and commands. `terminal`: a person types; else an error makes the exit status 2."""
+    """The loop that reads messages and commands. `terminal`: a person types; if not, an error makes the exit status 2."""
 
     lm: LM
     settings: Values
@@ -61,14 +61,14 @@ class Repl:
     conversation: Conversation = field(default_factory=Conversation)
 
     def run(self) -> int:
-        """Until the input ends or says /exit; the exit status."""
+        """Read and answer until the input ends or /exit; the exit status."""
         status = 0
         while True:
             try:
                 if not self.step():
                     return status
             except NanollamaError as error:
-                notice("error: " + " ".join(without_number(error).split()))
+                notice("error: " + " ".join(error.problem.split()))
                 status = 0 if self.terminal else 2
             except KeyboardInterrupt:
                 if not self.terminal:
@@ -76,7 +76,7 @@ class Repl:
                 notice("\n(/exit or Ctrl-D leaves)")
 
     def step(self) -> bool:
-        """Read one message or command and do it; False when that was the last."""
+        """Read one message or command and run it; False after the last."""
         line = self.read_line(PROMPT)
         if line is None or line.strip() == "/exit":
             return False
@@ -111,7 +111,7 @@ class Repl:
         return text.rstrip().removesuffix(QUOTES).strip("\n")
 
     def command(self, name: str, argument: str) -> None:
-        """Do what begins with a slash."""
+        """Run a command, which begins with a slash."""
         commands: dict[str, Callable[[str], None]] = {
             "/help": self.help,
             "/system": self.system,
@@ -122,7 +122,7 @@ class Repl:
             "/load": self.load,
         }
         if name not in commands:
-            raise NanollamaError(f"there is no command {quote(name)}; there are {', '.join(commands)}, /exit (see /help)")
+            raise unknown_name("command", name, [*commands, "/exit"], "see /help")
         if argument.strip() and name in ("/help", "/clear"):
             raise NanollamaError(f"{name} takes nothing after it")
         if not argument.strip() and name in ("/save", "/save!", "/load"):
@@ -134,7 +134,7 @@ class Repl:
         notice(HELP)
 
     def system(self, text: str) -> None:
-        """Show, set or remove the system prompt; one that the template refuses is not taken."""
+        """Show, set or remove the system prompt; one that the template refuses changes nothing."""
         if text:
             system = None if text == "-" else text
             self.encode(Conversation(system).messages(newest="Hi"))
@@ -143,12 +143,12 @@ class Repl:
             notice(self.conversation.system or "there is no system prompt")
 
     def set(self, text: str) -> None:
-        """Show or change settings; a setting goes by its own name or that of its option."""
+        """Show or change settings; a setting has the name of its field or of its option."""
         typed, _, value = text.partition(" ")
         names = {setting.flag.removeprefix("--").replace("-", "_"): name for name, setting in SETTINGS.items()}
         name = names.get(typed.replace("-", "_"), typed)
         if typed and name not in SETTINGS:
-            raise NanollamaError(f"there is no setting {quote(typed)}; there are {', '.join(SETTINGS)}")
+            raise unknown_name("setting", typed, SETTINGS)
         if not value.strip():
             for shown in [name] if typed else SETTINGS:
                 notice(f"{shown} = {json.dumps(self.settings.get(shown, default(shown)))}")
@@ -167,18 +167,18 @@ class Repl:
         self.overwrite(name)
 
     def overwrite(self, name: str) -> None:
-        """Write the conversation to a file, whatever is there."""
+        """Write the conversation to a file, also over an existing one."""
         with new_file(name) as file:
             file.write(json.dumps(to_json(self.conversation), ensure_ascii=False, indent=1) + "\n")
         notice(f"{len(self.conversation.turns)} turns saved")
 
     def load(self, name: str) -> None:
-        """Take over a conversation from a file."""
+        """Go on with a conversation from a file."""
         self.conversation = load_conversation(name)
         notice(f"{len(self.conversation.turns)} turns loaded")
 
     def encode(self, messages: list[Message]) -> list[int]:
-        """The ids of a conversation, ending where the answer begins."""
+        """The ids of a conversation, up to where the answer begins."""
         return self.lm.encode_chat(messages)
 
     def answer(self, text: str) -> None:
@@ -198,12 +198,12 @@ class Repl:
         if stopped:
             notice("[stopped]" if answer.text else "[stopped before the answer began; the message is forgotten]")
         else:
-            say_end(answer, self.settings)
+            notice_end(answer, self.settings)
         if answer.text or not stopped:
             self.conversation.turns.append((text, answer.text))
 
     def prompt(self, text: str) -> list[int]:
-        """The ids to answer. Room for the answer: max_tokens, but at most a quarter of the context (decided here)."""
+        """The ids to answer. The answer's room is max_tokens, but at most a quarter of the context (decided here)."""
         wanted = self.settings.get("max_tokens")
         reserve = min(self.context // 4, self.context if wanted is None else wanted)
         before = self.conversation.dropped

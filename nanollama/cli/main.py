@@ -1,7 +1,7 @@
-"""The command line: finds the command, calls its function, and makes one line on stderr of whatever goes wrong.
+"""The command line: finds the command, calls its function, and prints every error as one line on stderr.
 
 Exit status: 0 done, 1 done with a bad result (`verify` found a difference, a line of `batch` failed), 2 bad input, 130 Ctrl-C,
-141 whoever read stdout went away. Whatever takes long to import is imported by the command that needs it.
+141 the reader of stdout went away. Modules that take long to import are imported by the command that needs them.
 """
 
 import os
@@ -12,13 +12,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from nanollama.cli.options import COMMANDS, parse
-from nanollama.cli.output import notice, open_streams, without_number, write
-from nanollama.errors import NanollamaError
+from nanollama.cli.options import COMMANDS, module_of, parse
+from nanollama.cli.output import notice, open_streams, write
+from nanollama.errors import NanollamaError, unknown_name
 
 
 def overview() -> str:
-    """What `nanollama --help` prints."""
+    """The text of `nanollama --help`."""
     commands = "\n".join(f"  {name:8} {command.what}" for name, command in COMMANDS.items())
     return (
         f"usage: nanollama COMMAND …\n\nA minimal LLM runtime, proven layer by layer.\n\ncommands:\n{commands}\n\n"
@@ -27,7 +27,7 @@ def overview() -> str:
 
 
 def dispatch(arguments: Sequence[str]) -> int:
-    """Do what the arguments say; the exit status."""
+    """Run the command that the arguments name; the exit status."""
     name, *rest = arguments or [""]
     if name in ("-h", "--help", "--version"):
         from nanollama import __version__
@@ -35,18 +35,19 @@ def dispatch(arguments: Sequence[str]) -> int:
         write(f"{__version__ if name == '--version' else overview()}\n")
         return 0
     if name not in COMMANDS:
-        what = f"there is no command {name!r}" if name else "a command is missing"
-        raise NanollamaError(f"{what}; there are {', '.join(COMMANDS)} (`nanollama --help`)")
+        if not name:
+            raise NanollamaError(f"a command is missing; there are {', '.join(COMMANDS)} (`nanollama --help`)")
+        raise unknown_name("command", name, COMMANDS, "`nanollama --help`")
     options = parse(name, rest)
     with ended_by_interrupt():
-        home = import_module(f"nanollama.{COMMANDS[name].home}")
-    command: Callable[[Namespace], int] = getattr(home, f"{name}_command")
+        module = import_module(module_of(name))
+    command: Callable[[Namespace], int] = getattr(module, f"{name}_command")
     return command(options)
 
 
 @contextmanager
 def ended_by_interrupt() -> Iterator[None]:
-    """Ctrl-C ends the program on the spot: while torch is imported, there is code that would swallow a KeyboardInterrupt."""
+    """Ctrl-C ends the program at once: some code that runs while torch is imported swallows a KeyboardInterrupt."""
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
     try:
         yield
@@ -65,7 +66,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         write("")  # what argparse printed goes out here, where it may fail
         return status
     except NanollamaError as error:
-        return fail(without_number(error))
+        return fail(error.problem)
     except KeyboardInterrupt:
         notice("")
         return 130
@@ -79,13 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def fail(message: str) -> int:
-    """Say what was wrong, in one line."""
+    """Print the error as one line; the exit status."""
     notice("error: " + " ".join(message.split()))
     return 2
 
 
 def explain(error: Exception) -> str | None:
-    """What to say of an error that the machine is to blame for; None for one that is a bug of ours."""
+    """The message for an error that the machine caused; None if it is a bug of this package."""
     text = str(error)
     first = text.partition("\n")[0]
     if (

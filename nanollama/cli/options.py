@@ -1,4 +1,4 @@
-"""What the command line understands: every command with its options and an example."""
+"""Every command of the command line, with its options and an example."""
 
 import argparse
 import re
@@ -14,7 +14,7 @@ DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argparse parser whose errors are ours: one line, and no traceback or usage before it."""
+    """An argparse parser that raises its errors as NanollamaError, and prints no usage before them."""
 
     def error(self, message: str) -> NoReturn:
         raise NanollamaError(f"{message} (`{self.prog} --help` shows what there is)")
@@ -125,13 +125,18 @@ def kata_options(parser: Parser) -> None:
 
 @dataclass(frozen=True)
 class Command:
-    """What it does, in a few words; the arguments it needs; its options; an example; the module with its function."""
+    """A command of the command line.
+
+    what: its purpose in a few words. needs: its positional arguments. options: adds them and the options to a parser.
+    suite: the conformance suite does the work (cli/suite.py). home: its module, if that is neither suite.py nor cli/NAME.py.
+    """
 
     what: str
     needs: str
     options: Callable[["Parser"], None]
     example: str
-    home: str = "cli.run"
+    suite: bool = False
+    home: str = ""
 
 
 COMMANDS = {
@@ -155,7 +160,6 @@ The answer goes to stdout as it is made, all else to stderr. From stdin, one new
 
 /help lists what can be typed besides messages. Ctrl-C stops the answer, Ctrl-D leaves. When the context is full, the oldest
 turns are left out, never the system prompt. Without a terminal, messages are read line by line from stdin.""",
-        home="cli.chat",
     ),
     "batch": Command(
         "answer the prompts of a file, several at a time",
@@ -171,7 +175,6 @@ of the settings
   {" ".join(list(SETTINGS)[8:])}
 In any other file every line is a prompt. For each line, in order, one JSON object comes out: "line" and either "text",
 "token_ids", "finish_reason", "usage" and "seed", or "error". The exit status is 1 if there were errors.""",
-        home="cli.batch",
     ),
     "bench": Command(
         "measure this machine with a model",
@@ -188,6 +191,7 @@ In any other file every line is a prompt. For each line, in order, one JSON obje
   nanollama verify FOLDER model-q4_k_m.gguf --text book.txt
 
 The exit status is 1 if they differ. Needs the clone of the project: the installed package has no suite.""",
+        suite=True,
     ),
     "doctor": Command(
         "check the runtime on this machine, device and dtype by dtype",
@@ -197,6 +201,7 @@ The exit status is 1 if they differ. Needs the clone of the project: the install
   nanollama doctor --device cpu
 
 The exit status is 1 if a check fails. Needs the clone of the project: the installed package has no suite.""",
+        suite=True,
     ),
     "pull": Command(
         "download a model into the cache, print its folder",
@@ -244,9 +249,15 @@ and some others get more bits: tensor by tensor the formats that llama.cpp choos
 start takes a function out of a copy of its module, for you to write; check tests your copy, watch does whenever you save it.
 hint tells a little more each time, solution and diff show the runtime's own, reset begins again and keeps a copy of yours.
 Needs the clone of the project: the installed package has no exercises. check exits with 1 while a test fails.""",
-        home="cli.kata",
+        suite=True,
     ),
 }
+
+
+def module_of(name: str) -> str:
+    """The module that holds the function `NAME_command`."""
+    command = COMMANDS[name]
+    return f"nanollama.{command.home or ('cli.suite' if command.suite else f'cli.{name}')}"
 
 
 def command_parser(name: str) -> Parser:

@@ -1,9 +1,8 @@
-"""What the command line reads and writes: stdout gets the model's text and nothing else, stderr all that is said about it."""
+"""Reading and writing of the command line: stdout gets the model's text and nothing else, stderr everything about it."""
 
 import codecs
 import io
 import os
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -19,12 +18,12 @@ if TYPE_CHECKING:
 
 MOST_INPUT = 64_000_000  # bytes of a prompt on stdin; a stream without an end must not fill the memory
 
-# A model, and a file in an error message, may say whatever they like; on a terminal an escape sequence is a command.
+# A model's text, and a file name in an error, may hold any character; to a terminal an escape sequence is a command.
 CONTROLS = dict.fromkeys([*range(9), *range(11, 32), *range(127, 160)], "\N{REPLACEMENT CHARACTER}")
 
 
 def open_streams() -> None:
-    """UTF-8 without newline translation where bytes count; whatever can't be decoded or shown stays visible as an escape."""
+    """Set stdout to UTF-8 without newline translation unless it is a terminal; bytes that can't be shown become escapes."""
     if sys.stdout is None:
         raise NanollamaError("stdout is closed, so there is nowhere to write to; leave it open, or send it to a file")
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -33,7 +32,7 @@ def open_streams() -> None:
         else:
             sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
     if isinstance(sys.stdin, io.TextIOWrapper):
-        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer then says which character is none
+        sys.stdin.reconfigure(errors="surrogateescape")  # the tokenizer then names the bad character
 
 
 def write(text: str) -> None:
@@ -49,7 +48,7 @@ def write(text: str) -> None:
 
 
 def end_line(text: str) -> None:
-    """After an answer, a new line where somebody looks at it; a file or pipe gets exactly the text."""
+    """Write a newline after an answer on a terminal; a file or pipe gets exactly the text."""
     if not text or text.endswith("\n"):
         return
     if sys.stdout.isatty():
@@ -63,25 +62,20 @@ def end_line(text: str) -> None:
 def notice(text: str) -> None:
     """A line to stderr, if there is one."""
     if sys.stderr is not None:
-        with suppress(OSError):  # nobody listens any more
+        with suppress(OSError):  # the reader went away
             print(text.translate(CONTROLS), file=sys.stderr, flush=True)
 
 
 def discard(stream: TextIO | None) -> None:
-    """Send what a broken stream still holds to nowhere, or Python complains about it on the way out."""
+    """Drop the buffer of a broken stream: Python would report it again when it exits."""
     with suppress(OSError, AttributeError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, stream.fileno())  # type: ignore[union-attr]
         os.close(null)
 
 
-def without_number(error: Exception) -> str:
-    """The loop numbers its requests, in "request 0: the prompt has …"; who made only one, or counts lines, leaves that out."""
-    return re.sub(r"^request \d+(: |, | (?=has ))", "", str(error))
-
-
 def read_stdin() -> str:
-    """All of stdin as UTF-8 text, without one newline at its end (as a shell's $(…) leaves it out)."""
+    """All of stdin as UTF-8 text, without one newline at its end."""
     if sys.stdin is None:
         raise NanollamaError("there is no prompt: stdin is closed; give --prompt TEXT")
     if sys.stdin.isatty():
@@ -104,7 +98,7 @@ def decode(raw: bytes, what: str) -> str:
 
 
 def file_path(name: str) -> Path:
-    """The path of a file that somebody named, "~" expanded."""
+    """The path of a file that the user named, "~" expanded."""
     if "\0" in name:
         raise NanollamaError(f"{name!r} has a zero character, which no file name has")
     return Path(os.path.expanduser(name))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
@@ -112,18 +106,18 @@ def file_path(name: str) -> Path:
 
 @contextmanager
 def new_file(name: str) -> Iterator[IO[str]]:
-    """A text file that appears under its name when the block has ended well, whole or not at all."""
+    """Yields a text file that appears under its name if the block ends without an error."""
     with atomic.new_file(file_path(name)) as raw:
         text = io.TextIOWrapper(raw, encoding="utf-8", newline="\n", errors="backslashreplace")
         try:
             yield text
         finally:
-            text.detach()  # which writes what it still holds, and leaves the file open
+            text.detach()  # writes its buffer and leaves the file open
 
 
 @dataclass
 class Answer:
-    """What one request has said so far, and at its end why it stopped and what it took."""
+    """The text and ids of one request so far, and when it has ended, its finish reason and usage."""
 
     text: str = ""
     token_ids: list[int] = field(default_factory=list)
@@ -137,7 +131,7 @@ class Answer:
         self.finish_reason, self.usage = piece.finish_reason, piece.usage
 
     def to_json(self) -> dict[str, Any]:
-        """A finished answer in JSON's types; token_ids are all that were sampled, the end token too."""
+        """A finished answer in JSON's types; token_ids are all sampled ids, the end token included."""
         assert self.usage is not None
         prompt, completion = self.usage.prompt_tokens, self.usage.completion_tokens
         return {
@@ -150,7 +144,7 @@ class Answer:
 
 
 def rates(usage: "Usage") -> tuple[float | None, float | None]:
-    """Tokens per second of prefill and of decoding, None where nothing ran; the first answer token belongs to prefill."""
+    """Tokens per second of prefill and of decoding, None if nothing ran; the first answer token belongs to prefill."""
     prefill, decode = usage.prefill_seconds, usage.decode_seconds
     return (
         usage.prompt_tokens / prefill if prefill else None,
@@ -158,7 +152,7 @@ def rates(usage: "Usage") -> tuple[float | None, float | None]:
     )
 
 
-def speed(usage: "Usage") -> str:
-    """The line that ends every answer."""
+def speed_line(usage: "Usage") -> str:
+    """The line on stderr after every answer."""
     prefill, decode = (f"{rate:.1f} t/s" if rate is not None else "- t/s" for rate in rates(usage))
     return f"[prefill: {usage.prompt_tokens} tok @ {prefill} | decode: {usage.completion_tokens} tok @ {decode}]"

@@ -169,7 +169,9 @@ def a_batch_answers_every_line_in_its_place() -> None:
         (9, "prompt or messages"),
     ):
         error = dict(found)[number].get("error", "")
-        expect("cli.batch.read_object", part in error, f"the error of line {number} is {error!r}, which does not name {part!r}")
+        expect(
+            "cli.batch.read_request", part in error, f"the error of line {number} is {error!r}, which does not name {part!r}"
+        )
     plain = batch.answer_group(subject, [(1, b"a"), (2, b"a\xff")], {"temperature": 0.0, "max_tokens": 1}, False, None)
     same(place, (plain[0][1].get("text"), "UTF-8" in plain[1][1].get("error", "")), ("b", True), "lines of plain text")
     nan: Any = RiggedModel(lambda ids: [float("nan")] * 5 if 1 in ids else [0.0, 0.0, 0.0, 9.0, 0.0], 5, context=16)

@@ -35,7 +35,6 @@ AREAS = ("normalisation", "rope", "attention", "mlp", "embedding", "head", "resi
 FAMILIES = ("LlamaForCausalLM", "Gemma2ForCausalLM", "Qwen3MoeForCausalLM")
 PER_BUG = 2  # families
 UNUSED = (
-    "nanollama.cli.kata",
     "nanollama.cli.run",
     "nanollama.cli.options",
     "nanollama.cli.suite",

@@ -128,7 +128,9 @@ def test_a_bad_line_is_named_and_the_others_go_on(run: Any, lm: LM) -> None:
     assert [r["line"] for r in done.results if "error" not in r] == [1, len(lines)]
     assert {r["text"] for r in done.results if "error" not in r} == {alone(lm, "Hi")}
     errors = {r["line"]: r["error"] for r in done.results if "error" in r}
-    assert errors[2].startswith("unknown field 'temperatur'; there are prompt, messages, temperature")
+    assert errors[2].startswith(
+        "there is no field 'temperatur'; did you mean 'temperature'? There are prompt, messages, temperature"
+    )
     assert "the prompt has 9001 tokens" in errors[25]
     assert not any(text.startswith("request ") for text in errors.values())
     assert done.err.count("error: ") == 24

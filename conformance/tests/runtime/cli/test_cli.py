@@ -21,8 +21,8 @@ import nanollama
 from conformance.__main__ import parser as suite_parser
 from conformance.models.fixtures import checkpoint_shapes, fixture_config, write_fixture
 from conformance.models.small_model import write_small_model
-from nanollama.cli import run as commands
-from nanollama.cli import suite
+from nanollama.cli import pull, suite
+from nanollama.cli import run as run_module
 from nanollama.cli.main import main
 from nanollama.cli.options import COMMANDS
 from nanollama.cli.output import Answer, speed
@@ -200,9 +200,9 @@ def test_a_full_context_is_told(tmp_path: Path, capfd: pytest.CaptureFixture[str
 
 def test_an_answer_cut_by_the_default_length_is_told(capfd: pytest.CaptureFixture[str]) -> None:
     answer = Answer(finish_reason="length", usage=Usage(1, DEFAULT_MAX_TOKENS, 0, 1.0, 1.0))
-    commands.say_end(answer, {"max_tokens": DEFAULT_MAX_TOKENS})
+    run_module.notice_end(answer, {"max_tokens": DEFAULT_MAX_TOKENS})
     assert f"after {DEFAULT_MAX_TOKENS} tokens; --max-tokens" in capfd.readouterr().err
-    commands.say_end(answer, {"max_tokens": 5})
+    run_module.notice_end(answer, {"max_tokens": 5})
     assert "--max-tokens" not in capfd.readouterr().err
 
 
@@ -398,7 +398,7 @@ def test_an_unknown_command_is_an_error_that_lists_those_there_are(planned: str,
     assert main([planned]) == 2
     out, err = capfd.readouterr()
     assert (out, err.count("\n")) == ("", 1)
-    assert "there are run, chat, batch, bench, verify, doctor, pull, show" in err
+    assert re.search("[Tt]here are run, chat, batch, bench, verify, doctor, pull, show", err)
     assert main([]) == 2
 
 
@@ -432,12 +432,12 @@ def test_no_memory_and_no_compiler_are_one_line_and_a_bug_is_not_hidden(
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"), "not enough memory"),
         (compiler, "leave --compile out, or mend it (No compiler)"),
     ):
-        monkeypatch.setattr(commands, "run_command", lambda options, error=error: raising(error))
+        monkeypatch.setattr(run_module, "run_command", lambda options, error=error: raising(error))
         assert main(["run"]) == 2
         out, err = capfd.readouterr()
         assert (out, err.count("\n")) == ("", 1)
         assert named in err
-    monkeypatch.setattr(commands, "run_command", lambda options: raising(RuntimeError("shapes don't match")))
+    monkeypatch.setattr(run_module, "run_command", lambda options: raising(RuntimeError("shapes don't match")))
     with pytest.raises(RuntimeError, match="shapes"):
         main(["run"])
 
@@ -509,7 +509,7 @@ def test_without_a_clone_the_suites_commands_say_what_to_do(
 def test_pull_prints_the_folder_and_refuses_a_local_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(commands, "resolve", lambda name: Path("/cache") / name)
+    monkeypatch.setattr(pull, "resolve", lambda name: Path("/cache") / name)
     assert main(["pull", "org/name@v1"]) == 0
     assert capfd.readouterr().out == "/cache/org/name@v1\n"
     assert main(["pull", str(tmp_path)]) == 2

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 
 import nanollama
 from conformance.models.small_model import write_small_model
-from nanollama.cli import batch, kata
-from nanollama.cli import run as commands
+from nanollama.cli import batch, bench, pull, show, suite
 from nanollama.cli.chat import Repl
 from nanollama.cli.main import main
 from nanollama.cli.options import COMMANDS
@@ -67,11 +66,10 @@ def test_any_arguments_end_in_an_answer_or_one_line(
     def load_lm(options: Any) -> LM:
         return lm
 
-    monkeypatch.setattr(commands, "load_lm", load_lm)
-    monkeypatch.setattr(commands, "run_suite", lambda *_, **__: 0)
-    monkeypatch.setattr(kata, "run_suite", lambda *_: 0)
-    monkeypatch.setattr(commands, "resolve", lambda *_, **__: Path("/nowhere"))
-    for name in ("nanollama.cli.chat", "nanollama.cli.batch"):
+    monkeypatch.setattr(suite, "run_suite", lambda *_, **__: 0)
+    for module in (bench, pull, show):
+        monkeypatch.setattr(module, "resolve", lambda *_, **__: Path("/nowhere"))
+    for name in ("nanollama.cli.run", "nanollama.cli.chat", "nanollama.cli.batch"):
         monkeypatch.setattr(f"{name}.load_lm", load_lm)
     out, err = streams(monkeypatch, b"Hi\n")
     status = main([command, *(["--max-tokens=2"] if command in ("run", "chat", "batch") else []), *options, *more])
