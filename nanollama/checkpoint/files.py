@@ -5,6 +5,7 @@ their own checks.
 """
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 from nanollama.errors import NanollamaError, quote
 
-MAX_JSON_BYTES = 64_000_000  # Gemma 3's tokenizer.json has 33 MB; a caller who expects less says so
+MAX_FILE_BYTES = 64_000_000  # of a file that is read whole; Gemma 3's tokenizer.json, the largest in use, has 33 MB
 MAX_JSON_ITEMS = 2_500_000  # it lists 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes here
 MAX_DIGITS = 40  # tokenizer_config.json states model_max_length as int(1e30): 31; int() takes quadratic time over longer runs
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git-lfs/docs/spec.md: the first line of every pointer
@@ -52,19 +53,28 @@ def member(folder: Path, name: str) -> Path:
     return folder / name
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The JSON object in the file `path` (config.json, an index, tokenizer.json), parsed by `parse_object`."""
+def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES, expected: str = "a small file") -> bytes:
+    """The bytes of a plain file of at most `max_bytes`; `expected` describes the file in the error for a larger one."""
     with open_plain(path) as file:
-        raw = file.read(max_bytes + 1)
-    if len(raw) > max_bytes:
-        raise NanollamaError(f"{path} is larger than {max_bytes:,} bytes: expected a small JSON file")
-    return parse_object(raw, str(path))
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise NanollamaError(f"{path} is larger than {max_bytes:,} bytes: expected {expected}")
+        return file.read()
+
+
+def read_json(path: Path, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
+    """The JSON object in the file `path` (config.json, an index, tokenizer.json), parsed by `parse_object`."""
+    return parse_object(read_bytes(path, max_bytes, "a small JSON file"), str(path))
+
+
+def read_json_if_present(path: Path, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
+    """As `read_json`; {} if there is no such file."""
+    return read_json(path, max_bytes) if path.exists() else {}
 
 
 def parse_object(raw: bytes, source: str, max_items: int = MAX_JSON_ITEMS) -> dict[str, Any]:
     """The JSON object in `raw` (UTF-8); `source` names it in errors.
 
-    Stricter than `json.loads`: no duplicate keys, no NaN or infinity (nor 1e999), no integer of more than 20 digits, no
+    Stricter than `json.loads`: no duplicate keys, no NaN or infinity (nor 1e999), no integer of more than MAX_DIGITS, no
     unpaired surrogate in a key, bounded nesting and number of items. Source: RFC 8259, sections 4, 6 and 8.
     """
     items = sum(raw.count(mark) for mark in b"{[,")  # before parsing: "[[],[],[]" makes 20 bytes of objects per byte

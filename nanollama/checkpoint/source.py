@@ -1,6 +1,5 @@
 """A checkpoint of either kind, a folder or a GGUF file: its config, and its weights under our names, memory-mapped."""
 
-import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nanollama.checkpoint.files import read_json
+from nanollama.checkpoint.files import read_json, read_json_if_present
 from nanollama.checkpoint.gguf.config import config_from_gguf
 from nanollama.checkpoint.gguf.names import ROPE_TENSORS, tensors_from_gguf
 from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor, read_gguf
@@ -74,10 +73,8 @@ def read_folder_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
     path = folder / "config.json"
     if not path.is_file():
         raise NanollamaError(f"{folder} has no config.json; expected a folder with config.json and *.safetensors")
-    generation = folder / "generation_config.json"
-    read = functools.partial(read_json, max_bytes=CONFIG_BYTES)
-    raw = read(path)
-    return raw, read_config(raw, read(generation) if generation.is_file() else None)
+    raw = read_json(path, CONFIG_BYTES)
+    return raw, read_config(raw, read_json_if_present(folder / "generation_config.json", CONFIG_BYTES) or None)
 
 
 def open_gguf(path: Path) -> Source:

@@ -3,12 +3,11 @@
 The order of the kinds and every policy is explained in `tokenizer.py`.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanollama.checkpoint.files import open_plain, read_json
+from nanollama.checkpoint.files import read_bytes, read_json
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken, ModelVocabulary
 from nanollama.text.bpe.byte_level import ByteBpe, merge_ranks
@@ -18,7 +17,6 @@ from nanollama.text.folder.tokenizer_json import LibraryVocabulary
 from nanollama.text.sentencepiece.model import PieceType, SentencePiece, SentencePieceModel
 from nanollama.text.sentencepiece.reader import read_sentencepiece
 
-MOST_BYTES = 64_000_000  # the largest tokenizer.json in use has 33 MB
 BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 ANY_CLASS = {None, "PreTrainedTokenizer", "TokenizersBackend"}  # these say nothing about the rules
 SENTENCEPIECE_CLASSES = ANY_CLASS | {"LlamaTokenizer", "GemmaTokenizer"}
@@ -63,23 +61,20 @@ class Opened:
 def open_vocabulary(folder: Path, declared: Declarations) -> Opened:
     """Open the vocabulary of a checkpoint folder: tokenizer.json, else tokenizer.model, else vocab.json and merges.txt."""
     if (folder / "tokenizer.json").exists():
-        return open_library(read_bytes(folder / "tokenizer.json"), declared)
+        return open_library(read_vocabulary(folder / "tokenizer.json"), declared)
     if (folder / "tokenizer.model").exists():
-        data = read_bytes(folder / "tokenizer.model")
+        data = read_vocabulary(folder / "tokenizer.model")
         return open_tiktoken(data, declared) if data[:1] and data[0] in BASE64 else open_sentencepiece(data, declared)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return open_merges(read_vocab(read_json(folder / "vocab.json")), read_bytes(folder / "merges.txt"), declared)
+        return open_merges(read_vocab(read_json(folder / "vocab.json")), read_vocabulary(folder / "merges.txt"), declared)
     raise NanollamaError(
         f"{folder} has no tokenizer; expected tokenizer.json, or tokenizer.model, or vocab.json with merges.txt"
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a vocabulary file, which may have 64 MB."""
-    with open_plain(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-            raise NanollamaError(f"{path} has {size:,} bytes, more than {MOST_BYTES:,}; expected a vocabulary")
-        return file.read()
+def read_vocabulary(path: Path) -> bytes:
+    """The bytes of a vocabulary file."""
+    return read_bytes(path, expected="a vocabulary")
 
 
 def open_library(data: bytes, declared: Declarations) -> Opened:
