@@ -1,7 +1,6 @@
-"""Files that came from strangers: opened only if they are plain files, parsed only within limits.
+"""Untrusted files: opened only if they are plain files, read and parsed only within limits.
 
-Everything here refuses; nothing repairs. The formats built on top (safetensors, the shard index, config.json) add
-their own checks.
+A file is refused, never repaired. The formats built on top (safetensors, the shard index, config.json) add their checks.
 """
 
 import json
@@ -15,7 +14,7 @@ from typing import Any, BinaryIO
 from nanollama.errors import NanollamaError, quote
 
 MAX_FILE_BYTES = 64_000_000  # of a file that is read whole; Gemma 3's tokenizer.json, the largest in use, has 33 MB
-MAX_JSON_ITEMS = 2_500_000  # it lists 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes here
+MAX_JSON_ITEMS = 2_500_000  # that file has 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes of memory
 MAX_DIGITS = 40  # tokenizer_config.json states model_max_length as int(1e30): 31; int() takes quadratic time over longer runs
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git-lfs/docs/spec.md: the first line of every pointer
 
@@ -43,10 +42,10 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def member(folder: Path, name: str) -> Path:
-    """The path of a file called `name` directly in `folder`; refuses every name that could lead elsewhere.
+    """The path of the file `name` directly in `folder`; refuses every name that leads out of it.
 
-    Windows' rules are the stricter ones (both slashes, drives, streams), so they hold on every system. A *link* in the
-    folder may point outside: the hub cache is made of such links, and a name in an index cannot create one.
+    Windows' rules are the stricter ones (both slashes, drives, streams), so they apply on every system. A *link* in the
+    folder may point outside: the hub cache consists of such links, and a name in an index cannot create one.
     """
     if not name or "\0" in name or name in (".", "..") or PureWindowsPath(name).name != name:
         raise NanollamaError(f"the file name {quote(name)} leads out of {folder}: expected a plain name without folders")

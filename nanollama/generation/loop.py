@@ -17,7 +17,8 @@ from nanollama.errors import NanollamaError
 from nanollama.generation.sampling import SamplingParams, no_choice, pick
 from nanollama.model.kv_cache import KVCache
 from nanollama.model.transformer import Transformer
-from nanollama.text.detokenizer import Detokenizer, StopStrings, TokenizerLike
+from nanollama.text.detokenizer import Detokenizer, StopStrings
+from nanollama.text.tokenizer import TokenizerLike
 
 # stop: an end token or a stop string; length: max_tokens; context: the window is full (OpenAI says "length" for both)
 FinishReason = Literal["stop", "length", "context"]

@@ -3,7 +3,7 @@
 from nanollama.errors import NanollamaError
 from nanollama.generation.loop import Request
 from nanollama.model.transformer import Transformer
-from nanollama.text.detokenizer import TokenizerLike
+from nanollama.text.tokenizer import TokenizerLike
 
 
 def end_ids__sets_joined(request: Request, model: Transformer, tokenizer: TokenizerLike | None) -> frozenset[int]:

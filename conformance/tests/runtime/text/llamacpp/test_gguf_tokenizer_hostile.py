@@ -63,7 +63,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (paired(LETTERS, [f"a {LONE}"]), r"merges has the text b'a \xed\xb3\xbf', which is not UTF-8"),
     (
         paired(LETTERS, [], pre="gpt-5"),
-        "there is no pre-tokenizer (tokenizer.ggml.pre) 'gpt-5'; did you mean 'gpt-2'? There are llama3, ",
+        "no pre-tokenizer (tokenizer.ggml.pre) 'gpt-5'; did you mean 'gpt-2'? There are llama3, ",
     ),
     (paired(LETTERS, [], pre="whitespace"), "there is no pre-tokenizer (tokenizer.ggml.pre) 'whitespace'"),
     (paired(LETTERS, [], pre=["gpt-2"]), "tokenizer.ggml.pre is ['gpt-2']; expected a value of type str"),
