@@ -1,1 +1,4 @@
-"""Bytes → named tensors: plain files (files.py), safetensors (safetensors.py), and the model hub (hub.py)."""
+"""Bytes ↔ named tensors: files, the hub, safetensors, GGUF (gguf/), the names of both, and the export.
+
+Imports errors, quant and model; only export.py imports text, and nothing here imports generation, lm or cli.
+"""

@@ -1,9 +1,9 @@
-"""Files that appear under their name whole or not at all, whatever happens while they are written.
+"""Files that appear under their name whole or not at all.
 
-The bytes go to `.NAME.xxxxxxxx.part` beside the target, reach the disk, and only then take its name: rename(2) replaces a file
-in one step. An error, a full disk or Ctrl-C remove the part again. `kill -9` and a power cut can't be caught: they leave the
-old file as it was, and a part that nobody needs. Whoever writes to that name next removes it: a writer holds a lock on its
-part (flock), which ends with the process, so a part without a lock is dead.
+The bytes are written to `.NAME.xxxxxxxx.part` in the target's folder and synced; then rename(2) replaces the target in one
+step. After an error, a full disk or Ctrl-C the part is removed. `kill -9` and a power cut can't be caught: they leave the old
+file and a dead part. The next writer of that name removes it: a writer holds a lock on its part (flock), which ends with the
+process, so a part without a lock is dead.
 """
 
 import os
@@ -19,16 +19,16 @@ from nanollama.errors import NanollamaError, quote
 
 try:
     import fcntl
-except ImportError:  # Windows has other locks: there, dead parts stay
+except ImportError:  # Windows has other locks; dead parts stay there
     fcntl = None  # type: ignore[assignment]
 
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write, which replaces `path` when the block has ended well, and is removed when it has not.
+    """Yields a binary file that replaces `path` if the block succeeds, and is removed if it raises.
 
-    A link stays, what it points to is replaced. The new file has the permissions of the one that it replaces, else those that
-    the umask gives. Every OSError in the block becomes a NanollamaError.
+    If `path` is a link, its target is replaced. The new file has the permissions of the old one, else those of the umask.
+    Every OSError in the block becomes a NanollamaError.
     """
     if "\0" in str(path):
         raise NanollamaError(f"{quote(str(path))} can't be written: no file name has a zero character")
@@ -56,7 +56,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_target(target: Path) -> int | None:
-    """The permissions of the file that is to be replaced, None where there is none; refuses what can't be replaced."""
+    """The permissions of the file to replace, None if there is no file; raises if it can't be replaced."""
     try:
         mode = target.stat().st_mode
     except FileNotFoundError:
@@ -69,7 +69,7 @@ def check_target(target: Path) -> int | None:
 
 
 def remove_dead_parts(target: Path) -> None:
-    """Remove the parts of `target` that nobody writes any more."""
+    """Remove the parts of `target` that no process writes any more."""
     if fcntl is None:
         return
     name = re.compile(rf"\.{re.escape(target.name[:50])}\.[0-9a-f]{{8}}\.part", re.DOTALL)
@@ -81,14 +81,14 @@ def remove_dead_parts(target: Path) -> None:
 
 
 def lock(descriptor: int) -> None:
-    """Hold this open file for this process; OSError where another one does."""
+    """Lock this open file for this process; OSError if another process holds the lock."""
     if fcntl is not None:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sync_folder(folder: Path) -> None:
-    """Bring the new name to the disk too."""
-    if os.name != "posix":  # Windows opens no folders
+    """Sync a folder, so that new names in it survive a power cut."""
+    if os.name != "posix":  # Windows can't open folders
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:

@@ -1,10 +1,10 @@
-"""Files that came from strangers: opened only if they are plain files, parsed only within limits.
+"""Untrusted files: opened only if they are plain files, read and parsed only within limits.
 
-Everything here refuses; nothing repairs. The formats built on top (safetensors, the shard index, config.json) add
-their own checks.
+A file is refused, never repaired. The formats built on top (safetensors, the shard index, config.json) add their checks.
 """
 
 import json
+import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,8 +13,8 @@ from typing import Any, BinaryIO
 
 from nanollama.errors import NanollamaError, quote
 
-MAX_JSON_BYTES = 64_000_000  # Gemma 3's tokenizer.json has 33 MB; a caller who expects less says so
-MAX_JSON_ITEMS = 2_500_000  # it lists 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes here
+MAX_FILE_BYTES = 64_000_000  # of a file that is read whole; Gemma 3's tokenizer.json, the largest in use, has 33 MB
+MAX_JSON_ITEMS = 2_500_000  # that file has 262 thousand tokens and 515 thousand pairs; an item costs up to 250 bytes of memory
 MAX_DIGITS = 40  # tokenizer_config.json states model_max_length as int(1e30): 31; int() takes quadratic time over longer runs
 LFS_POINTER = b"version https://git-lfs.github.com/spec/"  # git-lfs/docs/spec.md: the first line of every pointer
 
@@ -42,29 +42,38 @@ def open_plain(path: Path) -> Iterator[BinaryIO]:
 
 
 def member(folder: Path, name: str) -> Path:
-    """The path of a file called `name` directly in `folder`; refuses every name that could lead elsewhere.
+    """The path of the file `name` directly in `folder`; refuses every name that leads out of it.
 
-    Windows' rules are the stricter ones (both slashes, drives, streams), so they hold on every system. A *link* in the
-    folder may point outside: the hub cache is made of such links, and a name in an index cannot create one.
+    Windows' rules are the stricter ones (both slashes, drives, streams), so they apply on every system. A *link* in the
+    folder may point outside: the hub cache consists of such links, and a name in an index cannot create one.
     """
     if not name or "\0" in name or name in (".", "..") or PureWindowsPath(name).name != name:
         raise NanollamaError(f"the file name {quote(name)} leads out of {folder}: expected a plain name without folders")
     return folder / name
 
 
-def read_json(path: Path, max_bytes: int = MAX_JSON_BYTES) -> dict[str, Any]:
-    """The JSON object in the file `path` (config.json, an index, tokenizer.json), parsed by `parse_object`."""
+def read_bytes(path: Path, max_bytes: int = MAX_FILE_BYTES, expected: str = "a small file") -> bytes:
+    """The bytes of a plain file of at most `max_bytes`; `expected` describes the file in the error for a larger one."""
     with open_plain(path) as file:
-        raw = file.read(max_bytes + 1)
-    if len(raw) > max_bytes:
-        raise NanollamaError(f"{path} is larger than {max_bytes:,} bytes: expected a small JSON file")
-    return parse_object(raw, str(path))
+        if os.fstat(file.fileno()).st_size > max_bytes:
+            raise NanollamaError(f"{path} is larger than {max_bytes:,} bytes: expected {expected}")
+        return file.read()
+
+
+def read_json(path: Path, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
+    """The JSON object in the file `path` (config.json, an index, tokenizer.json), parsed by `parse_object`."""
+    return parse_object(read_bytes(path, max_bytes, "a small JSON file"), str(path))
+
+
+def read_json_if_present(path: Path, max_bytes: int = MAX_FILE_BYTES) -> dict[str, Any]:
+    """As `read_json`; {} if there is no such file."""
+    return read_json(path, max_bytes) if path.exists() else {}
 
 
 def parse_object(raw: bytes, source: str, max_items: int = MAX_JSON_ITEMS) -> dict[str, Any]:
     """The JSON object in `raw` (UTF-8); `source` names it in errors.
 
-    Stricter than `json.loads`: no duplicate keys, no NaN or infinity (nor 1e999), no integer of more than 20 digits, no
+    Stricter than `json.loads`: no duplicate keys, no NaN or infinity (nor 1e999), no integer of more than MAX_DIGITS, no
     unpaired surrogate in a key, bounded nesting and number of items. Source: RFC 8259, sections 4, 6 and 8.
     """
     items = sum(raw.count(mark) for mark in b"{[,")  # before parsing: "[[],[],[]" makes 20 bytes of objects per byte

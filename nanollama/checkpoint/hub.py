@@ -1,8 +1,7 @@
-"""Where a model is: a local file or folder, or a hub id that is downloaded once and then found in the cache.
+"""Finds a model: a local file or folder, or a hub id that is downloaded once and then found in the cache.
 
 The client is `huggingface_hub`: it verifies sizes, shows progress on stderr, retries and resumes a dropped connection,
-and keeps the files that are complete, so a second try fetches only the rest. What it raises, in one sentence each, is
-this file's own part.
+and keeps complete files, so a second try fetches only the rest. This module turns its errors into one sentence each.
 """
 
 import errno
@@ -12,7 +11,7 @@ from pathlib import Path
 
 from nanollama.errors import NanollamaError, quote
 
-# Everything the loader reads, and weights only as safetensors: a pickle is never even downloaded.
+# All files that the loader reads. Weights only as safetensors: a pickle is never downloaded.
 WANTED = [
     "*.safetensors",
     "model.safetensors.index.json",
@@ -29,7 +28,7 @@ WANTED = [
     "chat_template.jinja",
     "additional_chat_templates/*.jinja",
 ]
-# Patterns cross folders, and some repositories hold the same weights again for other programs.
+# `*` matches slashes too, and some repositories hold the same weights again for other programs.
 UNWANTED = ["*/*.safetensors", "consolidated*.safetensors"]
 
 _NAME = r"[A-Za-z0-9_][\w.-]*"
@@ -47,7 +46,7 @@ def resolve(
     """The local path of a model: `source` itself if it exists, else the cached download of the id `org/name[@revision]`.
 
     revision: branch, tag or commit, default main. cache_dir: default is the hub client's (HF_HUB_CACHE, HF_HOME).
-    offline: True never touches the network, None does what HF_HUB_OFFLINE says.
+    offline: True uses the cache alone, None follows HF_HUB_OFFLINE. NanollamaError if there is no such model.
     """
     text = os.fspath(source)
     path = Path(os.path.expanduser(text))  # noqa: PTH111  # Path.expanduser raises for an unknown ~user
@@ -63,7 +62,7 @@ def resolve(
 
 
 def _download(name: str, revision: str, cache_dir: str | os.PathLike[str] | None, offline: bool | None) -> Path:
-    from huggingface_hub import constants, snapshot_download  # 0.15 s that a local path need not pay
+    from huggingface_hub import constants, snapshot_download  # the import takes 0.15 s; a local path needs none
 
     cache = Path(cache_dir or constants.HF_HUB_CACHE)
     offline = constants.HF_HUB_OFFLINE if offline is None else offline
@@ -76,7 +75,7 @@ def _download(name: str, revision: str, cache_dir: str | os.PathLike[str] | None
             allow_patterns=WANTED,
             ignore_patterns=UNWANTED,
         )
-    except Exception as error:  # which HTTP library's exceptions escape depends on the client's version
+    except Exception as error:  # the classes depend on the client's version and its HTTP library
         reason = _explain(error, name, revision, offline)
         raise NanollamaError(f"{reason} (hub: {constants.ENDPOINT}, cache: {cache})") from error
     if not any(Path(folder).glob("*.safetensors")):
@@ -88,7 +87,7 @@ def _download(name: str, revision: str, cache_dir: str | os.PathLike[str] | None
 
 
 def _explain(error: Exception, name: str, revision: str, offline: bool) -> str:
-    """One sentence: what failed and what to do about it."""
+    """One sentence: the failure and the next step."""
     from huggingface_hub import errors
 
     if isinstance(error, errors.GatedRepoError):  # a subclass of the next
@@ -109,6 +108,6 @@ def _explain(error: Exception, name: str, revision: str, offline: bool) -> str:
 
 
 def _brief(error: BaseException) -> str:
-    """The first line of what caused `error`."""
+    """Class and first line of the cause of `error`."""
     cause = error.__cause__ or error
     return f"{type(cause).__name__}: {str(cause).partition(chr(10))[0]}"

@@ -1,7 +1,7 @@
-"""From the tensors a checkpoint stores to the parameters of our Transformer: renamed, split, transposed; nothing copied.
+"""Stored tensors of a checkpoint as parameters of `Transformer`: renamed, split, transposed; nothing is copied.
 
-Strict: a tensor that is missing, left over, of another shape or stored twice is an error. (Loading what fits and keeping
-random numbers for the rest gives a model that talks, wrongly.)
+Strict: a tensor that is missing, left over, of another shape or stored twice is an error. (A model that keeps random numbers
+for missing tensors still produces text, and the text is wrong.)
 """
 
 import re
@@ -15,15 +15,15 @@ from nanollama.model.config import ModelConfig
 from nanollama.model.families import Family
 from nanollama.quant.quant_tensor import QuantTensor
 
-NAME = re.compile(r"(layers\.\d+\.)?(.+)\.(weight|bias)")  # of ours: layer, module, parameter
-Weight = Tensor | QuantTensor  # QuantTensor: rows of blocks that stay as the file has them
+NAME = re.compile(r"(layers\.\d+\.)?(.+)\.(weight|bias)")  # the runtime's names: layer, module, parameter
+Weight = Tensor | QuantTensor  # QuantTensor: rows of blocks as they are stored
 
-# Buffers that old files carry and every runtime computes anew: causal masks (GPT-2) and rotary frequencies (Llama 1).
+# Buffers in old files that every runtime computes itself: causal masks (GPT-2) and rotary frequencies (Llama 1).
 STORED_BUFFERS = re.compile(r"(^|\.)(attn\.(bias|masked_bias)|rotary_emb\.inv_freq)$")
 
 
 def runtime_tensors(config: ModelConfig, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A checkpoint's tensors under our names, as views of the stored ones."""
+    """A checkpoint's tensors under the runtime's names, as views of the stored ones."""
     ours: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         if STORED_BUFFERS.search(name):
@@ -37,18 +37,18 @@ def runtime_tensors(config: ModelConfig, stored: Mapping[str, Tensor]) -> dict[s
 
 
 def check_counts(config: ModelConfig, tensors: Mapping[str, Weight]) -> None:
-    """Raise where config.json asks for more layers and experts than there are tensors, before a model of them is built."""
-    least = sum(config.num_experts if is_moe else 1 for is_moe in config.moe_layers)
-    if least > len(tensors):
+    """Raise if config.json asks for more layers and experts than there are tensors, before such a model is built."""
+    needed = sum(config.num_experts if is_moe else 1 for is_moe in config.moe_layers)
+    if needed > len(tensors):
         experts = f" with {config.num_experts} experts" if config.num_experts else ""
         raise NanollamaError(
-            f"config.json makes it {config.num_hidden_layers} layers{experts}, at least {least} tensors, but the checkpoint "
+            f"config.json makes it {config.num_hidden_layers} layers{experts}, at least {needed} tensors, but the checkpoint "
             f"has {len(tensors)}; the config belongs to another checkpoint, or files are missing"
         )
 
 
 def rename(family: Family, name: str) -> str:
-    """A stored name in our spelling: rules that begin with a dot apply anywhere, the others to the beginning."""
+    """The runtime's name of a stored tensor: rules that begin with a dot apply anywhere, the others to the beginning."""
     for old, new in family.renames:
         if old.startswith("."):
             name = name.replace(old, new)
@@ -58,7 +58,7 @@ def rename(family: Family, name: str) -> str:
 
 
 def original_name(family: Family, name: str) -> str:
-    """The inverse of `rename`: our spelling of a name in the checkpoint's. Special rules stand before general ones."""
+    """The inverse of `rename`: the stored name of a parameter. Special rules come before general ones."""
     prefix = ""
     for old, new in family.renames:
         if not new:
@@ -71,7 +71,7 @@ def original_name(family: Family, name: str) -> str:
 
 
 def checkpoint_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, list[str]]:
-    """The inverse of `runtime_tensors`, names only: what a checkpoint stores, each with those of ours that it is made of."""
+    """The inverse of `runtime_tensors` for names: stored name → the parameters that the tensor joins."""
     fused = {part: (whole, parts) for whole, parts in (config.family.fused or {}).items() for part in parts}
     names: dict[str, list[str]] = {}
     for name in ours:
@@ -84,14 +84,14 @@ def checkpoint_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, list
 
 
 def checkpoint_tensor(config: ModelConfig, parts: Sequence[str], pieces: Sequence[Tensor]) -> Tensor:
-    """What a checkpoint stores, made of ours."""
+    """One stored tensor, joined from parameters and transposed if the checkpoint stores it so."""
     tensor = pieces[0] if len(pieces) == 1 else torch.cat(list(pieces))
     turned = config.family.transposed and parts[0].startswith("layers.") and tensor.ndim == 2
     return tensor.T if turned else tensor
 
 
 def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Tensor]]:
-    """Take a fused tensor apart along its rows (after turning GPT-2's [in, out] matrices); others stay whole."""
+    """Split a fused tensor along its rows, after transposing GPT-2's [in, out] matrices; others stay whole."""
     if config.family.transposed and name.startswith("layers.") and tensor.ndim == 2:
         tensor = tensor.T
     for fused, parts in (config.family.fused or {}).items():
@@ -108,7 +108,7 @@ def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Ten
 
 
 def rows_of(config: ModelConfig, part: str) -> int:
-    """Output size of one part of a fused matrix."""
+    """Rows (output size) of one part of a fused matrix, or of one expert's matrix."""
     if part.startswith("mlp."):
         return config.intermediate_size
     heads = config.num_attention_heads if part.endswith("q_proj") else config.num_key_value_heads
@@ -138,12 +138,12 @@ def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Weight]) -
 
 
 def some(names: list[str]) -> str:
-    """The first names of a list in brackets, or nothing."""
+    """The first three names of a list in brackets; "" for an empty list."""
     return f" ({', '.join(names[:3])}{', …' if len(names) > 3 else ''})" if names else ""
 
 
 def share_tied_head(config: ModelConfig, tensors: dict[str, Weight]) -> None:
-    """A tied head is the embedding itself, one tensor; a file that stores both must store the same numbers."""
+    """Let a tied head be the embedding, one tensor; a file that stores both must store the same numbers."""
     embedding = tensors.get("embed_tokens.weight")
     if not config.tie_word_embeddings or embedding is None:
         return
@@ -155,6 +155,6 @@ def share_tied_head(config: ModelConfig, tensors: dict[str, Weight]) -> None:
     ):
         raise NanollamaError(
             "config.json says tie_word_embeddings, but the checkpoint stores an lm_head.weight that differs from the "
-            "embedding; set tie_word_embeddings to false if the head is meant to be its own"
+            "embedding; set tie_word_embeddings to false if the head has weights of its own"
         )
     tensors["lm_head.weight"] = embedding

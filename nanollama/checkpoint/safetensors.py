@@ -27,7 +27,7 @@ from nanollama.errors import NanollamaError, quote
 
 MAX_HEADER_BYTES = 100_000_000  # the limit of the safetensors library
 MAX_HEADER_ITEMS = 1_000_000  # eight for each of 125,000 tensors; see MAX_JSON_ITEMS for what an item costs
-MAX_DIMENSIONS = 64  # beyond that torch can hold a tensor but not compute with it
+MAX_DIMENSIONS = 64  # torch can't compute with more
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 DAMAGED = "the file is cut or damaged: download it again"
@@ -57,7 +57,7 @@ DTYPES = {
 
 @dataclass(frozen=True)
 class Entry:
-    """What the header says of one tensor; its bytes are `begin:end`, counted from the start of the file."""
+    """One tensor of the header; its bytes are `begin:end`, counted from the start of the file."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ def read_safetensors(path: Path) -> dict[str, torch.Tensor]:
     """The tensors of one file by name, in the header's order: CPU, contiguous, writable, backed by the mapped file.
 
     Pages are read on first touch and can be dropped by the system; writing to a tensor changes a private copy of the
-    page, never the file. The mapping lives as long as any of the tensors. The file must not be cut meanwhile.
+    page, never the file. The mapping lives as long as any of the tensors, and the file must not be cut while it does.
     """
     with open_plain(path) as file:
         entries = _read_header(file, str(path))
@@ -84,7 +84,7 @@ def read_header(path: Path) -> dict[str, Entry]:
 
 
 def read_folder(folder: Path) -> dict[str, torch.Tensor]:
-    """All tensors of the checkpoint in `folder`, by name: the shards an index lists, or the only safetensors file."""
+    """All tensors of the checkpoint in `folder`, by name: from the shards of the index, or from the only safetensors file."""
     try:
         names = sorted(entry.name for entry in folder.iterdir())
     except (OSError, ValueError) as error:  # ValueError: a zero character in the path
@@ -95,7 +95,7 @@ def read_folder(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def _tensor(memory: mmap.mmap, file: BinaryIO, entry: Entry) -> torch.Tensor:
-    """One tensor: the file's mapped bytes themselves, or a copy of them where an element would lie at an odd address."""
+    """One tensor: a view of the mapped bytes, or a copy of them if they are not aligned to the element size."""
     if entry.begin == entry.end:  # torch.frombuffer refuses empty buffers
         return torch.empty(entry.shape, dtype=entry.dtype)
     if entry.begin % entry.dtype.itemsize == 0:
@@ -103,8 +103,8 @@ def _tensor(memory: mmap.mmap, file: BinaryIO, entry: Entry) -> torch.Tensor:
             memory, dtype=entry.dtype, count=(entry.end - entry.begin) // entry.dtype.itemsize, offset=entry.begin
         )
         return flat.reshape(entry.shape)
-    # Early writers did not pad the header, and kernels may assume aligned elements. Read instead
-    # of map: a copy out of the mapping would count twice in memory.
+    # Early writers did not pad the header, and kernels may assume aligned elements. The bytes are read,
+    # not copied out of the mapping, which would take the memory twice.
     copy = bytearray(entry.end - entry.begin)
     file.seek(entry.begin)
     file.readinto(copy)  # type: ignore[attr-defined]  # BinaryIO lacks it, every file opened "rb" has it
@@ -159,7 +159,7 @@ def _entry(value: Any, start: int, what: str) -> Entry:
 
 
 def _are_sizes(value: Any) -> bool:
-    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)  # a bool is no size
+    return isinstance(value, list) and all(type(item) is int and item >= 0 for item in value)  # not a bool
 
 
 def _check_layout(entries: dict[str, Entry], start: int, size: int, source: str) -> None:
@@ -205,7 +205,7 @@ def _advice(names: list[str]) -> str:
 
 
 def _read_shards(folder: Path, names: list[str]) -> dict[str, torch.Tensor]:
-    """The tensors of every shard, each exactly where the index says it is."""
+    """The tensors of all shards; each shard must hold exactly the tensors that the index lists for it."""
     listed = _listed(folder)
     paths = {shard: member(folder, shard) for shard in listed}
     missing = [shard for shard in listed if shard not in names]
@@ -228,7 +228,7 @@ def _read_shards(folder: Path, names: list[str]) -> dict[str, torch.Tensor]:
 
 
 def _listed(folder: Path) -> dict[str, set[str]]:
-    """Shard name → the tensors that the index says it holds."""
+    """Shard name → the tensors that the index lists for it."""
     weight_map = read_json(folder / INDEX).get("weight_map")
     if not isinstance(weight_map, dict) or not weight_map or not all(isinstance(s, str) for s in weight_map.values()):
         raise NanollamaError(f"{folder / INDEX}: weight_map is {quote(weight_map)}, expected tensor name → file name")

@@ -1,4 +1,4 @@
-"""A checkpoint of either kind, a folder or a GGUF file: its config, and its weights under our names, memory-mapped."""
+"""Opens a checkpoint, a folder or a GGUF file: its config, and its memory-mapped weights under the runtime's names."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from nanollama.checkpoint.files import read_json
+from nanollama.checkpoint.files import read_json, read_json_if_present
 from nanollama.checkpoint.gguf.config import config_from_gguf
 from nanollama.checkpoint.gguf.names import ROPE_TENSORS, tensors_from_gguf
 from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor, read_gguf
@@ -27,8 +27,8 @@ MAGIC = b"GGUF"
 class Source:
     """An opened checkpoint.
 
-    raw: its config.json, or what its metadata stands for. gguf: the file, None for a folder. tensors: by our names, as they
-    are stored; a tied head is the embedding itself. bos_token_id, eos_token_ids: those that its config files name.
+    raw: config.json, or the config.json that the metadata stand for. gguf: the file, None for a folder. tensors: by the
+    runtime's names, as they are stored; a tied head is the embedding. bos_token_id, eos_token_ids: from its config files.
     """
 
     path: Path
@@ -46,7 +46,7 @@ class Source:
 
 
 def open_source(path: Path) -> Source:
-    """Open a checkpoint. NanollamaError for whatever is missing, left over, damaged or not supported, by name."""
+    """Open a checkpoint. NanollamaError names what is missing, left over, damaged or not supported."""
     source = open_gguf(path) if is_gguf(path) else open_folder(path)
     check_tensors(skeleton(source.config).state_dict(), source.tensors)
     return source
@@ -73,7 +73,7 @@ def open_folder(folder: Path) -> Source:
 
 
 def read_folder_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
-    """config.json as it is, and the config that it describes."""
+    """config.json, raw and as the config that it describes."""
     path = folder / "config.json"
     if not path.is_file():
         raise NanollamaError(f"{folder} has no config.json; expected a folder with config.json and *.safetensors")
@@ -83,12 +83,11 @@ def read_folder_config(folder: Path) -> tuple[dict[str, Any], ModelConfig]:
 
 def read_generation_config(folder: Path) -> dict[str, Any]:
     """generation_config.json, {} if there is none."""
-    path = folder / "generation_config.json"
-    return read_json(path, CONFIG_BYTES) if path.is_file() else {}
+    return read_json_if_present(folder / "generation_config.json", CONFIG_BYTES)
 
 
 def open_gguf(path: Path) -> Source:
-    """A GGUF file. Its metadata becomes a config.json, which is then read and checked like any other."""
+    """A GGUF file. Its metadata become a config.json, which is then read and checked like any other."""
     gguf = read_gguf(path)
     try:
         raw, config = read_gguf_config(gguf)
@@ -103,7 +102,7 @@ def open_gguf(path: Path) -> Source:
 
 
 def read_gguf_config(gguf: GGUF) -> tuple[dict[str, Any], ModelConfig]:
-    """The config.json that the metadata stands for, and what it means."""
+    """The config.json that the metadata stand for, raw and read."""
     shapes = {name: tensor.shape for name, tensor in gguf.tensors.items()}
     rotary = {name: gguf.tensors[name] for name in ROPE_TENSORS if name in gguf.tensors}
     for name, tensor in rotary.items():
@@ -118,7 +117,7 @@ def read_gguf_config(gguf: GGUF) -> tuple[dict[str, Any], ModelConfig]:
 
 
 def as_stored(tensor: GGUFTensor) -> Weight:
-    """The tensor as torch sees it, or as rows of blocks; of stacked experts [experts, out, in], the rows of all."""
+    """A plain tensor as a torch view, others as rows of blocks; stacked experts [experts, out, in] as rows of all."""
     shape = (-1, tensor.shape[-1]) if len(tensor.shape) > 2 else tensor.shape
     if tensor.format.plain is not None:
         return tensor.blocks.view(tensor.format.plain).reshape(shape)
@@ -126,5 +125,5 @@ def as_stored(tensor: GGUFTensor) -> Weight:
 
 
 def load_config(path: Path) -> ModelConfig:
-    """The config of a checkpoint, without its tensors where it is a folder."""
+    """The config of a checkpoint; the tensors of a folder are not opened."""
     return read_gguf_config(read_gguf(path))[1] if is_gguf(path) else read_folder_config(path)[1]

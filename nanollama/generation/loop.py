@@ -16,7 +16,7 @@ from nanollama.generation.row import Row
 from nanollama.generation.sampling import no_choice, pick
 from nanollama.model.kv_cache import KVCache
 from nanollama.model.transformer import Transformer
-from nanollama.text.detokenizer import TokenizerLike
+from nanollama.text.tokenizer import TokenizerLike
 
 
 def generate(

@@ -6,7 +6,7 @@ from typing import Literal
 
 from nanollama.errors import NanollamaError
 from nanollama.generation.sampling import SamplingParams
-from nanollama.text.detokenizer import TokenizerLike
+from nanollama.text.tokenizer import TokenizerLike
 
 # stop: an end token or a stop string; length: max_tokens; context: the window is full (OpenAI says "length" for both)
 FinishReason = Literal["stop", "length", "context"]

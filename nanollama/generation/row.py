@@ -6,7 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from nanollama.generation.request import FinishReason, GenerationDefaults, Piece, Request, Usage, check_ids, end_ids
-from nanollama.text.detokenizer import Detokenizer, StopStrings, TokenizerLike
+from nanollama.text.detokenizer import Detokenizer, StopStrings
+from nanollama.text.tokenizer import TokenizerLike
 
 
 class TextStream:

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-WHITE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
+WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
 """Unicode's White_Space; Python's own idea of white space has four characters more."""
-WHITE_RUN = re.compile(f"[{WHITE}]*")
+SPACES = re.compile(f"[{WHITE_SPACE}]*")
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ class AddedTokens:
             if start < done or (token.single_word and any(map(_in_word, beside))):
                 continue
             if token.lstrip:
-                start = done + len(text[done:start].rstrip(WHITE))
-            if token.rstrip and (white := WHITE_RUN.match(text, end)):
+                start = done + len(text[done:start].rstrip(WHITE_SPACE))
+            if token.rstrip and (white := SPACES.match(text, end)):
                 end = white.end()
             if start > done:
                 yield text[done:start]

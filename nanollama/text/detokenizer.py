@@ -1,51 +1,38 @@
-"""Text that arrives in pieces: token ids to characters without ever showing half of one, and stop strings.
+"""Streaming text: token ids to whole characters, and stop strings.
 
-Both are pure bookkeeping over what came so far. Both promise the same thing: however the input is cut into pieces, the
-pieces that come out, put together, are the text that one look at the whole would give.
+Both keep state over the input so far, and both keep one promise: however the input is cut into pieces, the output pieces
+joined are the text that the whole input gives.
 """
 
 from collections.abc import Sequence
-from typing import Protocol
 
 from nanollama.errors import NanollamaError
+from nanollama.text.tokenizer import TokenizerLike
 
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-"""What decoders show for bytes that are not UTF-8 (or not yet)."""
+"""The character that decoders show for bytes that are not UTF-8, or not yet."""
 
 KEPT = 4
-"""How many tokens of context decide the next text: an unfinished character has at most 3 bytes, in at most 3 tokens."""
-
-
-class TokenizerLike(Protocol):
-    """What streaming and chat need of a tokenizer."""
-
-    @property
-    def special_ids(self) -> frozenset[int]: ...
-    @property
-    def bos_id(self) -> int | None: ...
-    def encode(self, text: str, /, *, add_special: bool = True, parse_special: bool = False) -> list[int]: ...
-    def decode(self, ids: Sequence[int], /, *, skip_special: bool = True) -> str: ...
-    def token_to_id(self, token: str, /) -> int | None: ...
-    def id_to_token(self, token_id: int, /) -> str: ...
+"""Tokens of context that the next text depends on: an unfinished character has at most 3 bytes, in at most 3 tokens."""
 
 
 class Detokenizer:
     """Turns token ids into text one by one; the pieces together equal `tokenizer.decode(all_ids)` exactly.
 
-    What `push` returns is final. It holds back a last U+FFFD, which more bytes may turn into a character, and a whole run
-    of byte tokens (`<0xE4>`), since one invalid byte at its end changes how tokenizers show all of it. Each push decodes a
-    window of few tokens: the first with text (a decoder strips the space before it, and only there) and the last few.
+    Text that `push` returns is final. It holds back a last U+FFFD, which more bytes may turn into a character, and a whole
+    run of byte tokens (`<0xE4>`), since one invalid byte at its end changes how tokenizers show all of it. Each push decodes
+    a window of few tokens: the first with text (a decoder strips the space before it, and only there) and the last few.
     """
 
     def __init__(self, tokenizer: TokenizerLike, *, skip_special: bool = True) -> None:
         self.tokenizer, self.skip_special = tokenizer, skip_special
         self._byte_ids = {tokenizer.token_to_id(f"<0x{byte:02X}>") for byte in range(256)} - {None}
         self._window: list[int] = []
-        self._head = 0  # how many tokens at the window's start stay for good: those up to the first text
-        self._shown = 0  # how many characters of the decoded window are out already
+        self._head = 0  # tokens at the window's start that are never removed: those up to the first text
+        self._shown = 0  # characters of the decoded window that were returned already
 
     def push(self, token_id: int) -> str:
-        """The text that is final now that this token has come; often "" in the middle of a character."""
+        """The text that becomes final with this token; "" in the middle of a character."""
         if self.skip_special and token_id in self.tokenizer.special_ids:
             return ""  # decode() leaves it out, even between two bytes of one character
         try:
@@ -66,7 +53,7 @@ class Detokenizer:
         return piece
 
     def flush(self) -> str:
-        """The rest, unfinished bytes included, as decode() shows them. The next push begins a new text."""
+        """The rest of the text, with unfinished bytes as decode() shows them. The next push begins a new text."""
         rest = self._decode(self._window)[self._shown :]
         self._window, self._head, self._shown = [], 0, 0
         return rest
@@ -76,10 +63,10 @@ class Detokenizer:
 
 
 class StopStrings:
-    """Lets text through up to the first stop string, which itself is left out, however the text is cut into pieces.
+    """Passes text up to the first stop string, which is left out, however the text is cut into pieces.
 
-    Of several, the one that begins first wins; of two that begin together, the shorter. Only what can still become a stop
-    string is held back. `stopped` is the stop string that was found, or None; ask it after `flush` too.
+    Of several stop strings, the one that begins first wins; of two that begin together, the shorter. Only text that can still
+    become a stop string is held back. `stopped` is the stop string that was found, or None; read it after `flush` too.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -92,11 +79,11 @@ class StopStrings:
         self._held = ""
 
     def push(self, text: str) -> str:
-        """The text that can go out now."""
+        """The text that can no longer belong to a stop string."""
         return self._release(self._held + text, final=False)
 
     def flush(self) -> str:
-        """The rest: what was held back never became a stop string."""
+        """The text that was held back and did not become a stop string."""
         return self._release(self._held, final=True)
 
     def _release(self, text: str, final: bool) -> str:
@@ -112,14 +99,14 @@ class StopStrings:
 
 
 def first_stop(text: str, stops: Sequence[str]) -> tuple[int, str | None]:
-    """Where the first stop string begins, and which it is; (len(text), None) if there is none."""
+    """(begin, stop string) of the first stop string in the text; (len(text), None) if there is none."""
     found = [(text.find(stop), len(stop), stop) for stop in stops if stop in text]
     begin, _, stop = min(found, default=(len(text), 0, None))
     return begin, stop
 
 
 def unfinished(text: str, stops: Sequence[str]) -> int:
-    """Where the longest end of the text begins that is the beginning of a stop string; len(text) if there is none."""
+    """Begin of the longest end of the text that is the start of a stop string; len(text) if there is none."""
     longest = max(map(len, stops), default=0)
     for begin in range(max(0, len(text) - longest + 1), len(text)):
         if any(stop.startswith(text[begin:]) for stop in stops):

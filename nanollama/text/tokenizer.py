@@ -4,8 +4,8 @@ Decided here, and only here:
 
 - **Which file counts.** `tokenizer.json`; else `tokenizer.model`, by its content SentencePiece (a protocol buffer) or
   tiktoken (base64 text); else `vocab.json` with `merges.txt`. transformers prefers tokenizer.json too.
-- **A GGUF file** brings its own, and llama.cpp defines its ids: see gguf_vocabulary.py.
-- **Who defines the ids.** For tokenizer.json the library tokenizers (where transformers 5 has a class of its own, as
+- **A GGUF file** carries its own vocabulary, and llama.cpp defines its ids: see llamacpp/vocabulary.py.
+- **Reference for the ids.** For tokenizer.json the library tokenizers (where transformers 5 has a class of its own, as
   LlamaTokenizer, it rebuilds the rules and ignores those in the file); for SentencePiece the library sentencepiece (0.2.3);
   for tiktoken the library tiktoken; for vocab.json and merges.txt transformers. On SentencePiece files transformers 5
   differs from sentencepiece: it ignores their normalizer_spec, puts no dummy space before a text that begins with a space,
@@ -30,28 +30,27 @@ from typing import Protocol
 
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.folder.declarations import Declarations, read_declarations
-from nanollama.text.folder.vocabulary import Opened, open_vocabulary
+from nanollama.text.folder.vocabulary import OpenedVocabulary, Vocabulary, open_vocabulary
 
 
-class Vocabulary(Protocol):
-    """What a tokenizer needs of each kind of vocabulary file."""
-
-    special_ids: frozenset[int]
+class TokenizerLike(Protocol):
+    """The interface of `Tokenizer` that streaming, chat and the generation loop use; other tokenizers may stand in."""
 
     @property
-    def size(self) -> int: ...
-    def encode(self, text: str, parse_special: bool) -> list[int]: ...
-    def decode(self, ids: Sequence[int], skip_special: bool) -> str: ...
-    def token_to_id(self, token: str) -> int | None: ...
-    def id_to_token(self, id: int) -> str | None: ...
+    def special_ids(self) -> frozenset[int]: ...
+    @property
+    def bos_id(self) -> int | None: ...
+    def encode(self, text: str, /, *, add_special: bool = True, parse_special: bool = False) -> list[int]: ...
+    def decode(self, ids: Sequence[int], /, *, skip_special: bool = True) -> str: ...
+    def token_to_id(self, token: str, /) -> int | None: ...
+    def id_to_token(self, token_id: int, /) -> str: ...
 
 
 class Tokenizer:
     """Text to ids and back.
 
-    before, after: the ids that `add_special` puts round a text. bos_id, eos_id: None where the files name none; they
-    are facts about the vocabulary, whether or not they are added. vocab_size: the highest id plus one; the model's may
-    be larger.
+    before, after: the ids that `add_special` puts before and after a text. bos_id, eos_id: None if the files name none; they
+    hold whether or not they are added. vocab_size: the highest id plus one; the model's may be larger.
     """
 
     def __init__(
@@ -72,7 +71,7 @@ class Tokenizer:
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         """The ids of `text`.
 
-        add_special: put BOS, EOS or whatever the files ask for round it. parse_special: text that spells a special token
+        add_special: add BOS, EOS or other ids that the files ask for. parse_special: text that spells a special token
         becomes that token; else it stays text, as text from a user must.
         """
         if not isinstance(text, str):
@@ -88,8 +87,8 @@ class Tokenizer:
         return self.before + ids + self.after if add_special else ids
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
-        """The text of `ids`. skip_special: leave special tokens out, else they are spelled. Bytes that are no UTF-8 become
-        U+FFFD."""
+        """The text of `ids`; bytes that are not UTF-8 become U+FFFD. skip_special: leave special tokens out, else they are
+        spelled."""
         return self._vocabulary.decode([_checked(id) for id in ids], skip_special)
 
     def token_to_id(self, token: str) -> int | None:
@@ -115,9 +114,9 @@ def _checked(id: int) -> int:
 
 
 def load_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of a checkpoint folder, with the BOS and EOS policy its files ask for.
+    """The tokenizer of a checkpoint folder, with the BOS and EOS policy of its files.
 
-    Raises NanollamaError for a folder without a tokenizer, one of a kind that is not implemented, and damaged files.
+    Raises NanollamaError for a folder without a tokenizer, a kind that is not implemented, and damaged files.
     """
     declared = read_declarations(folder)
     opened = open_vocabulary(folder, declared)
@@ -130,8 +129,8 @@ def load_tokenizer(folder: Path) -> Tokenizer:
     return Tokenizer(opened.vocabulary, bos_id=bos_id, eos_id=eos_id, before=before, after=after)
 
 
-def special_id(name: str, default: int | None, opened: Opened, declared: Declarations) -> int | None:
-    """The id of "bos_token" or "eos_token": as the files name it, else the vocabulary, else the configs."""
+def special_id(name: str, default: int | None, opened: OpenedVocabulary, declared: Declarations) -> int | None:
+    """The id of "bos_token" or "eos_token": from the tokenizer's JSON files, else from the vocabulary, else the configs."""
     if name in declared.named:
         token = declared.named[name]
         if token is None:
@@ -147,8 +146,10 @@ def special_id(name: str, default: int | None, opened: Opened, declared: Declara
 
 
 def added_id(name: str, id: int | None, default: bool, declared: Declarations) -> list[int]:
-    """What is put at one end of a text: the id if `add_bos_token` (or `add_eos_token`) says so, else by default."""
+    """The ids added at one end of a text: [id] or []. `add_bos_token` (or `add_eos_token`) decides, else the default."""
     asked = declared.flags.get(f"add_{name}")
     if asked and id is None:
-        raise NanollamaError(f"add_{name} is true in tokenizer_config.json, but no {name} is named; name one or say false")
+        raise NanollamaError(
+            f"add_{name} is true in tokenizer_config.json, but no {name} is named; name one or set it to false"
+        )
     return [id] if id is not None and (default if asked is None else asked) else []

@@ -57,7 +57,8 @@ class Echo:
 @check("TOKN-024", "TOKN-008", "ERRS-001", "DETO-002", area="tokenization")
 def a_tokenizer_puts_ids_round_texts_and_checks_what_it_is_given() -> None:
     place = "text.tokenizer.Tokenizer"
-    subject = own.Tokenizer(Echo(), bos_id=5, eos_id=6, before=[5, 5], after=[6])
+    echo: Any = Echo()
+    subject = own.Tokenizer(echo, bos_id=5, eos_id=6, before=[5, 5], after=[6])
     same(place, subject.encode("ab"), [5, 5, 97, 98, 6], "a text")
     same(place, subject.encode("ab", add_special=False), [97, 98], "a text without special tokens round it")
     same(place, subject.encode("a", add_special=False, parse_special=True), [97, 1], "a text with special tokens in it")

@@ -127,16 +127,16 @@ def the_edges_of_byte_level_bpe() -> None:
 
 @check("TOKN-015", "TOKN-016", area="tokenization")
 def gguf_pre_tokenizers_cut_in_stages() -> None:
-    place, three = "text.llamacpp.pretokenizers.words_of", pretokenizers.Threes("[0-9]+", after=True)
+    place, three = "text.llamacpp.pretokenizers.words_of", pretokenizers.DigitTriples("[0-9]+", after=True)
     same(
-        "text.llamacpp.pretokenizers.Threes",
+        "text.llamacpp.pretokenizers.DigitTriples",
         [list(three.places(2, end)) for end in (3, 5, 6, 8)],
         [[3], [5], [3, 6], [5, 8]],
         "after threes",
     )
-    three = pretokenizers.Threes("[0-9]+", after=False)
+    three = pretokenizers.DigitTriples("[0-9]+", after=False)
     same(
-        "text.llamacpp.pretokenizers.Threes",
+        "text.llamacpp.pretokenizers.DigitTriples",
         [list(three.places(2, end)) for end in (2, 4, 5, 6, 8)],
         [[], [], [2], [3], [2, 5]],
         "before threes",

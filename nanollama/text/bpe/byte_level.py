@@ -9,19 +9,15 @@ from functools import lru_cache
 
 from tokenizers import Regex, normalizers, pre_tokenizers
 
-from nanollama.errors import NanollamaError, quote
+from nanollama.errors import NanollamaError, quote, unknown_name
 from nanollama.text.bpe.merge import CACHED_LENGTH, CACHED_WORDS, Rank, merge_pairs
+from nanollama.text.bpe.patterns import CONTRACTIONS, DIGIT, GPT2, UP_TO_3, llama3_pattern
 from nanollama.text.folder.tokenizer_json import library_errors
 
 PRE_TOKENIZERS = {
-    # openai/gpt-2, src/encoder.py
-    "gpt2": r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+",
-    # meta-llama/llama-models, models/llama3/tokenizer.py
-    "llama3": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+",
-    # transformers, models/qwen2/tokenization_qwen2.py: as llama3, but every digit alone
-    "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+"
-    r"|\s+(?!\S)|\s+",
+    "gpt2": GPT2,
+    "llama3": llama3_pattern(CONTRACTIONS, UP_TO_3),
+    "qwen2": llama3_pattern(CONTRACTIONS, DIGIT),
 }
 """How text is cut into words, by name. Python's `re` has no \\p{L}, so the library `tokenizers` runs them."""
 
@@ -42,7 +38,7 @@ Words = Callable[[str], list[str]]
 def library_words(name: str) -> Words:
     """How the pattern of this name cuts a text."""
     if name not in PRE_TOKENIZERS:
-        raise NanollamaError(f"pre-tokenizer {name!r} is not known; known: {', '.join(PRE_TOKENIZERS)}")
+        raise unknown_name("pre-tokenizer", name, PRE_TOKENIZERS)
     library = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[name]), "isolated")
 
     def words(text: str) -> list[str]:

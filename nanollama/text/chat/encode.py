@@ -19,7 +19,8 @@ from typing import Any
 
 from nanollama.errors import NanollamaError
 from nanollama.text.chat.template import ChatTemplate
-from nanollama.text.detokenizer import TokenizerLike, unfinished
+from nanollama.text.detokenizer import unfinished
+from nanollama.text.tokenizer import TokenizerLike
 
 
 def encode_chat(

@@ -4,14 +4,13 @@ Templates are Jinja2 programs from the checkpoint, and so untrusted: they run in
 limits on time and memory, and see only plain data (messages.py). How the text becomes ids is in chat.py.
 """
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from nanollama.checkpoint.files import open_plain
-from nanollama.errors import NanollamaError
+from nanollama.checkpoint.files import read_bytes, read_json_if_present
+from nanollama.errors import NanollamaError, unknown_name
 from nanollama.text.chat.messages import (
     checked_dicts,
     checked_messages,
@@ -21,9 +20,6 @@ from nanollama.text.chat.messages import (
     with_reasoning_names,
 )
 from nanollama.text.chat.sandbox import Sandbox
-
-MAX_FILE = 64 * 2**20
-"""The largest template or tokenizer_config.json in bytes; real ones have a few megabytes at most."""
 
 
 class ChatTemplate:
@@ -89,7 +85,7 @@ class ChatTemplate:
         if name is None:
             name = "tool_use" if tools is not None and "tool_use" in self.sources else "default"
         if name not in self.sources:
-            raise NanollamaError(f"no chat template is named {name!r}; pass chat_template=, one of {sorted(self.sources)}")
+            raise unknown_name("chat template", name, sorted(self.sources), "pass chat_template=NAME")
         return self.sources[name]
 
 
@@ -99,12 +95,13 @@ def load_template(folder: Path) -> ChatTemplate | None:
     In this order, as transformers: `chat_template.jinja` and `additional_chat_templates/NAME.jinja`; `chat_template` in
     `tokenizer_config.json`, a text or a list of `{name, template}`; `chat_template.json`.
     """
-    config = read_object(folder / "tokenizer_config.json")
+    config = read_json_if_present(folder / "tokenizer_config.json")
     main = folder / "chat_template.jinja"
     files = {"default": main} if main.exists() else {}
     files |= {path.stem: path for path in (folder / "additional_chat_templates").glob("*.jinja")}
     found: Any = {name: read_text(path) for name, path in files.items()}
-    found = found or config.get("chat_template") or read_object(folder / "chat_template.json").get("chat_template")
+    found = found or config.get("chat_template")
+    found = found or read_json_if_present(folder / "chat_template.json").get("chat_template")
     if isinstance(found, list):
         try:
             found = {entry["name"]: entry["template"] for entry in found}
@@ -115,7 +112,7 @@ def load_template(folder: Path) -> ChatTemplate | None:
     if not isinstance(found, str | dict):
         raise NanollamaError(f"{folder}: chat_template is a {type(found).__name__}; expected a text or a list")
     template = ChatTemplate(found)
-    template.special_tokens = special_tokens(config, read_object(folder / "special_tokens_map.json"))
+    template.special_tokens = special_tokens(config, read_json_if_present(folder / "special_tokens_map.json"))
     return template
 
 
@@ -134,26 +131,8 @@ def special_tokens(config: dict[str, Any], token_map: dict[str, Any]) -> dict[st
 
 
 def read_text(path: Path) -> str:
-    """A small text file."""
-    with open_plain(path) as file:
-        raw = file.read(MAX_FILE + 1)
-    if len(raw) > MAX_FILE:
-        raise NanollamaError(f"{path} is larger than {MAX_FILE:,} bytes; expected a small text file")
+    """The text of a template's file."""
     try:
-        return raw.decode("utf-8")
+        return read_bytes(path, expected="a chat template").decode("utf-8")
     except UnicodeDecodeError as error:
         raise NanollamaError(f"{path} is not UTF-8 text: {error}") from None
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file. Numbers may be long: `model_max_length` is often int(1e30)."""
-    if not path.exists():
-        return {}
-    text = read_text(path)
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise NanollamaError(f"{path} is not JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise NanollamaError(f"{path} holds a JSON {type(value).__name__}; expected an object in braces")
-    return value

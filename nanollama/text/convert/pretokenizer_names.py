@@ -16,8 +16,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from nanollama.errors import NanollamaError, quote
+from nanollama.text.bpe.patterns import ASCII_CONTRACTIONS, CONTRACTIONS, DIGIT, DIGITS, GPT2
 from nanollama.text.llamacpp.codepoints import HAN, HAN_RANGES, LETTER, MARK, OTHER_HAN
-from nanollama.text.llamacpp.pretokenizers import DIGIT, DIGITS, GPT2, PRE_TOKENIZERS, SUFFIX, WHOLE_WORDS, Threes
+from nanollama.text.llamacpp.pretokenizers import PRE_TOKENIZERS, WHOLE_WORDS, DigitTriples
+
+BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
+"""The step of a tokenizer.json that spells bytes as characters, and cuts nothing."""
 
 USUAL = ("llama-bpe", "dbrx", "qwen2", "gpt-2", "smollm", "deepseek-v3", "gpt-4o", "bloom")
 """Of names that mean the same, those that llama.cpp's converter writes for most models."""
@@ -29,7 +33,7 @@ CASED = {
 """Classes of a tokenizer.json, and what llama.cpp has in their place."""
 
 SPELLINGS = {
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)": SUFFIX,
+    CONTRACTIONS: ASCII_CONTRACTIONS,
     **CASED,
     **{f"[{category}]": category for category in (r"\p{L}", r"\p{N}", r"\p{M}")},
     **dict.fromkeys((r"\Z", r"\z"), "$"),
@@ -90,7 +94,7 @@ def case_warnings(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...]:
     return ()
 
 
-def spellings(cuts: Sequence[str | Threes]) -> list[list[str]]:
+def spellings(cuts: Sequence[str | DigitTriples]) -> list[list[str]]:
     """Cuts as patterns of a tokenizer.json, `canonical`: as upstream writes them, and as `pre_tokenizer_of` does."""
     patterns = [cut for cut in cuts if isinstance(cut, str)]
     if len(patterns) < len(cuts):
@@ -131,8 +135,7 @@ def pre_tokenizer_of(name: str) -> dict[str, Any]:
             f"tokenizer.ggml.pre is {quote(name)}; a tokenizer.json can't cut text so. Export as a GGUF file instead"
         )
     steps = [{"type": "Split", "pattern": {"Regex": each}, "behavior": "Isolated", "invert": False} for each in patterns]
-    spelling = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
-    return {"type": "Sequence", "pretokenizers": [*steps, spelling]}
+    return {"type": "Sequence", "pretokenizers": [*steps, BYTE_LEVEL]}
 
 
 def oniguruma(cut: str) -> str:

@@ -8,11 +8,10 @@ changes most texts, else a warning; both modules list such rules.
 from collections.abc import Sequence
 from pathlib import Path
 
-from nanollama.checkpoint.files import open_plain
+from nanollama.checkpoint.files import read_bytes
 from nanollama.checkpoint.gguf.reader import GGUF
 from nanollama.checkpoint.hub import WANTED
 from nanollama.model.config import ModelConfig
-from nanollama.text.chat.template import MAX_FILE
 from nanollama.text.convert.to_folder import folder_files
 from nanollama.text.convert.to_gguf import GgufText, folder_metadata
 
@@ -33,8 +32,4 @@ def folder_text(source: Path | GGUF) -> dict[str, bytes]:
     if not isinstance(source, Path):
         return folder_files(source.metadata)
     found = sorted(path for pattern in TEXT_FILES for path in source.glob(pattern))
-    files: dict[str, bytes] = {}
-    for path in found:
-        with open_plain(path) as file:
-            files[path.relative_to(source).as_posix()] = file.read(MAX_FILE)
-    return files
+    return {path.relative_to(source).as_posix(): read_bytes(path) for path in found}

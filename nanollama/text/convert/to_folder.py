@@ -26,11 +26,10 @@ from nanollama.text.added_tokens import AddedToken
 from nanollama.text.convert.tokenizer_json_writer import Json, byte_level_json, described, shared_json, spaced_json
 from nanollama.text.llamacpp.special import special_tokens
 from nanollama.text.llamacpp.tokens import KEY, GgufTokens, flag, read_scores, read_tokens, value
-from nanollama.text.llamacpp.vocabulary import gguf_end_ids, load_gguf_template, load_gguf_tokenizer
+from nanollama.text.llamacpp.vocabulary import NO_VOCABULARY, gguf_end_ids, load_gguf_template, load_gguf_tokenizer
 from nanollama.text.sentencepiece.model import PieceType, SentencePieceModel
 from nanollama.text.sentencepiece.writer import sentencepiece_bytes
 
-NO_VOCABULARY = (None, "none", "no_vocab")
 KINDS = ("gpt2", "llama")
 NAMED = ("bos", "eos", "unk", "pad", "sep", "mask")
 

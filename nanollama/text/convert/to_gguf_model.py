@@ -14,7 +14,7 @@ from nanollama.text.convert.pretokenizer_names import case_warnings, pre_name
 from nanollama.text.convert.spaced_bpe import halves, merges_of, scores_of, space_prefix
 from nanollama.text.folder.declarations import Declarations
 from nanollama.text.folder.tokenizer_json import library_errors
-from nanollama.text.folder.vocabulary import BASE64, MERGES_CLASSES, MERGES_MODELS, read_bytes
+from nanollama.text.folder.vocabulary import BASE64, MERGES_CLASSES, MERGES_MODELS, read_vocabulary
 from nanollama.text.sentencepiece.model import PieceType
 from nanollama.text.sentencepiece.reader import read_sentencepiece
 
@@ -46,9 +46,9 @@ class GgufModel:
 def read_model(folder: Path, declared: Declarations) -> GgufModel:
     """The model of a folder that `load_tokenizer` takes; NanollamaError for one that GGUF can't express."""
     if (folder / "tokenizer.json").exists():
-        return from_tokenizer_json(read_bytes(folder / "tokenizer.json"), folder)
+        return from_tokenizer_json(read_vocabulary(folder / "tokenizer.json"), folder)
     if (folder / "tokenizer.model").exists():
-        data = read_bytes(folder / "tokenizer.model")
+        data = read_vocabulary(folder / "tokenizer.model")
         return from_tiktoken(data) if data[:1] and data[0] in BASE64 else from_sentencepiece(data, declared)
     return from_merges(folder, declared)
 
@@ -66,7 +66,7 @@ def from_merges(folder: Path, declared: Declarations) -> GgufModel:
             "add_prefix_space is true in tokenizer_config.json; llama.cpp puts no space before a byte-level text. Export as a "
             "folder instead"
         )
-    made = byte_bpe(PRE_OF_MERGES[kind], [f"{a} {b}" for a, b in read_merges(read_bytes(folder / "merges.txt"))])
+    made = byte_bpe(PRE_OF_MERGES[kind], [f"{a} {b}" for a, b in read_merges(read_vocabulary(folder / "merges.txt"))])
     return replace(made, warnings=(NOT_COMPOSED,)) if kind == "qwen2" else made
 
 
@@ -165,7 +165,7 @@ def from_spaced(content: dict[str, Any], types: dict[int, PieceType], folder: Pa
 def tokenizer_model_scores(text: Mapping[str, int], folder: Path) -> dict[int, float]:
     """The scores of the folder's tokenizer.model, by id; empty if there is none with these tokens."""
     path = folder / "tokenizer.model"
-    data = read_bytes(path) if path.is_file() else b""
+    data = read_vocabulary(path) if path.is_file() else b""
     if not data or data[0] in BASE64:
         return {}
     model = read_sentencepiece(data)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from nanollama.text.added_tokens import AddedToken
-from nanollama.text.convert.pretokenizer_names import pre_tokenizer_of
+from nanollama.text.convert.pretokenizer_names import BYTE_LEVEL, pre_tokenizer_of
 from nanollama.text.convert.spaced_bpe import PREPEND, REPLACE, merges_of
 from nanollama.text.llamacpp.pretokenizers import WHOLE_WORDS
 from nanollama.text.llamacpp.tokens import GgufTokens, read_merges
@@ -13,7 +13,6 @@ from nanollama.text.sentencepiece.normalize import SPACE
 
 Json = dict[str, Any]
 
-SPELLING = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False}
 STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
@@ -26,8 +25,8 @@ def byte_level_json(metadata: Mapping[str, Any], found: GgufTokens, pre: str, sh
         **shared,
         "normalizer": None,
         "pre_tokenizer": pre_tokenizer_of(pre),
-        "post_processor": shared["post_processor"] or SPELLING,
-        "decoder": SPELLING,
+        "post_processor": shared["post_processor"] or BYTE_LEVEL,
+        "decoder": BYTE_LEVEL,
         "model": bpe(vocab, merges, whole_words=pre in WHOLE_WORDS),
     }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from nanollama.checkpoint.files import read_json
+from nanollama.checkpoint.files import read_json_if_present
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken
 
@@ -45,14 +45,14 @@ def read_declarations(folder: Path) -> Declarations:
     special_tokens_map.json and added_tokens.json are older and count only where tokenizer_config.json has no
     `added_tokens_decoder`, as in transformers.
     """
-    tokenizer, config = _optional(folder, "tokenizer_config.json"), _optional(folder, "config.json")
-    generation = _optional(folder, "generation_config.json")
+    names = ("tokenizer_config.json", "config.json", "generation_config.json")
+    tokenizer, config, generation = (read_json_if_present(folder / name) for name in names)
     old = "added_tokens_decoder" not in tokenizer
-    merged = tokenizer | _optional(folder, "special_tokens_map.json") if old else tokenizer
+    merged = tokenizer | read_json_if_present(folder / "special_tokens_map.json") if old else tokenizer
     named = {name: _named(merged[name], name) for name in NAMES if name in merged}
     extra = tuple(dict.fromkeys(token for key in EXTRA for token in _extra(merged.get(key), key)))
     special = {token for token in named.values() if token} | set(extra)
-    added = _from_contents(_optional(folder, "added_tokens.json"), special) if old else _from_ids(tokenizer)
+    added = _from_contents(read_json_if_present(folder / "added_tokens.json"), special) if old else _from_ids(tokenizer)
     ids = {name: _first_id(generation, f"{name}_id", config) for name in ("bos_token", "eos_token")}
     tokenizer_class = _typed(tokenizer, "tokenizer_class", str)
     return Declarations(
@@ -64,10 +64,6 @@ def read_declarations(folder: Path) -> Declarations:
         flags={name: value for name in FLAGS if (value := _typed(tokenizer, name, bool)) is not None},
         config_ids={name: id for name, id in ids.items() if id is not None},
     )
-
-
-def _optional(folder: Path, name: str) -> dict[str, Any]:
-    return read_json(folder / name) if (folder / name).exists() else {}
 
 
 def _typed(values: dict[str, Any], key: str, kind: type) -> Any:

@@ -3,12 +3,11 @@
 The order of the kinds and every policy is explained in `tokenizer.py`.
 """
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from nanollama.checkpoint.files import open_plain, read_json
+from nanollama.checkpoint.files import read_bytes, read_json
 from nanollama.errors import NanollamaError, quote
 from nanollama.text.added_tokens import AddedToken, ModelVocabulary
 from nanollama.text.bpe.byte_level import ByteBpe, merge_ranks
@@ -18,7 +17,6 @@ from nanollama.text.folder.tokenizer_json import LibraryVocabulary
 from nanollama.text.sentencepiece.model import PieceType, SentencePiece, SentencePieceModel
 from nanollama.text.sentencepiece.reader import read_sentencepiece
 
-MOST_BYTES = 64_000_000  # the largest tokenizer.json in use has 33 MB
 BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
 ANY_CLASS = {None, "PreTrainedTokenizer", "TokenizersBackend"}  # these say nothing about the rules
 SENTENCEPIECE_CLASSES = ANY_CLASS | {"LlamaTokenizer", "GemmaTokenizer"}
@@ -44,15 +42,18 @@ LLAMA3_NAMES = (
 """Llama 3's 256 special tokens, which follow its ranks. Source: meta-llama/llama-models, models/llama3/tokenizer.py."""
 
 
+Vocabulary = LibraryVocabulary | ModelVocabulary
+
+
 @dataclass(frozen=True)
-class Opened:
+class OpenedVocabulary:
     """An opened vocabulary and what its kind of file says about BOS and EOS.
 
     bos_id, eos_id: unless a file beside it names others. adds_bos: unless a file beside it says otherwise. before,
     after: the ids round every text, where the file itself defines them.
     """
 
-    vocabulary: LibraryVocabulary | ModelVocabulary
+    vocabulary: Vocabulary
     bos_id: int | None = None
     eos_id: int | None = None
     adds_bos: bool = False
@@ -60,33 +61,30 @@ class Opened:
     after: tuple[int, ...] = ()
 
 
-def open_vocabulary(folder: Path, declared: Declarations) -> Opened:
+def open_vocabulary(folder: Path, declared: Declarations) -> OpenedVocabulary:
     """Open the vocabulary of a checkpoint folder: tokenizer.json, else tokenizer.model, else vocab.json and merges.txt."""
     if (folder / "tokenizer.json").exists():
-        return open_library(read_bytes(folder / "tokenizer.json"), declared)
+        return open_library(read_vocabulary(folder / "tokenizer.json"), declared)
     if (folder / "tokenizer.model").exists():
-        data = read_bytes(folder / "tokenizer.model")
+        data = read_vocabulary(folder / "tokenizer.model")
         return open_tiktoken(data, declared) if data[:1] and data[0] in BASE64 else open_sentencepiece(data, declared)
     if (folder / "vocab.json").exists() and (folder / "merges.txt").exists():
-        return open_merges(read_vocab(read_json(folder / "vocab.json")), read_bytes(folder / "merges.txt"), declared)
+        return open_merges(read_vocab(read_json(folder / "vocab.json")), read_vocabulary(folder / "merges.txt"), declared)
     raise NanollamaError(
         f"{folder} has no tokenizer; expected tokenizer.json, or tokenizer.model, or vocab.json with merges.txt"
     )
 
 
-def read_bytes(path: Path) -> bytes:
-    """The bytes of a vocabulary file, which may have 64 MB."""
-    with open_plain(path) as file:
-        if (size := os.fstat(file.fileno()).st_size) > MOST_BYTES:
-            raise NanollamaError(f"{path} has {size:,} bytes, more than {MOST_BYTES:,}; expected a vocabulary")
-        return file.read()
+def read_vocabulary(path: Path) -> bytes:
+    """The bytes of a vocabulary file."""
+    return read_bytes(path, expected="a vocabulary")
 
 
-def open_library(data: bytes, declared: Declarations) -> Opened:
+def open_library(data: bytes, declared: Declarations) -> OpenedVocabulary:
     """A tokenizer.json."""
     vocabulary = LibraryVocabulary(data, declared.added, declared.special_contents())
     before, after = vocabulary.before, vocabulary.after
-    return Opened(
+    return OpenedVocabulary(
         vocabulary,
         bos_id=before[0] if before else None,
         eos_id=after[-1] if after else None,
@@ -95,7 +93,7 @@ def open_library(data: bytes, declared: Declarations) -> Opened:
     )
 
 
-def open_sentencepiece(data: bytes, declared: Declarations) -> Opened:
+def open_sentencepiece(data: bytes, declared: Declarations) -> OpenedVocabulary:
     """A SentencePiece tokenizer.model. Its control pieces are special tokens, and so is its unknown piece."""
     _check_class(declared, SENTENCEPIECE_CLASSES, "a SentencePiece tokenizer.model")
     model = read_sentencepiece(data)
@@ -104,7 +102,7 @@ def open_sentencepiece(data: bytes, declared: Declarations) -> Opened:
     return sentencepiece_vocabulary(model, declared)
 
 
-def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) -> Opened:
+def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) -> OpenedVocabulary:
     """The vocabulary of a SentencePiece model and the tokens declared beside it."""
     ids = {piece: id for id, piece in enumerate(model.pieces)}
     own = [AddedToken(piece, ids[piece], True) for piece in model.of_type(PieceType.CONTROL, PieceType.UNKNOWN)]
@@ -116,7 +114,7 @@ def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) 
     model = replace(model, types=tuple(types))
     found_by_model = {ids[piece] for piece in model.of_type(PieceType.USER_DEFINED)}
     control = {piece: ids[piece] for piece in model.of_type(PieceType.CONTROL)}
-    return Opened(
+    return OpenedVocabulary(
         ModelVocabulary(
             SentencePiece(model),
             [token for token in added if token.id not in found_by_model],
@@ -144,7 +142,7 @@ def _takes_over(token: AddedToken, model: SentencePieceModel) -> bool:
     return True
 
 
-def open_tiktoken(data: bytes, declared: Declarations) -> Opened:
+def open_tiktoken(data: bytes, declared: Declarations) -> OpenedVocabulary:
     """A tiktoken tokenizer.model, with Llama 3's pre-tokenizer, and its special tokens unless others are declared."""
     _check_class(declared, TIKTOKEN_CLASSES, "a tiktoken tokenizer.model")
     if declared.model_type not in (None, "llama"):
@@ -159,10 +157,10 @@ def open_tiktoken(data: bytes, declared: Declarations) -> Opened:
     model = ByteBpe(ranks, lambda left, right: ranks.get(left + right), "llama3", whole_words=True)
     vocabulary = ModelVocabulary(model, _with_declared(own, declared, ranks.get))
     bos_id, eos_id = vocabulary.token_to_id("<|begin_of_text|>"), vocabulary.token_to_id("<|end_of_text|>")
-    return Opened(vocabulary, bos_id, eos_id, adds_bos=True)
+    return OpenedVocabulary(vocabulary, bos_id, eos_id, adds_bos=True)
 
 
-def open_merges(vocab: dict[str, int], merges: bytes, declared: Declarations) -> Opened:
+def open_merges(vocab: dict[str, int], merges: bytes, declared: Declarations) -> OpenedVocabulary:
     """A vocab.json with its merges.txt, as GPT-2 or as Qwen2 uses them."""
     kind = _merges_kind(declared)
     model = ByteBpe(
@@ -175,7 +173,7 @@ def open_merges(vocab: dict[str, int], merges: bytes, declared: Declarations) ->
     own = [] if end is None else [AddedToken(END_OF_TEXT, end, True)]
     vocabulary = ModelVocabulary(model, _with_declared(own, declared, vocab.get))
     end = vocabulary.token_to_id(END_OF_TEXT)
-    return Opened(vocabulary, bos_id=end if kind == "gpt2" else None, eos_id=end)
+    return OpenedVocabulary(vocabulary, bos_id=end if kind == "gpt2" else None, eos_id=end)
 
 
 def _merges_kind(declared: Declarations) -> str:

@@ -8,6 +8,8 @@ be cut differently from llama.cpp, which takes all characters that 15.1 does not
 import re
 import unicodedata
 
+from nanollama.text.added_tokens import WHITE_SPACE
+
 LETTER, HAN, NUMBER, MARK, PUNCTUATION, SYMBOL, WHITE, OTHER, OTHER_HAN = "Ł漢№◌¶©\v¿〇"
 """What stands for a character beyond ASCII: its class. HAN are letters too; OTHER_HAN are not assigned yet."""
 
@@ -20,7 +22,7 @@ MEMBERS = {
 }
 """What each category is in a text of classes, as the inside of a regular expression's brackets."""
 
-NOT_ASCII_WHITE = re.compile("[\x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]")
+NOT_ASCII_WHITE = re.compile(f"[{''.join(letter for letter in WHITE_SPACE if not letter.isascii())}]")
 
 ADDED = {  # by Unicode 15.0 and 15.1
     "L": "1123F-11240 11F02 11F04-11F10 11F12-11F33 1342F 13441-13446 1B132 1B155 1DF25-1DF2A 1E030-1E06D 1E4D0-1E4EB "

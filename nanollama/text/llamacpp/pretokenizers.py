@@ -15,12 +15,23 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from typing import NamedTuple
 
-from nanollama.errors import NanollamaError, quote
+from nanollama.errors import unknown_name
 from nanollama.text.bpe.byte_level import Words
+from nanollama.text.bpe.patterns import (
+    ASCII_CONTRACTIONS,
+    DIGIT,
+    DIGITS,
+    GPT2,
+    SIGNS,
+    UP_TO_3,
+    WHITE,
+    WORD,
+    llama3_pattern,
+)
 from nanollama.text.llamacpp.codepoints import HAN, LETTER, MARK, MEMBERS, OTHER_HAN, classes, plain_white
 
 
-class Threes(NamedTuple):
+class DigitTriples(NamedTuple):
     """Cuts a run of digits into threes, counted from its right end: after each three, else before each.
 
     A run stays joined to the text at its left, and with `after` false to the text at its right: that is cut later.
@@ -37,13 +48,9 @@ class Threes(NamedTuple):
 Pieces = Callable[[str, int, int], Iterator[tuple[int, int]]]
 """Where the pieces of text[start:end] begin and end."""
 
-GPT2 = r"'s|'t|'re|'ve|'m|'ll|'d| ?[\p{L}]+| ?[\p{N}]+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+"
-DIGIT, DIGITS, UP_TO_3 = r"[\p{N}]", r"[\p{N}]+", r"[\p{N}]{1,3}"
 BREAK, LINES = "[\r\n]", r"[^\n]+|\n+"
-SUFFIX = "(?:'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD])"
-WORD, SIGNS, WHITE = r"[^\r\n\p{L}\p{N}]?[\p{L}]+", r" ?[^\s\p{L}\p{N}]+", r"\s*[\r\n]+|\s+(?!\S)|\s+"
-LLAMA3 = rf"{SUFFIX}|{WORD}|[\p{{N}}]{{1,3}}|{SIGNS}[\r\n]*|{WHITE}"
-QWEN2 = rf"{SUFFIX}|{WORD}|[\p{{N}}]|{SIGNS}[\r\n]*|{WHITE}"
+LLAMA3 = llama3_pattern(ASCII_CONTRACTIONS, UP_TO_3)
+QWEN2 = llama3_pattern(ASCII_CONTRACTIONS, DIGIT)
 ASCII_SIGNS = r"""[!"#$%&'()*+,\-./:;<=>?@\[\\\]^_`{|}~]"""
 MARKED_WORD = rf"{ASCII_SIGNS}[A-Za-z]+|[^\r\n\p{{L}}\p{{P}}\p{{S}}]?[\p{{L}}\p{{M}}]+"
 DEEPSEEK3 = rf"{MARKED_WORD}| ?[\p{{P}}\p{{S}}]+[\r\n]*|{WHITE}"
@@ -81,13 +88,13 @@ YOUTU_SCRIPTS = (
     rf"|[\u3105-\u312f]+|{CJK}"
 )
 MARKED = r"[^\r\n\p{L}\p{N}]?[\p{L}\p{M}]+"
-KIMI = rf"[{HAN}{OTHER_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[A-Za-z{LETTER}]+{SUFFIX}?|{UP_TO_3}|{SIGNS}[\r\n]*|{WHITE}"
+KIMI = rf"[{HAN}{OTHER_HAN}]+|[^\r\n\p{{L}}\p{{N}}]?[A-Za-z{LETTER}]+{ASCII_CONTRACTIONS}?|{UP_TO_3}|{SIGNS}[\r\n]*|{WHITE}"
 
 LLAMA3_NAMES = "llama3 llama-v3 llama-bpe falcon3 falcon-h1 pixtral midm-2.0 lfm2 jina-v5-nano"
 CUTS = {
     f"{LLAMA3_NAMES} dbrx smaug-bpe chatglm-bpe glm4 glm5": (LLAMA3,),
     "qwen2 deepseek-r1-qwen kormo f2llmv2 megrez stablelm2 hunyuan solar-open grok-2": (QWEN2,),
-    "qwen35": (rf"{SUFFIX}|{MARKED}|{DIGIT}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{WHITE}",),
+    "qwen35": (rf"{ASCII_CONTRACTIONS}|{MARKED}|{DIGIT}| ?[^\s\p{{L}}\p{{M}}\p{{N}}]+[\r\n]*|{WHITE}",),
     "gpt-2 phi-2 jina-es jina-de gigachat jina-v2-es jina-v2-de a.x-4.0 mellum modern-bert jina-v1-en "
     "jina-v2-code roberta-bpe exaone4 mpt olmo jais trillion granite-docling": (GPT2,),
     "starcoder refact command-r smollm codeshell exaone minerva-7b mellum2": (DIGIT, GPT2),
@@ -104,13 +111,16 @@ CUTS = {
     "deepseek-coder": (BREAK, r"\s?[\p{L}]+", r"\s?[\p{P}]+", DEEPSEEK_CJK, DIGIT),
     "deepseek-v3 hunyuan-dense joyai-llm hy_v4": (UP_TO_3, CJK, DEEPSEEK3),
     "spark2_5": (UP_TO_3, CJK, rf"{MARKED_WORD}| ?[\p{{P}}\p{{S}}]+|[\r\n]|\s+(?!\S)|\s+", DIGIT),
-    "youtu": (YOUTU_SCRIPTS, f"{MARKED}{SUFFIX}?|{DIGIT}|{SIGNS}[\\r\\n/]*|{WHITE}"),
+    "youtu": (YOUTU_SCRIPTS, f"{MARKED}{ASCII_CONTRACTIONS}?|{DIGIT}|{SIGNS}[\\r\\n/]*|{WHITE}"),
     "poro-chat bloom gpt3-finnish": (NOT_SENTENCE,),
     "viking": (NOT_SENTENCE, DIGIT),
     "tekken": (_cased(LETTER + HAN, "", DIGIT),),
-    "gpt-4o llama4 kanana2 talkie minimax-m2": (_cased(LETTER + HAN, f"{SUFFIX}?", UP_TO_3),),
-    "granite-embed-multi-97m": (_cased(LETTER + HAN + MARK, f"{SUFFIX}?", UP_TO_3),),
-    "tiny_aya cohere2moe": (Threes(DIGITS, after=True), f"{MARKED}{SUFFIX}?|{UP_TO_3}|{SIGNS}[\\r\\n/]*|{WHITE}"),
+    "gpt-4o llama4 kanana2 talkie minimax-m2": (_cased(LETTER + HAN, f"{ASCII_CONTRACTIONS}?", UP_TO_3),),
+    "granite-embed-multi-97m": (_cased(LETTER + HAN + MARK, f"{ASCII_CONTRACTIONS}?", UP_TO_3),),
+    "tiny_aya cohere2moe": (
+        DigitTriples(DIGITS, after=True),
+        f"{MARKED}{ASCII_CONTRACTIONS}?|{UP_TO_3}|{SIGNS}[\\r\\n/]*|{WHITE}",
+    ),
     "chameleon": (
         "<sentinel:[0-9]+>",
         "IMGIMG[A-I]{1,4}Z",
@@ -120,20 +130,20 @@ CUTS = {
         GPT2,
     ),
     "kimi-k2": (KIMI,),
-    "superbpe": (DIGITS, Threes("[0-9]+", after=False)),
+    "superbpe": (DIGITS, DigitTriples("[0-9]+", after=False)),
     "bailingmoe bailingmoe2 llada-moe": (
         rf"'(?:[sSdDmMtT]|[lL][lL]|[vV][eE]|[rR][eE])|{WORD}|{DIGIT}|{SIGNS}[\r\n]*|\s*[\r\n]|\s+(?!\S)|\s+",
     ),
-    "seed-coder": (rf"{SUFFIX}|{WORD}|{DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{WHITE}",),
+    "seed-coder": (rf"{ASCII_CONTRACTIONS}|{WORD}|{DIGIT}| ?[^\s\p{{L}}\p{{N}}\r\n]+|{WHITE}",),
     "ufakzeka": (rf"{WORD}|{DIGIT}|{SIGNS}[\r\n]*|{WHITE}",),
-    "afmoe": (Threes(DIGITS, after=True), AFMOE_SCRIPTS, DEEPSEEK3),
+    "afmoe": (DigitTriples(DIGITS, after=True), AFMOE_SCRIPTS, DEEPSEEK3),
     "laguna": (LINES, QWEN2),
     "exaone-moe": (
-        rf"{SUFFIX}|[^\r\n\p{{L}}\p{{N}}]?(?:[\p{{L}}][\p{{M}}]*(?: [\p{{L}}][\p{{M}}]*)*)+|{DIGIT}|{SIGNS}[\r\n/]?"
+        rf"{ASCII_CONTRACTIONS}|[^\r\n\p{{L}}\p{{N}}]?(?:[\p{{L}}][\p{{M}}]*(?: [\p{{L}}][\p{{M}}]*)*)+|{DIGIT}|{SIGNS}[\r\n/]?"
         r"|\s*[\r\n]|\s+(?!\S)|\s+",
     ),
-    "jais-2": (rf"{SUFFIX}|{WORD}|{UP_TO_3}|{SIGNS}[\r\n]*|\s*[\r\n]+|{HALVES}|\s",),
-    "minicpm5": (UP_TO_3, rf"{SUFFIX}|{WORD}|{DIGITS}|{SIGNS}[\r\n]*|{WHITE}"),
+    "jais-2": (rf"{ASCII_CONTRACTIONS}|{WORD}|{UP_TO_3}|{SIGNS}[\r\n]*|\s*[\r\n]+|{HALVES}|\s",),
+    "minicpm5": (UP_TO_3, rf"{ASCII_CONTRACTIONS}|{WORD}|{DIGITS}|{SIGNS}[\r\n]*|{WHITE}"),
 }
 """The cuts of each group of names that `tokenizer.ggml.pre` may have."""
 
@@ -150,8 +160,7 @@ ADDS_BOS = frozenset(f"{LLAMA3_NAMES} tekken chameleon".split())
 def words_of(name: str) -> Words:
     """How the pre-tokenizer of this name cuts a text."""
     if name not in PRE_TOKENIZERS:
-        known = ", ".join(PRE_TOKENIZERS)
-        raise NanollamaError(f"the pre-tokenizer (tokenizer.ggml.pre) {quote(name)} is not known; known: {known}")
+        raise unknown_name("pre-tokenizer (tokenizer.ggml.pre)", name, PRE_TOKENIZERS)
     cuts = [_pieces_of(cut) for cut in PRE_TOKENIZERS[name]]
 
     def words(text: str) -> list[str]:
@@ -165,13 +174,13 @@ def words_of(name: str) -> Words:
     return words
 
 
-def _pieces_of(cut: str | Threes) -> tuple[Pieces, bool]:
+def _pieces_of(cut: str | DigitTriples) -> tuple[Pieces, bool]:
     """What makes a cut, and whether it is made on a text of classes."""
-    source = pattern = cut.digits if isinstance(cut, Threes) else cut
+    source = pattern = cut.digits if isinstance(cut, DigitTriples) else cut
     for category, members in MEMBERS.items():
         pattern = pattern.replace(category, members)
     compiled = re.compile(pattern, re.ASCII)
-    pieces = partial(_threes, compiled, cut) if isinstance(cut, Threes) else partial(_matches, compiled)
+    pieces = partial(_triples, compiled, cut) if isinstance(cut, DigitTriples) else partial(_matches, compiled)
     return pieces, r"\p{" in source
 
 
@@ -186,7 +195,7 @@ def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Itera
         yield start, end
 
 
-def _threes(pattern: re.Pattern[str], cut: Threes, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
+def _triples(pattern: re.Pattern[str], cut: DigitTriples, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
     """The pieces between the places where runs of digits are cut."""
     for match in pattern.finditer(text, start, end):
         for place in cut.places(*match.span()):

@@ -44,6 +44,7 @@ from nanollama.text.llamacpp.tokens import (
 from nanollama.text.sentencepiece.model import PieceType
 from nanollama.text.tokenizer import Tokenizer
 
+NO_VOCABULARY = (None, "none", "no_vocab")
 MODELS = ("llama", "gpt2", "gemma4")
 CHARACTER_PRES = ("gemma4", "granite-embed-multi-311m", "sarvam-moe")
 """Pre-tokenizers whose merges are of characters, over whole lines."""
@@ -56,7 +57,7 @@ def load_gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer | None:
     metadata: as `read_gguf` gives it. Raises NanollamaError for a kind that is not implemented and for damaged metadata.
     """
     kind = value(metadata, KEY + "model", str)
-    if kind in (None, "none", "no_vocab"):
+    if kind in NO_VOCABULARY:
         return None
     if kind not in MODELS:
         raise NanollamaError(f"{KEY}model is {quote(kind)}, which is not implemented; known: {', '.join(MODELS)}")

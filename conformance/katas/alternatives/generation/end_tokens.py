@@ -2,7 +2,7 @@
 
 from nanollama.errors import NanollamaError
 from nanollama.generation.request import GenerationDefaults, Request
-from nanollama.text.detokenizer import TokenizerLike
+from nanollama.text.tokenizer import TokenizerLike
 
 
 def end_ids__sets_joined(request: Request, defaults: GenerationDefaults, tokenizer: TokenizerLike | None) -> frozenset[int]:

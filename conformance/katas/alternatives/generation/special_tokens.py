@@ -8,7 +8,7 @@ from typing import Any
 from nanollama.errors import NanollamaError
 from nanollama.text.chat.encode import encode_section, map_strings, marked_chat, unused_character, without
 from nanollama.text.chat.template import ChatTemplate
-from nanollama.text.detokenizer import TokenizerLike
+from nanollama.text.tokenizer import TokenizerLike
 
 
 def map_strings__by_type(value: Any, change: Callable[[str], str]) -> Any:

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from conformance.tests.fakes.tokenizers import ByteTokenizer, byte_fallback
 from nanollama.errors import NanollamaError
-from nanollama.text.detokenizer import Detokenizer, StopStrings, TokenizerLike
+from nanollama.text.detokenizer import Detokenizer, StopStrings
+from nanollama.text.tokenizer import TokenizerLike
 
 CASES = int(os.environ.get("NANOLLAMA_FUZZ_CASES", "300"))
 

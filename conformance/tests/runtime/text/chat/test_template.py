@@ -101,9 +101,9 @@ def test_tool_use_is_chosen_when_tools_are_given_and_default_otherwise() -> None
 
 
 def test_a_name_that_no_template_has_is_an_error() -> None:
-    with pytest.raises(NanollamaError, match=r"no chat template is named 'x'.*\['default'\]"):
+    with pytest.raises(NanollamaError, match=r"there is no chat template 'x'; there are default \(pass chat_template=NAME\)"):
         render("D", chat_template="x")
-    with pytest.raises(NanollamaError, match=r"no chat template is named 'default'.*\['rag'\]"):
+    with pytest.raises(NanollamaError, match=r"there is no chat template 'default'; there are rag"):
         render({"rag": "R"})
 
 

@@ -93,7 +93,7 @@ def test_additional_templates_alone_replace_the_one_in_the_config(tmp_path: Path
     check_as_transformers(tmp_path, tools=[{"name": "f"}])
     template = load_template(tmp_path)
     assert template is not None
-    with pytest.raises(NanollamaError, match="named 'default'"):
+    with pytest.raises(NanollamaError, match="there is no chat template 'default'"):
         template.render(HI)
     with pytest.raises(ValueError, match="no default"):
         PreTrainedTokenizerFast.from_pretrained(tmp_path).apply_chat_template(HI, tokenize=False)
@@ -131,16 +131,16 @@ def test_a_folder_without_a_template_has_none(tmp_path: Path, files: dict[str, A
 @pytest.mark.parametrize(
     ("files", "words"),
     [
-        ({"tokenizer_config__json": "{"}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer_config__json": "{"}, "tokenizer_config.json is not acceptable JSON"),
         ({"tokenizer_config__json": "[1]"}, "tokenizer_config.json holds a JSON list"),
-        ({"tokenizer_config__json": "[" * 10**5}, "tokenizer_config.json is not JSON"),
-        ({"tokenizer_config__json": '{"x": ' + "9" * 5000 + "}"}, "tokenizer_config.json is not JSON"),
+        ({"tokenizer_config__json": "[" * 10**5}, "tokenizer_config.json is not acceptable JSON"),
+        ({"tokenizer_config__json": '{"x": ' + "9" * 5000 + "}"}, "tokenizer_config.json is not acceptable JSON"),
         ({"tokenizer_config__json": {"chat_template": 3}}, "chat_template is a int"),
         ({"tokenizer_config__json": {"chat_template": ["x"]}}, "a list of {name, template}"),
         ({"tokenizer_config__json": {"chat_template": [{"name": "default"}]}}, "a list of {name, template}"),
         ({"tokenizer_config__json": {"chat_template": [{"name": [], "template": ""}]}}, "a list of {name, template}"),
         ({"tokenizer_config__json": {"chat_template": {"default": 3}}}, "default is 3"),
-        ({"chat_template__jinja": "x", "special_tokens_map__json": "nope"}, "special_tokens_map.json is not JSON"),
+        ({"chat_template__jinja": "x", "special_tokens_map__json": "nope"}, "special_tokens_map.json is not acceptable JSON"),
     ],
 )
 def test_a_damaged_file_is_named(tmp_path: Path, files: dict[str, Any], words: str) -> None:

@@ -11,7 +11,7 @@ from conformance.tests.runtime.text.convert.test_text_export import BYTE_LEVEL
 from nanollama.errors import NanollamaError
 from nanollama.text.convert.pretokenizer_names import pre_name, pre_tokenizer_of
 from nanollama.text.llamacpp.codepoints import LATER
-from nanollama.text.llamacpp.pretokenizers import CUTS, PRE_TOKENIZERS, WHOLE_WORDS, Threes, words_of
+from nanollama.text.llamacpp.pretokenizers import CUTS, PRE_TOKENIZERS, WHOLE_WORDS, DigitTriples, words_of
 
 LLAMA3 = (  # as meta-llama/Meta-Llama-3-8B's tokenizer.json has it
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -49,7 +49,7 @@ def test_digits_one_by_one_and_composed_text_decide_between_names() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name, cuts in PRE_TOKENIZERS.items() if not any(isinstance(c, Threes) for c in cuts)]
+    "name", [name for name, cuts in PRE_TOKENIZERS.items() if not any(isinstance(c, DigitTriples) for c in cuts)]
 )
 def test_a_name_comes_back_with_the_same_rules(name: str) -> None:
     again = pre_name(pre_tokenizer_of(name), composes=False, whole_words=name in WHOLE_WORDS)
@@ -61,7 +61,7 @@ def test_digits_counted_from_the_right_are_refused() -> None:
         pre_tokenizer_of("superbpe")
 
 
-@pytest.mark.parametrize("names", [names for names, cuts in CUTS.items() if not any(isinstance(c, Threes) for c in cuts)])
+@pytest.mark.parametrize("names", [names for names, cuts in CUTS.items() if not any(isinstance(c, DigitTriples) for c in cuts)])
 def test_the_library_cuts_as_llama_cpp_does(names: str) -> None:
     """But for characters that Unicode has got since 15.1."""
     name = names.split()[0]

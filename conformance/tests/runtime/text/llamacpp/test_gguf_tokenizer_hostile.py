@@ -61,8 +61,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     (paired(LETTERS, ["a b", "b c"]), "merge 1 is 'b c', but 'bc' is not in the vocabulary"),
     (paired(LETTERS, ["a b", "a b"]), "merge 1 is 'a b', as an earlier one"),
     (paired(LETTERS, [f"a {LONE}"]), r"merges has the text b'a \xed\xb3\xbf', which is not UTF-8"),
-    (paired(LETTERS, [], pre="gpt-5"), "tokenizer.ggml.pre) 'gpt-5' is not known; known: llama3, "),
-    (paired(LETTERS, [], pre="whitespace"), "'whitespace' is not known"),
+    (
+        paired(LETTERS, [], pre="gpt-5"),
+        "no pre-tokenizer (tokenizer.ggml.pre) 'gpt-5'; did you mean 'gpt-2'? There are llama3, ",
+    ),
+    (paired(LETTERS, [], pre="whitespace"), "there is no pre-tokenizer (tokenizer.ggml.pre) 'whitespace'"),
     (paired(LETTERS, [], pre=["gpt-2"]), "tokenizer.ggml.pre is ['gpt-2']; expected a value of type str"),
     (paired(LETTERS, [], pre="llama-bpe"), "bos_token_id names none"),
     (paired(LETTERS, [], add_eos_token=True), "eos_token_id names none"),
