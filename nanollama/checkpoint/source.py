@@ -16,7 +16,7 @@ from nanollama.checkpoint.safetensors import read_folder
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config, read_token_ids
 from nanollama.model.transformer import Transformer
-from nanollama.quant.formats.tensor import block_rows, dequantize
+from nanollama.quant.formats.tensor import dequantize, tensor_rows
 from nanollama.quant.quant_tensor import QuantTensor
 
 CONFIG_BYTES = 2_000_000  # real config.json files have a few kilobytes
@@ -121,7 +121,7 @@ def as_stored(tensor: GGUFTensor) -> Weight:
     shape = (-1, tensor.shape[-1]) if len(tensor.shape) > 2 else tensor.shape
     if tensor.format.plain is not None:
         return tensor.blocks.view(tensor.format.plain).reshape(shape)
-    return QuantTensor(block_rows(tensor.blocks, tensor.format, tensor.shape), tensor.format)
+    return QuantTensor(tensor_rows(tensor.blocks, tensor.format, tensor.shape), tensor.format)
 
 
 def load_config(path: Path) -> ModelConfig:

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from nanollama.errors import NanollamaError
+from nanollama.model.activations import ACTIVATIONS
 from nanollama.model.config_keys import Keys
 from nanollama.model.config_rope import ropes_by_layer_type
 from nanollama.model.families import FAMILIES, FULL, SLIDING, Family, rotary_layers
 from nanollama.model.rope import RopeConfig
 
-ACTIVATIONS = ("silu", "gelu", "gelu_new", "gelu_pytorch_tanh", "relu")
 MOST_LAYERS = 4096
 
 

@@ -4,14 +4,13 @@ transformers 4 writes `rope_theta` beside `rope_scaling`; transformers 5 writes 
 per layer type. The scaling factors of attention follow the papers named in `rope.py`.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from nanollama.errors import NanollamaError
 from nanollama.model.config_keys import LARGEST_NUMBER, SMALLEST_NUMBER, Keys, is_number
 from nanollama.model.families import FULL, SLIDING
-from nanollama.model.rope import FREQUENCIES, RopeConfig
+from nanollama.model.rope import FREQUENCIES, RopeConfig, longrope_attention_factor, yarn_attention_factor
 
 COMMON = {"rope_type", "type", "rope_theta", "partial_rotary_factor"}
 READ_BY_TYPE: dict[str, set[str]] = {
@@ -145,13 +144,11 @@ class RopeKeys:
         return fields | (self.yarn(factor) if self.rope_type == "yarn" else self.longrope(factor, original, dim))
 
     def yarn(self, factor: float) -> dict[str, Any]:
-        """YaRN: attention sharpened by 0.1 ln(factor) + 1 (section 3.4 of the paper), or as mscale says (DeepSeek)."""
-
-        def sharpness(mscale: float) -> float:
-            return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
-
+        """YaRN's fields. Without attention_factor, mscale and mscale_all_dim give it (DeepSeek), or the paper's formula."""
         scales = [self.number(key) for key in ("mscale", "mscale_all_dim") if self.given.get(key) is not None]
-        implied = sharpness(scales[0]) / sharpness(scales[1]) if len(scales) == 2 else sharpness(1.0)
+        implied = yarn_attention_factor(factor)
+        if len(scales) == 2:
+            implied = yarn_attention_factor(factor, scales[0]) / yarn_attention_factor(factor, scales[1])
         truncate = self.given.get("truncate", True)
         if type(truncate) is not bool:
             raise NanollamaError(f"config.json: truncate of rope_type 'yarn' is {truncate!r}, expected true or false")
@@ -163,10 +160,9 @@ class RopeKeys:
         }
 
     def longrope(self, factor: float, original: int, dim: int) -> dict[str, Any]:
-        """LongRoPE: attention sharpened by sqrt(1 + ln(factor)/ln(original)) (Phi-3 technical report)."""
-        implied = 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original))
+        """LongRoPE's fields."""
         return {
-            "attention_factor": self.number("attention_factor", implied),
+            "attention_factor": self.number("attention_factor", longrope_attention_factor(factor, original)),
             "short_factor": self.divisors("short_factor", dim // 2),
             "long_factor": self.divisors("long_factor", dim // 2),
         }

@@ -8,24 +8,16 @@ OLMo do; Llama's own code rounds first, which costs a bit more error and changes
 Nearly all time goes into `Linear`, whose fast road is in `kernels.py`, and into attention, whose fast road is SDPA.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from nanollama.kernels.linear import linear
+from nanollama.model.activations import ACTIVATIONS
 from nanollama.model.config import ModelConfig
 from nanollama.model.kv_cache import KVView, LayerCache
 from nanollama.model.rope import rotate
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "silu": F.silu,
-    "gelu": F.gelu,
-    "gelu_new": lambda x: F.gelu(x, approximate="tanh"),
-    "gelu_pytorch_tanh": lambda x: F.gelu(x, approximate="tanh"),
-    "relu": F.relu,
-}
 LAYER_NORMS = ("input_layernorm", "post_attention_layernorm", "pre_feedforward_layernorm", "post_feedforward_layernorm")
 Rotation = tuple[Tensor, Tensor] | None  # cos, sin [B, 1, T, dim/2], or no rotation in this layer
 

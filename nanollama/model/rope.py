@@ -93,6 +93,16 @@ def longrope_frequencies(rope: RopeConfig, length: int) -> Tensor:
     return default_frequencies(rope.theta, rope.dim) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
 
 
+def yarn_attention_factor(factor: float, mscale: float = 1.0) -> float:
+    """YaRN's factor of cos and sin: 0.1 · mscale · ln(factor) + 1 (section 3.4 of the paper; mscale: DeepSeek), at least 1."""
+    return 1.0 if factor <= 1 else 0.1 * mscale * math.log(factor) + 1.0
+
+
+def longrope_attention_factor(factor: float, original_length: int) -> float:
+    """LongRoPE's factor of cos and sin: sqrt(1 + ln(factor) / ln(original_length)) (Phi-3 technical report), at least 1."""
+    return 1.0 if factor <= 1 else math.sqrt(1 + math.log(factor) / math.log(original_length))
+
+
 FREQUENCIES = {
     "default": lambda rope, length: default_frequencies(rope.theta, rope.dim),
     "linear": linear_frequencies,

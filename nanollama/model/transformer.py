@@ -45,23 +45,31 @@ class Transformer(nn.Module):
     def forward(
         self, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
     ) -> Tensor:
-        """ids int64 [B, T] → logits [B, T, V] in the model's dtype; with a cache, the ids continue what it holds.
+        """ids int64 [B, T] → logits [B, T, V] in the model's dtype; with a cache, the ids continue the rows it holds.
 
-        `positions` int64 [B, T] gives every token its place (-1: padding, which is neither stored nor seen; its logits
-        mean nothing). Without it each row continues at its own length. `last_only`: the logits of each row's last real
-        token, [B, 1, V].
+        `positions` int64 [B, T] is the position of every token (-1: padding, which is neither stored nor seen; its logits
+        mean nothing). Without it each row continues at its own length. `last_only`: the logits of each row's last token
+        that is not padding, [B, 1, V].
         """
         positions = self.place(ids, cache, positions)
+        x = self.hidden_states(ids, positions, cache)  # [B, T, hidden_size]
+        if last_only:
+            last = ((positions >= 0) * torch.arange(ids.shape[1])).max(1).values  # [B]
+            x = x[torch.arange(len(ids), device=self.device), last.to(self.device)][:, None]  # [B, 1, hidden_size]
+        return softcap(self.lm_head(self.norm(x)), self.config.logit_softcap)
+
+    def hidden_states(self, ids: Tensor, positions: Tensor, cache: KVCache | None = None) -> Tensor:
+        """The residual stream after the last layer, before the final norm: [B, T, hidden_size] in the model's dtype.
+
+        ids, positions: int64 [B, T], positions on the CPU, as `place` returns them. The cache counts the call's tokens.
+        """
         x = self.embed(ids.to(self.device), positions)
         rotations, views = self.rotations(positions, cache), self.views(positions, cache)
         for i, layer in enumerate(self.layers):
             x = layer(x, rotations[i], views[i], cache.layers[i] if cache is not None else None)
         if cache is not None:
             cache.advance(positions)
-        if last_only:
-            last = ((positions >= 0) * torch.arange(ids.shape[1])).max(1).values
-            x = x[torch.arange(len(ids), device=self.device), last.to(self.device)][:, None]
-        return softcap(self.lm_head(self.norm(x)), self.config.logit_softcap)
+        return x
 
     def place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
         """The position of every token, int64 [B, T] on the CPU; each row continues at its own length where none are given.

@@ -8,17 +8,17 @@ formats are in rowwise.py, and what makes them of a loaded model in own.py.
 """
 
 from nanollama.quant.formats.table import FORMATS, find_format, format_of_type
-from nanollama.quant.formats.tensor import block_rows, decode_rows, dequantize, quantize, row_bytes
+from nanollama.quant.formats.tensor import decode_rows, dequantize, quantize, row_bytes, tensor_rows
 from nanollama.quant.quant_tensor import QuantTensor
 
 __all__ = [
     "FORMATS",
     "QuantTensor",
-    "block_rows",
     "decode_rows",
     "dequantize",
     "find_format",
     "format_of_type",
     "quantize",
     "row_bytes",
+    "tensor_rows",
 ]

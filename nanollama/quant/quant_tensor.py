@@ -27,7 +27,7 @@ class QuantTensor:
         if rows.dtype is not torch.uint8 or rows.ndim != 2 or rows.shape[1] % size:
             raise NanollamaError(
                 f"{rows.dtype} of shape {list(rows.shape)} are not rows of {self.format.name}; expected uint8 [rows, a "
-                f"multiple of {size}], as block_rows() gives"
+                f"multiple of {size}], as tensor_rows() gives"
             )
         if order is not None and (order.dtype is not torch.int64 or order.shape != rows.shape[:1]):
             raise NanollamaError(

@@ -48,15 +48,15 @@ def rows_are_whole_blocks() -> None:
             "Q4_0",
             f"{columns} columns",
         )
-    place, data = "quant.formats.tensor.block_rows", torch.arange(108, dtype=torch.uint8)
+    place, data = "quant.formats.tensor.tensor_rows", torch.arange(108, dtype=torch.uint8)
     for shape, wanted in (((2, 96), (2, 54)), ((2, 3, 32), (6, 18)), ((192,), (1, 108))):
-        got = tensor.block_rows(data, "Q4_0", shape)
+        got = tensor.tensor_rows(data, "Q4_0", shape)
         same_tensor(place, got, data.reshape(wanted), f"rows of shape {shape}")
         expect(place, got.data_ptr() == data.data_ptr(), "the rows are a copy")
-    same(place, tuple(tensor.block_rows(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number")
+    same(place, tuple(tensor.tensor_rows(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number")
     for shape, part in (((3, 96), "108 bytes"), ((2, 95), "95"), ((-2, -96), "negative"), ((-2, 96), "negative")):
-        refused(place, lambda shape=shape: tensor.block_rows(data, "Q4_0", shape), part, f"shape {shape}")
-    refused(place, lambda: tensor.block_rows(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
+        refused(place, lambda shape=shape: tensor.tensor_rows(data, "Q4_0", shape), part, f"shape {shape}")
+    refused(place, lambda: tensor.tensor_rows(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
 
 
 @check("QUNT-031", area="quantization")

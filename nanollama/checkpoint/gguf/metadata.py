@@ -16,7 +16,7 @@ from nanollama.checkpoint.gguf.config import FAMILY_KEYS, KEYS, config_from_gguf
 from nanollama.checkpoint.gguf.names import ARCHITECTURES
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config
-from nanollama.model.rope import RopeConfig, default_frequencies, frequencies
+from nanollama.model.rope import RopeConfig, default_frequencies, frequencies, yarn_attention_factor
 
 NOT_COMPARED = ("architecture", "dtype")  # in other keys, or not mathematics
 LONGEST = 1 << 17  # positions up to which two rotations are compared
@@ -84,7 +84,7 @@ def rope_keys(config: ModelConfig) -> dict[str, Any]:
     if rope.rope_type in ("linear", "yarn"):
         values |= {"rope.scaling.type": rope.rope_type, "rope.scaling.factor": float(rope.factor)}
     if rope.rope_type == "yarn":
-        natural = 1 + 0.1 * math.log(rope.factor) if rope.factor > 1 else 1.0
+        natural = yarn_attention_factor(rope.factor)
         values["rope.scaling.original_context_length"] = rope.original_length
         values |= {"rope.scaling.yarn_beta_fast": rope.beta_fast, "rope.scaling.yarn_beta_slow": rope.beta_slow}
         if rope.attention_factor != natural:

@@ -14,7 +14,7 @@ from nanollama.checkpoint.gguf.reader import GGUF, GGUFTensor
 from nanollama.checkpoint.gguf.values import UINT32, ValueType
 from nanollama.checkpoint.gguf.writer import GgufPlan, NewTensor, encoded, stored
 from nanollama.errors import NanollamaError, quote
-from nanollama.quant import block_rows, dequantize
+from nanollama.quant import dequantize, tensor_rows
 from nanollama.quant.file_types import FILE_TYPES
 from nanollama.quant.formats.format import Format
 from nanollama.quant.mixes import choose_formats
@@ -78,7 +78,7 @@ def check_requantized(tensors: Sequence[tuple[str, Format]], allowed: bool) -> t
 
 def recoded(tensor: GGUFTensor, format: Format) -> NewTensor:
     """A tensor in another format, by way of float32, a slab of rows at a time."""
-    blocks = block_rows(tensor.blocks, tensor.format, tensor.shape)
+    blocks = tensor_rows(tensor.blocks, tensor.format, tensor.shape)
     columns = tensor.shape[-1] if tensor.shape else 1
 
     def rows(part: slice) -> Tensor:

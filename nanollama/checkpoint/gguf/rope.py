@@ -6,7 +6,6 @@ ggml turns pair j by position · scale / factor[j] · theta^(-2j/dim). Which fac
 * `rope_factors_short.weight` and `…_long.weight`: LongRoPE, one list up to the trained length and one beyond.
 """
 
-import math
 import struct
 from collections.abc import Mapping
 from typing import Any
@@ -16,7 +15,13 @@ from torch import Tensor
 
 from nanollama.checkpoint.gguf.keys import Metadata, shortest
 from nanollama.errors import NanollamaError, quote
-from nanollama.model.rope import RopeConfig, default_frequencies, frequencies
+from nanollama.model.rope import (
+    RopeConfig,
+    default_frequencies,
+    frequencies,
+    longrope_attention_factor,
+    yarn_attention_factor,
+)
 
 Raw = dict[str, Any]
 
@@ -79,7 +84,7 @@ def read_yarn(metadata: Metadata, factor: float) -> Raw:
     `yarn_attn_factor` is the config's attention_factor to the converter and nothing to llama.cpp; where that makes a
     difference, the file is refused.
     """
-    natural = 1 + 0.1 * math.log(factor) if factor > 1 else 1.0
+    natural = yarn_attention_factor(factor)
     stated = metadata.number("rope.scaling.yarn_attn_factor", 1.0)
     if stated not in (1.0, shortest(as_float32(natural))):
         raise NanollamaError(
@@ -137,7 +142,7 @@ def read_sharpness(metadata: Metadata, original: Any) -> Raw:
     """LongRoPE's attention factor; left out where the paper's formula gives the number that the file rounds to float32."""
     stated, context = metadata.number("rope.scaling.attn_factor", 1.0), metadata.get("context_length")
     if all(type(length) is int and length > 1 for length in (context, original)):
-        implied = math.sqrt(1 + math.log(context / original) / math.log(original)) if context > original else 1.0
+        implied = longrope_attention_factor(context / original, original)
         if stated == shortest(as_float32(implied)):
             return {}
     return {"attention_factor": stated}

@@ -8,16 +8,13 @@ import torch
 from torch import Tensor
 
 from nanollama.quant.formats.bits import pack, scaled, unpack
-from nanollama.quant.formats.format import Field, Format
+from nanollama.quant.formats.format import NIBBLES, SCALE, Field, Format
 
 # ggml-common.h, kvalues_iq4nl: close together near zero, where normally distributed weights are.
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 # OCP Microscaling formats 1.0, E2M1 (sign, 2 bits exponent, 1 bit mantissa), doubled so that 0.5 becomes an integer.
 E2M1_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
 E2M1_BETWEEN = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0)  # the middles between neighbours; a middle itself goes to the lower one
-
-SCALE = Field(torch.float16, 1)
-NIBBLES = Field(torch.uint8, 16)
 
 
 def look_up(table: tuple[int, ...], q: Tensor) -> Tensor:

@@ -24,6 +24,10 @@ class Field(NamedTuple):
         return self.dtype.itemsize * self.length
 
 
+SCALE = Field(torch.float16, 1)  # `ggml_half`: scales and minimums of most blocks
+NIBBLES = Field(torch.uint8, 16)  # 32 codes of four bits
+
+
 @dataclass(frozen=True)
 class Format:
     """How `block_size` consecutive values of a row are stored.

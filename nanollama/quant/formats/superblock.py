@@ -11,9 +11,7 @@ from torch import Tensor
 
 from nanollama.quant.formats.bits import pack, scaled, unpack
 from nanollama.quant.formats.fit import NEGLIGIBLE, codes, divide, fit_above_minimum, fit_around_zero
-from nanollama.quant.formats.format import Field, Format
-
-SCALE = Field(torch.float16, 1)
+from nanollama.quant.formats.format import SCALE, Field, Format
 
 
 def octets(length: int) -> Field:

@@ -23,7 +23,7 @@ def row_bytes(format: Format, columns: int) -> int:
     return columns // format.block_size * format.block_bytes
 
 
-def block_rows(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
+def tensor_rows(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
     """A tensor's bytes as uint8 [rows, bytes per row], a view: slice or index rows, then `decode_rows`.
 
     `shape` is torch's order (the last dimension is the row). NanollamaError unless the bytes are exactly those of this shape.
@@ -51,7 +51,7 @@ def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.f
     if rows.dtype is not torch.uint8 or rows.ndim != 2 or rows.shape[1] % format.block_bytes:
         raise NanollamaError(
             f"{rows.dtype} of shape {list(rows.shape)} are not rows of {format.name}; "
-            f"expected uint8 [rows, a multiple of {format.block_bytes}], as block_rows() gives"
+            f"expected uint8 [rows, a multiple of {format.block_bytes}], as tensor_rows() gives"
         )
     columns = rows.shape[1] // format.block_bytes * format.block_size
     return format.decode(rows.reshape(-1, format.block_bytes)).to(floating(dtype)).reshape(rows.shape[0], columns)
@@ -64,7 +64,7 @@ def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: 
     integers, which float32 can't hold, are converted to `dtype` directly.) NaN stays NaN, with any payload.
     """
     format = known(format)
-    blocks = block_rows(data, format, shape).reshape(-1, format.block_bytes)
+    blocks = tensor_rows(data, format, shape).reshape(-1, format.block_bytes)
     values = torch.empty(blocks.shape[0], format.block_size, dtype=floating(dtype), device=data.device)
     for tile in tiles(blocks.shape[0], format.block_size):
         values[tile] = format.decode(blocks[tile]).to(dtype)

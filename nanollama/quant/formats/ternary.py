@@ -7,9 +7,7 @@ import torch
 from torch import Tensor
 
 from nanollama.quant.formats.bits import finite, inverse, pack, round_half_away, unpack
-from nanollama.quant.formats.format import Field, Format
-
-SCALE = Field(torch.float16, 1)
+from nanollama.quant.formats.format import SCALE, Field, Format
 
 
 def unpack_trits(packed: Tensor, digits: int) -> Tensor:

@@ -10,10 +10,8 @@ import torch
 from torch import Tensor
 
 from nanollama.quant.formats.bits import finite, inverse, pack, round_half_away, unpack
-from nanollama.quant.formats.format import Field, Format
+from nanollama.quant.formats.format import NIBBLES, SCALE, Field, Format
 
-SCALE = Field(torch.float16, 1)
-NIBBLES = Field(torch.uint8, 16)
 FIFTH_BITS = Field(torch.uint8, 4)
 
 

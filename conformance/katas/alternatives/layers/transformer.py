@@ -1,4 +1,4 @@
-"""Other right ways to write Transformer.forward."""
+"""Other right ways to write Transformer.forward and Transformer.hidden_states."""
 
 import torch
 from torch import Tensor
@@ -8,25 +8,33 @@ from nanollama.model.layers import softcap
 from nanollama.model.transformer import Transformer
 
 
-def zipped(
-    self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
+def Transformer_hidden_states__zipped(
+    self: Transformer, ids: Tensor, positions: Tensor, cache: KVCache | None = None
 ) -> Tensor:
-    """layers side by side with what is theirs, and the last token found row by row"""
-    positions = self.place(ids, cache, positions)
+    """every layer zipped with its rotation, view and cache"""
     stream = self.embed(ids.to(self.device), positions)
     caches = [None] * len(self.layers) if cache is None else cache.layers
-    theirs = zip(self.layers, self.rotations(positions, cache), self.views(positions, cache), caches, strict=True)
-    for layer, rotation, view, own in theirs:
-        stream = layer(stream, rotation, view, own)
+    by_layer = zip(self.layers, self.rotations(positions, cache), self.views(positions, cache), caches, strict=True)
+    for layer, rotation, view, layer_cache in by_layer:
+        stream = layer(stream, rotation, view, layer_cache)
     if cache is not None:
         cache.advance(positions)
+    return stream
+
+
+def Transformer_forward__row_by_row(
+    self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
+) -> Tensor:
+    """the last token found row by row"""
+    positions = self.place(ids, cache, positions)
+    stream = self.hidden_states(ids, positions, cache)
     if last_only:
         columns = [max((t for t, p in enumerate(row) if p >= 0), default=0) for row in positions.tolist()]
         stream = torch.stack([stream[row, column] for row, column in enumerate(columns)]).unsqueeze(1)
     return softcap(self.lm_head(self.norm(stream)), self.config.logit_softcap)
 
 
-def all_then_last(
+def Transformer_forward__all_then_last(
     self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
 ) -> Tensor:
     """logits of every token, of which the last is picked; slower, and the same"""

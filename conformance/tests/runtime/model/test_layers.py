@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from conformance.truth.compare import relative_error
 from nanollama.kernels.cpu import single_row_linear
 from nanollama.kernels.linear import linear
+from nanollama.model.activations import ACTIVATIONS
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.kv_cache import KVView
-from nanollama.model.layers import ACTIVATIONS, MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap
+from nanollama.model.layers import MLP, Attend, Attention, Block, LayerNorm, MoE, RMSNorm, Scores, softcap
 from nanollama.model.rope import rotate
 
 INF = math.inf

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from nanollama.errors import NanollamaError
-from nanollama.quant import FORMATS, block_rows, decode_rows, dequantize, find_format, format_of_type, quantize
+from nanollama.quant import FORMATS, decode_rows, dequantize, find_format, format_of_type, quantize, tensor_rows
 from nanollama.quant.formats import tensor as quant_tensor
 
 
@@ -23,7 +23,7 @@ def test_tiles_rows_and_addresses_make_no_difference(name: str, monkeypatch: pyt
     shape = (3, 4, 2 * format.block_size)
     data = random_bytes(24 * format.block_bytes + 1)[1:]
     whole = dequantize(data, format, shape)
-    rows = block_rows(data, format, shape)
+    rows = tensor_rows(data, format, shape)
     assert whole.dtype is torch.float32
     assert same_bits(decode_rows(rows[torch.tensor([7, 0])], format), whole.reshape(12, -1)[[7, 0]])
     assert same_bits(decode_rows(rows[2:5], name.lower()), whole.reshape(12, -1)[2:5])
@@ -50,7 +50,7 @@ def test_empty_tensors_and_scalars_have_their_shape() -> None:
     none = torch.empty(0, dtype=torch.uint8)
     assert dequantize(none, "Q4_0", (0, 32)).shape == (0, 32)
     assert dequantize(none, "Q4_0", (5, 0)).shape == (5, 0)
-    assert block_rows(none, "Q4_0", (0, 64)).shape == (0, 36)
+    assert tensor_rows(none, "Q4_0", (0, 64)).shape == (0, 36)
     assert dequantize(torch.tensor([0, 0, 128, 63], dtype=torch.uint8), "F32", ()).item() == 1.0
     assert quantize(torch.tensor(1.0), "F32").tolist() == [0, 0, 128, 63]
     assert quantize(torch.empty(0, 32), "Q4_0").shape == (0, 18)

@@ -106,7 +106,7 @@ def test_what_tells_precision_policies_from_ours_is_asked_about_nothing_else() -
 
 
 def test_a_table_is_seen_by_every_check() -> None:
-    gelu = a_bug("gelu", "mlp", Edit("nanollama.model.layers:ACTIVATIONS", '"silu": F.silu', '"silu": F.gelu'))
+    gelu = a_bug("gelu", "mlp", Edit("nanollama.model.activations:ACTIVATIONS", '"silu": F.silu', '"silu": F.gelu'))
     assert len(reached(gelu, CHECKS, {check.name: frozenset() for check in CHECKS})) == len(CHECKS)
 
 

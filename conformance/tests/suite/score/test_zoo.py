@@ -17,8 +17,9 @@ from conformance.score.zoo.entries import Bug, Edit, ZooBroken, read_entry
 from conformance.score.zoo.live import live_function, runtime_modules, source_text
 from conformance.score.zoo.seeding import load_zoo, seeded
 from nanollama.generation.sampling import SamplingParams
+from nanollama.model.activations import ACTIVATIONS
 from nanollama.model.kv_cache import BUCKET, KVView
-from nanollama.model.layers import ACTIVATIONS, RMSNorm, softcap
+from nanollama.model.layers import RMSNorm, softcap
 from nanollama.model.rope import FREQUENCIES, RopeConfig, linear_frequencies
 from nanollama.quant.formats.rowwise import rowwise_format
 from nanollama.text.chat.template import ChatTemplate
@@ -143,10 +144,13 @@ def test_default_arguments_can_be_seeded() -> None:
 
 def test_constants_are_seeded_in_place_and_in_modules_that_imported_them() -> None:
     with seeded(
-        bug((f"{LAYERS}:ACTIVATIONS", '"silu": F.silu', '"silu": F.relu'), ("nanollama.model.kv_cache:BUCKET", "= 64", "= 8"))
+        bug(
+            ("nanollama.model.activations:ACTIVATIONS", '"silu": F.silu', '"silu": F.relu'),
+            ("nanollama.model.kv_cache:BUCKET", "= 64", "= 8"),
+        )
     ):
         assert ACTIVATIONS["silu"] is torch.nn.functional.relu
-        assert nanollama.model.layers.ACTIVATIONS is ACTIVATIONS
+        assert vars(nanollama.model.layers)["ACTIVATIONS"] is ACTIVATIONS
         assert vars(nanollama.model.kv_cache)["BUCKET"] == 8
     assert ACTIVATIONS["silu"] is torch.nn.functional.silu
     assert vars(nanollama.model.kv_cache)["BUCKET"] == BUCKET == 64
