@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from conformance.truth.rotation import Rope, rope_of
+from conformance.truth.rotation import Rope, read_rope
 
 Raw = Mapping[str, Any]
 
@@ -184,12 +184,12 @@ def ropes_of(raw: Raw, name: str, layers: int, head_dim: int) -> tuple[Rope | No
     theta = raw.get("rope_theta", THETA.get(name, 10000.0))
     kinds = [window is not None for window in windows_of(raw, name, layers)]
     if not name.startswith("Gemma3"):
-        full = local = rope_of(raw, given, theta, head_dim)
+        full = local = read_rope(raw, given, theta, head_dim)
     else:
         by_kind = given if raw.get("rope_parameters") else {"full_attention": given}
-        full = rope_of(raw, by_kind.get("full_attention") or {}, theta, head_dim)
+        full = read_rope(raw, by_kind.get("full_attention") or {}, theta, head_dim)
         local_theta = raw.get("rope_local_base_freq", 10000.0)
-        local = rope_of(raw, by_kind.get("sliding_attention") or {}, local_theta, head_dim)
+        local = read_rope(raw, by_kind.get("sliding_attention") or {}, local_theta, head_dim)
         kinds = gemma3_slides(raw, layers)
     pairs = zip(kinds, rotates(raw, name, layers), strict=True)
     return tuple((local if slides else full) if on else None for slides, on in pairs)

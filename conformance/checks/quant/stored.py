@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_equal_tensor, expect_refused
 from nanollama.kernels import linear as kernels
 from nanollama.model import layers
 from nanollama.quant import modules as linear
@@ -41,25 +41,29 @@ def q8_0(values: Tensor) -> Tensor:
 @check("QUNT-030", "ERRS-007", area="quantization")
 def rows_are_whole_blocks() -> None:
     for columns, size in ((0, 0), (32, 18), (96, 54)):
-        same("quant.tensor.row_bytes", tensor.row_bytes(Q4_0, columns), size, f"bytes of {columns} values")
+        expect_equal("quant.tensor.row_bytes", tensor.row_bytes(Q4_0, columns), size, f"bytes of {columns} values")
     for columns in (1, 33, -32):
-        refused("quant.tensor.row_bytes", lambda columns=columns: tensor.row_bytes(Q4_0, columns), "Q4_0", f"{columns} columns")
+        expect_refused(
+            "quant.tensor.row_bytes", lambda columns=columns: tensor.row_bytes(Q4_0, columns), "Q4_0", f"{columns} columns"
+        )
     place, data = "quant.tensor.rows_of", torch.arange(108, dtype=torch.uint8)
     for shape, wanted in (((2, 96), (2, 54)), ((2, 3, 32), (6, 18)), ((192,), (1, 108))):
         got = tensor.rows_of(data, "Q4_0", shape)
-        same_tensor(place, got, data.reshape(wanted), f"rows of shape {shape}")
+        expect_equal_tensor(place, got, data.reshape(wanted), f"rows of shape {shape}")
         expect(place, got.data_ptr() == data.data_ptr(), "the rows are a copy")
-    same(place, tuple(tensor.rows_of(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number")
+    expect_equal(
+        place, tuple(tensor.rows_of(torch.zeros(4, dtype=torch.uint8), "F32", ()).shape), (1, 4), "the row of one number"
+    )
     for shape, part in (((3, 96), "108 bytes"), ((2, 95), "95"), ((-2, -96), "negative"), ((-2, 96), "negative")):
-        refused(place, lambda shape=shape: tensor.rows_of(data, "Q4_0", shape), part, f"shape {shape}")
-    refused(place, lambda: tensor.rows_of(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
+        expect_refused(place, lambda shape=shape: tensor.rows_of(data, "Q4_0", shape), part, f"shape {shape}")
+    expect_refused(place, lambda: tensor.rows_of(data.float(), "Q4_0", (2, 96)), "torch.float32", "numbers that are no bytes")
 
 
 @check("QUNT-031", area="quantization")
 def tiles_cover_every_block_once() -> None:
     for blocks, format in ((0, Q4_0), (1, Q4_0), (8192, Q4_0), (8193, Q4_0), (3, rowwise.own_format("q8", 1 << 19))):
         covered = [i for tile in tensor.tiles(blocks, format) for i in range(tile.start, min(tile.stop, blocks))]
-        same("quant.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
+        expect_equal("quant.tensor.tiles", covered, list(range(blocks)), f"tiles of {blocks} blocks")
         widths = [tile.stop - tile.start for tile in tensor.tiles(blocks, format)]
         most = max(1, (1 << 18) // format.block_size)
         expect("quant.tensor.tiles", all(width <= most for width in widths), f"tiles of {blocks} blocks hold {widths}")
@@ -70,18 +74,24 @@ def tensors_decode_to_their_shape_and_dtype() -> None:
     values = numbers(3, 64)
     raw = q8_0(values)
     for dtype in (torch.float32, torch.float64, torch.bfloat16):
-        same_tensor("quant.tensor.decode_rows", tensor.decode_rows(raw, Q8_0, dtype), values.to(dtype), f"rows as {dtype}")
+        expect_equal_tensor(
+            "quant.tensor.decode_rows", tensor.decode_rows(raw, Q8_0, dtype), values.to(dtype), f"rows as {dtype}"
+        )
         got = tensor.dequantize(raw, "q8_0", (3, 2, 32), dtype)
-        same_tensor("quant.tensor.dequantize", got, values.reshape(3, 2, 32).to(dtype), f"a tensor as {dtype}")
+        expect_equal_tensor("quant.tensor.dequantize", got, values.reshape(3, 2, 32).to(dtype), f"a tensor as {dtype}")
     large = numbers(9000, 32)  # more than one tile
-    same_tensor("quant.tensor.dequantize", tensor.dequantize(q8_0(large), Q8_0, (9000, 32)), large, "a tensor of several tiles")
+    expect_equal_tensor(
+        "quant.tensor.dequantize", tensor.dequantize(q8_0(large), Q8_0, (9000, 32)), large, "a tensor of several tiles"
+    )
     exact = torch.tensor([[1 + 2.0**-40, 2.0**60 + 2**10]], dtype=torch.float64)
     got = tensor.dequantize(exact.view(torch.uint8), "F64", (1, 2), torch.float64)
-    same_tensor("quant.tensor.dequantize", got, exact, "float64 numbers")
+    expect_equal_tensor("quant.tensor.dequantize", got, exact, "float64 numbers")
     for bad in (raw.float(), raw[0], raw[:, :-1], raw[None]):
-        refused("quant.tensor.decode_rows", lambda bad=bad: tensor.decode_rows(bad, Q8_0), "not rows of Q8_0", "no rows")
-    refused("quant.tensor.floating", lambda: tensor.decode_rows(raw, Q8_0, torch.int32), "torch.int32", "an integer dtype")
-    refused(
+        expect_refused("quant.tensor.decode_rows", lambda bad=bad: tensor.decode_rows(bad, Q8_0), "not rows of Q8_0", "no rows")
+    expect_refused(
+        "quant.tensor.floating", lambda: tensor.decode_rows(raw, Q8_0, torch.int32), "torch.int32", "an integer dtype"
+    )
+    expect_refused(
         "quant.tensor.floating", lambda: tensor.dequantize(raw, Q8_0, (3, 64), torch.int8), "torch.int8", "an integer dtype"
     )
 
@@ -89,25 +99,27 @@ def tensors_decode_to_their_shape_and_dtype() -> None:
 @check("QUNT-033", "ERRS-007", area="quantization")
 def tensors_are_quantized_row_by_row_and_only_if_they_fit() -> None:
     place, values = "quant.tensor.quantize", numbers(2, 3, 64)
-    same_tensor(place, tensor.quantize(values, "q8_0"), q8_0(values).reshape(2, 3, 68), "three dimensions as Q8_0")
+    expect_equal_tensor(place, tensor.quantize(values, "q8_0"), q8_0(values).reshape(2, 3, 68), "three dimensions as Q8_0")
     large = numbers(9000, 32)
-    same_tensor(place, tensor.quantize(large.double(), Q8_0), q8_0(large), "several tiles")
+    expect_equal_tensor(place, tensor.quantize(large.double(), Q8_0), q8_0(large), "several tiles")
     one = torch.tensor(1.5, dtype=torch.float64)
-    same_tensor(place, tensor.quantize(one, "F64"), one.reshape(1).view(torch.uint8), "one number as F64")
+    expect_equal_tensor(place, tensor.quantize(one, "F64"), one.reshape(1).view(torch.uint8), "one number as F64")
     precise = torch.tensor([1 + 2.0**-40], dtype=torch.float64)
-    same_tensor(place, tensor.quantize(precise, "F64"), precise.view(torch.uint8), "a float64 that is no float32")
+    expect_equal_tensor(place, tensor.quantize(precise, "F64"), precise.view(torch.uint8), "a float64 that is no float32")
     bf16 = torch.tensor([1.00390625, 1.01171875, -3.0])  # the first two are half way: to even
-    same(place, tensor.quantize(bf16, "BF16").view(torch.bfloat16).tolist(), [1.0, 1.015625, -3.0], "rounded to BF16")
-    refused(place, lambda: tensor.quantize(numbers(1, 256), "Q2_K"), "only reading", "a format that is only read")
-    refused("quant.tensor.row_bytes", lambda: tensor.quantize(numbers(1, 32)[:, :31], "Q4_0"), "31", "31 columns")
+    expect_equal(place, tensor.quantize(bf16, "BF16").view(torch.bfloat16).tolist(), [1.0, 1.015625, -3.0], "rounded to BF16")
+    expect_refused(place, lambda: tensor.quantize(numbers(1, 256), "Q2_K"), "only reading", "a format that is only read")
+    expect_refused("quant.tensor.row_bytes", lambda: tensor.quantize(numbers(1, 32)[:, :31], "Q4_0"), "31", "31 columns")
     for bad in (math.nan, math.inf):
         wrong = numbers(2, 32)
         wrong[1, 5] = bad
-        refused("quant.tensor.check_finite", lambda wrong=wrong: tensor.quantize(wrong, "Q4_0"), "infinite or NaN", f"{bad}")
-    refused(
+        expect_refused(
+            "quant.tensor.check_finite", lambda wrong=wrong: tensor.quantize(wrong, "Q4_0"), "infinite or NaN", f"{bad}"
+        )
+    expect_refused(
         "quant.tensor.check_finite", lambda: tensor.quantize(torch.tensor([[1e7] + [0.0] * 63]), "Q4_0"), "its d", "1e7 as Q4_0"
     )
-    refused("quant.tensor.check_finite", lambda: tensor.quantize(torch.full((1, 32), 1e5), "F16"), "F16", "1e5 as F16")
+    expect_refused("quant.tensor.check_finite", lambda: tensor.quantize(torch.full((1, 32), 1e5), "F16"), "F16", "1e5 as F16")
 
 
 @check("QUNT-034", area="quantization")
@@ -116,25 +128,27 @@ def a_quantized_matrix_is_its_rows_in_order() -> None:
     order = torch.tensor([3, 0, 4, 1, 2])
     plain, turned = stored.QuantTensor(q8_0(values), Q8_0), stored.QuantTensor(q8_0(values), Q8_0, order)
     facts = plain.shape, plain.ndim, plain.dtype, plain.device.type, plain.nbytes
-    same(place, facts, (torch.Size([5, 64]), 2, torch.float32, "cpu", 5 * 68), "facts of a matrix")
-    same(
+    expect_equal(place, facts, (torch.Size([5, 64]), 2, torch.float32, "cpu", 5 * 68), "facts of a matrix")
+    expect_equal(
         place,
         stored.QuantTensor(torch.zeros(2, 16, dtype=torch.uint8), table.FORMATS["F64"]).dtype,
         torch.float64,
         "dtype of F64",
     )
     for matrix, wanted in ((plain, values), (turned, values[order])):
-        same_tensor(place, matrix.dequantize(), wanted, "decoded")
-        same_tensor(place, matrix.dequantize(torch.float64), wanted.double(), "decoded to float64")
+        expect_equal_tensor(place, matrix.dequantize(), wanted, "decoded")
+        expect_equal_tensor(place, matrix.dequantize(torch.float64), wanted.double(), "decoded to float64")
         for rows in (slice(1, 4), torch.tensor([4, 0, 0])):
-            same_tensor(place, matrix.pick(rows).dequantize(), wanted[rows], f"the rows {rows}")
+            expect_equal_tensor(place, matrix.pick(rows).dequantize(), wanted[rows], f"the rows {rows}")
         expect(place, matrix.to(torch.device("cpu")) is matrix, "moved to where it is, it is another")
     expect(place, plain.pick(slice(1, 3)).rows.data_ptr() == plain.rows[1:].data_ptr(), "a slice of rows is a copy")
     wide = stored.QuantTensor(torch.zeros(20, 65536 // 32 * 34, dtype=torch.uint8), Q8_0)
     covered = [i for tile in wide.tiles() for i in range(tile.start, min(tile.stop, 20))]
-    same(place, (covered, max(t.stop - t.start for t in wide.tiles())), (list(range(20)), 8), "tiles of wide rows")
+    expect_equal(place, (covered, max(t.stop - t.start for t in wide.tiles())), (list(range(20)), 8), "tiles of wide rows")
     huge = stored.QuantTensor(torch.zeros(2, (1 << 20) // 32 * 34, dtype=torch.uint8), Q8_0)
-    same(place, [(t.start, t.stop) for t in huge.tiles()], [(0, 1), (1, 2)], "tiles of rows that are larger than a tile")
+    expect_equal(
+        place, [(t.start, t.stop) for t in huge.tiles()], [(0, 1), (1, 2)], "tiles of rows that are larger than a tile"
+    )
     for matrix in (plain, turned):
         moved = matrix.to(torch.device("meta"))
         facts = (
@@ -143,12 +157,12 @@ def a_quantized_matrix_is_its_rows_in_order() -> None:
             moved.order is None or moved.order.device.type == "meta",
             (moved.order is None) == (matrix.order is None),
         )
-        same(place, facts, ("meta", True, True, True), "a matrix on another device")
+        expect_equal(place, facts, ("meta", True, True, True), "a matrix on another device")
     raw = q8_0(values)
     for bad in (raw.float(), raw[0], raw[:, :-1]):
-        refused(place, lambda bad=bad: stored.QuantTensor(bad, Q8_0), "not rows of Q8_0", "no rows")
+        expect_refused(place, lambda bad=bad: stored.QuantTensor(bad, Q8_0), "not rows of Q8_0", "no rows")
     for bad in (order.int(), order[:4], order[None]):
-        refused(place, lambda bad=bad: stored.QuantTensor(raw, Q8_0, bad), "order", "an order of another kind")
+        expect_refused(place, lambda bad=bad: stored.QuantTensor(raw, Q8_0, bad), "order", "an order of another kind")
 
 
 @check("QUNT-035", area="quantization")
@@ -166,17 +180,17 @@ def a_quantized_product_is_that_of_the_decoded_matrix() -> None:
             want = wanted[: len(rows)] if rows.ndim == 2 else wanted[None]
             got = kernels.quantized_linear(rows.to(dtype), matrix, given)
             expect("kernels.linear.quantized_linear", got.dtype == dtype, f"{dtype} became {got.dtype}")
-            close("kernels.linear.quantized_linear", got, want, bar, f"a product in {dtype}")
+            expect_close("kernels.linear.quantized_linear", got, want, bar, f"a product in {dtype}")
             module = linear.QuantLinear(matrix, None if given is None else nn.Parameter(given))
-            close("quant.modules.QuantLinear", module(rows.to(dtype)), want, bar, f"a module's product in {dtype}")
+            expect_close("quant.modules.QuantLinear", module(rows.to(dtype)), want, bar, f"a module's product in {dtype}")
     odd = torch.tensor([[*b"\x31\x2e", *range(32)]], dtype=torch.uint8)  # the scale 0.0968 times 0 to 31
     got = kernels.quantized_linear(torch.eye(32, dtype=torch.float64), stored.QuantTensor(odd, Q8_0))
     wanted = torch.tensor([struct.unpack("<e", b"\x31\x2e")[0] * i for i in range(32)], dtype=torch.float64)
-    close("kernels.linear.decoded_linear", got[:, 0], wanted, 1e-7, "numbers that no half precision holds")
+    expect_close("kernels.linear.decoded_linear", got[:, 0], wanted, 1e-7, "numbers that no half precision holds")
     given_back: list[int] = []
     pages: Any = type("Pages", (), {"give_back": lambda self: given_back.append(1)})()
     linear.QuantLinear(stored.QuantTensor(q8_0(values), Q8_0, None, pages))(x)
-    same(
+    expect_equal(
         "quant.modules.QuantLinear",
         (given_back, list(linear.QuantLinear(matrix).state_dict())),
         ([1], []),
@@ -184,7 +198,9 @@ def a_quantized_product_is_that_of_the_decoded_matrix() -> None:
     )
     table_ = linear.QuantEmbedding(stored.QuantTensor(q8_0(values), Q8_0, order), torch.float64)
     got = table_(torch.tensor([[5, 0], [0, 3]]))
-    same_tensor("quant.modules.QuantEmbedding", got, values[order].double()[torch.tensor([[5, 0], [0, 3]])], "looked up rows")
+    expect_equal_tensor(
+        "quant.modules.QuantEmbedding", got, values[order].double()[torch.tensor([[5, 0], [0, 3]])], "looked up rows"
+    )
 
 
 class Small(nn.Module):
@@ -207,21 +223,21 @@ def modules_are_swapped_for_quantized_ones_by_name() -> None:
         model, {"embed_tokens.weight": shared, "lm_head.weight": shared, "inner.0.weight": other}, torch.float64
     )
     kinds = [type(m).__name__ for m in (model.embed_tokens, model.lm_head, model.inner[0])]
-    same(place, kinds, ["QuantEmbedding", "QuantLinear", "QuantLinear"], "the modules")
+    expect_equal(place, kinds, ["QuantEmbedding", "QuantLinear", "QuantLinear"], "the modules")
     head: Any = model.lm_head
     table_: Any = model.embed_tokens
     first: Any = model.inner[0]
     expect(place, first.bias is bias and head.bias is None, "a bias is lost or changed")
     expect(place, head.rows.data_ptr() == table_.rows.data_ptr() == shared.rows.data_ptr(), "a tied head has bytes of its own")
     expect(place, not head.training, "the new module is in training mode")
-    same(place, table_(torch.tensor([1])).dtype, torch.float64, "the dtype that an embedding gives")
+    expect_equal(place, table_(torch.tensor([1])).dtype, torch.float64, "the dtype that an embedding gives")
     for name, weight in (
         ("inner.1.weight", other),
         ("nothing.weight", other),
         ("inner.0.bias", other),
         ("inner.0.weight", shared),
     ):
-        refused(
+        expect_refused(
             "quant.modules.find_matrix", lambda n=name, w=weight: linear.use_quantized(model, {n: w}, torch.float32), name, name
         )
 
@@ -232,7 +248,7 @@ def the_first_weights_keep_their_pages() -> None:
     each = [stored.QuantTensor(q8_0(numbers(rows, 32)), Q8_0, None, pages) for rows in (4, 4, 1, 3)]
     kept = linear.keep_resident({str(i): weight for i, weight in enumerate(each)}, 0.75)
     got = [weight.pages is None for weight in kept.values()]
-    same(
+    expect_equal(
         "quant.modules.keep_resident",
         got,
         [True, True, True, False],
