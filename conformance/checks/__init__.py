@@ -82,16 +82,16 @@ def check(
     from our own; the score asks it about nothing else.
     """
 
-    def register(judge: Callable[..., None]) -> Callable[..., None]:
-        module = judge.__module__.removeprefix(f"{__name__}.")
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        module = function.__module__.removeprefix(f"{__name__}.")
         for case in each or (None,):
-            name = f"{module}.{judge.__name__}" + ("" if case is None else f"[{case}]")
-            body = judge if case is None else functools.partial(judge, case)
-            listed = _registered.setdefault(judge.__module__, [])
+            name = f"{module}.{function.__name__}" + ("" if case is None else f"[{case}]")
+            body = function if case is None else functools.partial(function, case)
+            listed = _registered.setdefault(function.__module__, [])
             listed[:] = [other for other in listed if other.name != name]  # a module that is imported again
             more = tuple(id for id, cases in (also or {}).items() if case in cases)
             listed.append(Check(name, (*requirements, *more), area, functools.partial(judged, body), case or "", policies))
-        return judge
+        return function
 
     return register
 

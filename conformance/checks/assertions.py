@@ -18,12 +18,12 @@ def expect(place: str, holds: bool, detail: str) -> None:
         raise Failed(place, detail)
 
 
-def same(place: str, got: Any, want: Any, what: str = "") -> None:
+def expect_equal(place: str, got: Any, want: Any, what: str = "") -> None:
     """Two values must be equal, and so must the types of numbers and texts in them: True is not 1, and 1 is not 1.0."""
     expect(place, equal_values(got, want), f"{what or 'value'} is {str(got)[:200]!r}, expected {str(want)[:200]!r}")
 
 
-def same_tensor(place: str, got: Tensor, want: Tensor, what: str = "", equal_nan: str = "") -> None:
+def expect_equal_tensor(place: str, got: Tensor, want: Tensor, what: str = "", equal_nan: str = "") -> None:
     """Two tensors must agree in shape, dtype and every element. `equal_nan`: why NaN may equal NaN here; "" if it may not."""
     fits = got.shape == want.shape and got.dtype == want.dtype
     expect(place, fits, f"{what or 'tensor'} is {got.dtype} {list(got.shape)}, expected {want.dtype} {list(want.shape)}")
@@ -31,13 +31,13 @@ def same_tensor(place: str, got: Tensor, want: Tensor, what: str = "", equal_nan
     expect(place, bool(equal.all()), f"{what or 'tensor'}: {int((~equal).sum())} of {equal.numel()} elements differ")
 
 
-def close(place: str, got: Tensor, want: Tensor, bar: float, what: str = "") -> None:
+def expect_close(place: str, got: Tensor, want: Tensor, bar: float, what: str = "") -> None:
     """A tensor must be within a relative error of the truth."""
     error = relative_error(got, want)
     expect(place, error <= bar, f"{what or 'values'} off by {error:.1e} (bar {bar:.0e})")
 
 
-def refused(place: str, action: Callable[[], object], mentions: str = "", what: str = "") -> None:
+def expect_refused(place: str, action: Callable[[], object], mentions: str = "", what: str = "") -> None:
     """A call must raise a NanollamaError whose text mentions something."""
     try:
         action()

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from conformance.truth.rotation import table, turn
+from conformance.truth.rotation import cos_sin, rotate
 from conformance.truth.spec import Spec
 
 Tensors = Mapping[str, Tensor]
@@ -87,7 +87,7 @@ class Reference:
     def turned(self, i: int, part: str, heads: Tensor, positions: Tensor, length: int) -> Tensor:
         """Queries and keys rotated by their positions, where layer i rotates; values as they are."""
         rope = self.spec.ropes[i]
-        return turn(heads, *table(rope, positions, length)) if rope and part != "v" else heads
+        return rotate(heads, *cos_sin(rope, positions, length)) if rope and part != "v" else heads
 
     def owner(self, part: str) -> Tensor:
         """The key or value head of each query head, [heads]."""

@@ -73,13 +73,13 @@ def yarn_kept(rope: Rope) -> list[float]:
     return [1 - min(max((j - low) / (high - low), 0.0), 1.0) for j in range(rope.dim // 2)]
 
 
-def table(rope: Rope, positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
+def cos_sin(rope: Rope, positions: Tensor, length: int) -> tuple[Tensor, Tensor]:
     """cos and sin of every position, float64 [T, dim/2]."""
     angles = positions.double()[:, None] * torch.tensor(frequencies(rope, length), dtype=torch.float64)
     return angles.cos() * rope.sharpness, angles.sin() * rope.sharpness
 
 
-def turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn pairs (j, j + dim/2) of x [heads, T, D]; dimensions beyond `dim` stay."""
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]

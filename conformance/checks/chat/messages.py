@@ -6,7 +6,7 @@
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from nanollama.text.chat import messages
 
 
@@ -15,7 +15,7 @@ def conversations_are_plain_data() -> None:
     place = "text.chat.messages.plain_data"
     value = {"a": [1, 2.5, None, True, ("x",)], "b": {"c": "d"}}
     got = messages.plain_data(value, "x")
-    same(place, got, {"a": [1, 2.5, None, True, ["x"]], "b": {"c": "d"}}, "a copy")
+    expect_equal(place, got, {"a": [1, 2.5, None, True, ["x"]], "b": {"c": "d"}}, "a copy")
     expect(place, got is not value and got["b"] is not value["b"], "the copy shares parts with the original")
     endless: list[Any] = []
     endless.append(endless)
@@ -26,24 +26,24 @@ def conversations_are_plain_data() -> None:
         (endless, "too deeply"),
         (object(), "object"),
     ):
-        refused(place, lambda bad=bad: messages.plain_data(bad, "x"), part, f"{part}")
+        expect_refused(place, lambda bad=bad: messages.plain_data(bad, "x"), part, f"{part}")
     place = "text.chat.messages.checked_dicts"
-    same(
+    expect_equal(
         place,
         (messages.checked_dicts(None, "t", "e"), messages.checked_dicts(({"a": 1},), "t", "e")),
         (None, [{"a": 1}]),
         "lists of dicts",
     )
     for bad in ("x", {"a": 1}, 3):
-        refused(place, lambda bad=bad: messages.checked_dicts(bad, "tools", "e"), "tools", f"{bad}")
-    refused(place, lambda: messages.checked_dicts([{}, 1], "tools", "a schema"), "tools[1]", "a number in a list")
+        expect_refused(place, lambda bad=bad: messages.checked_dicts(bad, "tools", "e"), "tools", f"{bad}")
+    expect_refused(place, lambda: messages.checked_dicts([{}, 1], "tools", "a schema"), "tools[1]", "a number in a list")
     place = "text.chat.messages.checked_messages"
     chat = [
         {"role": "user", "content": [{"type": "text", "text": "a"}], "name": None},
         {"role": "assistant", "content": None, "tool_calls": []},
     ]
     wanted = [{"role": "user", "content": [{"type": "text", "text": "a"}]}, {"role": "assistant", "tool_calls": []}]
-    same(place, messages.checked_messages(chat), wanted, "messages without what is None")
+    expect_equal(place, messages.checked_messages(chat), wanted, "messages without what is None")
     for bad, part in (
         ([], "empty"),
         (None, "empty"),
@@ -52,7 +52,7 @@ def conversations_are_plain_data() -> None:
         ([{"role": "user", "content": 3}], "content"),
         ([{"role": "u", "content": ["x"]}], "content"),
     ):
-        refused(place, lambda bad=bad: messages.checked_messages(bad), part, f"{bad}")
+        expect_refused(place, lambda bad=bad: messages.checked_messages(bad), part, f"{bad}")
 
 
 @check("TMPL-009", area="chat_template")
@@ -61,6 +61,6 @@ def reasoning_has_every_name_that_templates_read() -> None:
     for name in ("reasoning_content", "thinking", "reasoning"):
         (got,) = messages.with_reasoning_names([{"role": "assistant", name: "why"}])
         wanted = {"role": "assistant", "reasoning_content": "why", "thinking": "why", name: "why"}
-        same(place, got, wanted, f"a message with {name}")
+        expect_equal(place, got, wanted, f"a message with {name}")
     both = [{"role": "a", "reasoning_content": "1", "thinking": "2"}, {"role": "u"}]
-    same(place, messages.with_reasoning_names(both), both, "messages with both, and with none")
+    expect_equal(place, messages.with_reasoning_names(both), both, "messages with both, and with none")

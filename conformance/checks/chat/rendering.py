@@ -10,7 +10,7 @@ from typing import Any
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.generation.rigged import fresh
 from nanollama.errors import NanollamaError
 from nanollama.text.chat import jinja_child, sandbox
@@ -46,26 +46,26 @@ def replied(source: str, **variables: Any) -> str:
 def templates_render_as_jinja_with_trimmed_blocks() -> None:
     for source in TEMPLATES:
         variables = {"messages": CHAT, "bos_token": "<s>"}
-        same(
+        expect_equal(
             "text.chat.jinja_child.compile_template",
             replied(source, **variables),
             reference(source, variables),
             f"the text of {source!r}",
         )
-    same(
+    expect_equal(
         "text.chat.jinja_child.GenerationTag",
         replied("a{% generation %} b{{ x }}{% endgeneration %}c", x=1),
         "a b1c",
         "a generation block",
     )
-    same("text.chat.jinja_child.render", replied("{{ strftime_now('%d %B %Y') }}"), "29 February 2024", "the date")
-    same(
+    expect_equal("text.chat.jinja_child.render", replied("{{ strftime_now('%d %B %Y') }}"), "29 February 2024", "the date")
+    expect_equal(
         "text.chat.jinja_child.answer",
         replied("a\n{{ raise_exception('no ' ~ x) }}", x="system"),
         "2: no system",
         "an error that a template raises",
     )
-    same("text.chat.jinja_child.answer", replied("a\n\n{% if %}")[:2], "3:", "the line of a syntax error")
+    expect_equal("text.chat.jinja_child.answer", replied("a\n\n{% if %}")[:2], "3:", "the line of a syntax error")
     expect(
         "text.chat.jinja_child.answer",
         len(replied("{{ raise_exception('x' * 9000) }}")) < 2100,
@@ -81,20 +81,22 @@ def the_process_renders_what_its_program_says() -> None:
     value = {"b": ["<a> & 'é'"], "a": 1}
     for source in TEMPLATES:
         variables = {"messages": CHAT, "bos_token": "<s>"}
-        same(place, box.render(source, variables, NOW.isoformat()), reference(source, variables), f"the text of {source!r}")
+        expect_equal(
+            place, box.render(source, variables, NOW.isoformat()), reference(source, variables), f"the text of {source!r}"
+        )
     for source, wanted in (
         ("a{% generation %} b{{ x.a }}{% endgeneration %}c", "a b1c"),
         ("{{ x | tojson }}", json.dumps(value, ensure_ascii=False)),
         ("{{ x | tojson(indent=2) }}", json.dumps(value, ensure_ascii=False, indent=2)),
         ("{{ strftime_now('%d.%m.%Y') }}", "29.02.2024"),
     ):
-        same(place, box.render(source, {"x": value}, NOW.isoformat()), wanted, f"the text of {source!r}")
+        expect_equal(place, box.render(source, {"x": value}, NOW.isoformat()), wanted, f"the text of {source!r}")
     for source in HOSTILE[:4]:
         try:
             got = box.render(source, {"messages": []}, NOW.isoformat())
         except NanollamaError:
             got = ""
-        same(place, got.strip(), "", f"what {source} reaches")
+        expect_equal(place, got.strip(), "", f"what {source} reaches")
 
 
 @check("TMPL-004", area="chat_template")
@@ -102,8 +104,8 @@ def tojson_writes_json_for_models_not_for_html() -> None:
     value = {"b": ["<a> & 'é' \"q\" 🙂", None, True, 1.5], "a": {}}
     for options in ({}, {"indent": 4}, {"ensure_ascii": True}, {"sort_keys": True}, {"separators": (",", ":")}):
         wanted = json.dumps(value, **{"ensure_ascii": False, **options})
-        same("text.chat.jinja_child.tojson", jinja_child.tojson(value, **options), wanted, f"JSON with {options}")
-    same(
+        expect_equal("text.chat.jinja_child.tojson", jinja_child.tojson(value, **options), wanted, f"JSON with {options}")
+    expect_equal(
         "text.chat.jinja_child.compile_template",
         replied("{{ x | tojson }}", x=value),
         json.dumps(value, ensure_ascii=False),
@@ -140,7 +142,7 @@ def templates_reach_nothing_outside() -> None:
             reply = jinja_child.answer({"source": source, "variables": {"messages": chat}, "now": NOW.isoformat()})
         harmless = "error" in reply or str(reply["text"]).strip() == ""
         expect(place, harmless, f"{source} gave {reply.get('text', '')!r:.80}")
-        same(place, chat, [{"role": "user", "content": "x"}], f"the conversation after {source}")
+        expect_equal(place, chat, [{"role": "user", "content": "x"}], f"the conversation after {source}")
     for source in HOSTILE[8:10]:
         expect("text.chat.jinja_child.SafeNamespace", "underscore" in replied(source), f"{source} was not refused")
 
@@ -149,8 +151,8 @@ def templates_reach_nothing_outside() -> None:
 def templates_run_in_a_process_with_limits() -> None:
     place = "text.chat.sandbox.Sandbox"
     box = sandbox.Sandbox(seconds=0.6, megabytes=400)
-    same(place, box.render("{{ x }} é", {"x": 1}, NOW.isoformat()), "1 é", "a text")
-    refused(
+    expect_equal(place, box.render("{{ x }} é", {"x": 1}, NOW.isoformat()), "1 é", "a text")
+    expect_refused(
         place,
         lambda: box.render(
             "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% endfor %}", {}, NOW.isoformat()
@@ -158,9 +160,9 @@ def templates_run_in_a_process_with_limits() -> None:
         "0.6 s",
         "a loop without an end",
     )
-    same(place, box.render("again", {}, NOW.isoformat()), "again", "a text after a process was ended")
-    refused(place, lambda: box.render("{{ ('x' * 10**9) | length }}", {}, NOW.isoformat()), "", "a string of a gigabyte")
-    refused(
+    expect_equal(place, box.render("again", {}, NOW.isoformat()), "again", "a text after a process was ended")
+    expect_refused(place, lambda: box.render("{{ ('x' * 10**9) | length }}", {}, NOW.isoformat()), "", "a string of a gigabyte")
+    expect_refused(
         place, lambda: box.render("a\n{{ raise_exception('no') }}", {}, NOW.isoformat()), "line 2: no", "an error with its line"
     )
-    refused(place, lambda: box.render("x", {"n": 10**5000}, NOW.isoformat()), "passed", "a number of 5001 digits")
+    expect_refused(place, lambda: box.render("x", {"n": 10**5000}, NOW.isoformat()), "passed", "a number of 5001 digits")

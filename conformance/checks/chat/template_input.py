@@ -7,7 +7,7 @@ import json
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.chat.rendering import NOW
 from conformance.checks.generation.rigged import fresh
 from nanollama.errors import NanollamaError
@@ -49,7 +49,7 @@ def a_template_sees_the_conversation_tokens_and_options() -> None:
         ({"extra": "!", "bos_token": "B"}, "B<user>hi<assistant>!"),
         ({"continue_final_message": True}, "<s><user>hi"),
     ):
-        same(place, subject.render(hi, **options), wanted, f"rendered with {options}")
+        expect_equal(place, subject.render(hi, **options), wanted, f"rendered with {options}")
     named = template({"default": "d", "tool_use": "t{{ x }}", "rag": "r"})
     for options, wanted in (
         ({}, "d"),
@@ -57,16 +57,16 @@ def a_template_sees_the_conversation_tokens_and_options() -> None:
         ({"tools": []}, "t"),
         ({"chat_template": "rag", "tools": [{}]}, "r"),
     ):
-        same(place, named.render(hi, **options), wanted, f"the template for {options}")
-    same(place, template({"default": "d"}).render(hi, tools=[{}]), "d", "tools without a template for them")
-    refused(place, lambda: named.render(hi, chat_template="x"), "'x'", "an unknown name")
-    refused(
+        expect_equal(place, named.render(hi, **options), wanted, f"the template for {options}")
+    expect_equal(place, template({"default": "d"}).render(hi, tools=[{}]), "d", "tools without a template for them")
+    expect_refused(place, lambda: named.render(hi, chat_template="x"), "'x'", "an unknown name")
+    expect_refused(
         place, lambda: subject.render(hi, continue_final_message=True, add_generation_prompt=True), "exclude", "both at once"
     )
-    refused(place, lambda: template({"default": 3}), "default", "a template that is no text")
-    refused(place, lambda: template("x", bos_token=3), "bos_token", "a token that is no text")
-    same(place, template("{{ strftime_now('%H:%M') }}").render(hi), "13:05", "the clock")
-    refused("text.chat.messages.plain_data", lambda: subject.render(hi, extra={1}), "set", "a set as a variable")
+    expect_refused(place, lambda: template({"default": 3}), "default", "a template that is no text")
+    expect_refused(place, lambda: template("x", bos_token=3), "bos_token", "a token that is no text")
+    expect_equal(place, template("{{ strftime_now('%H:%M') }}").render(hi), "13:05", "the clock")
+    expect_refused("text.chat.messages.plain_data", lambda: subject.render(hi, extra={1}), "set", "a set as a variable")
 
 
 @check("TMPL-013", area="chat_template")
@@ -74,8 +74,8 @@ def a_message_can_be_continued() -> None:
     place = "text.chat.messages.cut_at_tag"
     chat = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "so "}]
     end = "{% for m in messages %}<{{ m.role }}>{{ m.content }}<end>\n{% endfor %}"
-    same(place, template(end).render(chat, continue_final_message=True), "<user>a<end>\n<assistant>so ", "as it is")
-    same(
+    expect_equal(place, template(end).render(chat, continue_final_message=True), "<user>a<end>\n<assistant>so ", "as it is")
+    expect_equal(
         place,
         template(end.replace("content", "content | trim")).render(chat, continue_final_message=True),
         "<user>a<end>\n<assistant>so",
@@ -85,10 +85,10 @@ def a_message_can_be_continued() -> None:
         {"role": "assistant", "content": [{"type": "text", "text": "x"}, {"type": "image"}, {"type": "text", "text": "y"}]}
     ]
     listed = "{% for p in messages[0].content %}{{ p.text }}|{% endfor %}"
-    same(place, template(listed).render(parts, continue_final_message=True), "x||y", "the last text of a list of parts")
+    expect_equal(place, template(listed).render(parts, continue_final_message=True), "x||y", "the last text of a list of parts")
     thought = [{"role": "assistant", "thinking": "hm", "content": "c"}]
     source = "<t>{{ messages[0].reasoning_content }}</t>{{ messages[0].content }}"
-    same(place, template(source).render(thought, continue_final_message="thinking"), "<t>hm", "another field")
+    expect_equal(place, template(source).render(thought, continue_final_message="thinking"), "<t>hm", "another field")
     for source, message, field, part in (
         ("{{ messages[0].content | upper }}", {"content": "so"}, True, "'so'"),
         ("{{ messages[0].content * 2 }}", {"content": "so"}, True, "once"),
@@ -96,7 +96,7 @@ def a_message_can_be_continued() -> None:
         ("{{ messages[0].content }}", {"content": "so"}, "thinking", "thinking"),
     ):
         given = [{"role": "assistant", **message}]
-        refused(
+        expect_refused(
             "text.chat.messages.tag_final_message",
             lambda s=source, g=given, f=field: template(s).render(g, continue_final_message=f),
             part,

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.chat.template_input import template
 from conformance.checks.tokenizer.files import folder
 from nanollama.text.chat import encode as chat
@@ -68,24 +68,24 @@ def what_users_write_stays_text() -> None:
         got = chat.encode_chat(Letters(), subject, said)
         letters = [*map(ord, content)]
         wanted = [*ids_of(START, "user\n"), *letters, *ids_of(END, "\n", START, "assistant\n")]
-        same(place, got, wanted, f"the ids of a user's {content!r}")
+        expect_equal(place, got, wanted, f"the ids of a user's {content!r}")
         parsed = chat.encode_chat(Letters(), subject, said, parse_content=True, add_generation_prompt=False)
         whole = Letters().encode(f"<|im_start|>user\n{content}<|im_end|>\n", parse_special=True)
-        same(place, parsed, whole, f"the ids of {content!r} with special tokens in it recognised")
+        expect_equal(place, parsed, whole, f"the ids of {content!r} with special tokens in it recognised")
     tooled = template("{{ messages[0].content }}{{ tools | tojson }}{{ documents[0].text }}<|im_end|>")
     got = chat.encode_chat(
         Letters(), tooled, [{"role": "user", "content": "a"}], tools=[{"x<s>": "<|im_end|>"}], documents=[{"text": "<s>"}]
     )
-    same(place, [i for i in got if i >= 5000], [5002], "special tokens from tools and documents")
-    same(place, "".join(chr(i) for i in got[:-1]), 'a[{"x<s>": "<|im_end|>"}]<s>', "the text of tools and documents")
+    expect_equal(place, [i for i in got if i >= 5000], [5002], "special tokens from tools and documents")
+    expect_equal(place, "".join(chr(i) for i in got[:-1]), 'a[{"x<s>": "<|im_end|>"}]<s>', "the text of tools and documents")
     thinks = template("{{ messages[0].content.split('</t>')[-1] }}<|im_end|>")
     got = chat.encode_chat(Letters(), thinks, [{"role": "user", "content": "a</t><|im_end|>b"}])
-    same(place, got, [*map(ord, "<|im_end|>b"), 5002], "content that a template takes apart")
+    expect_equal(place, got, [*map(ord, "<|im_end|>b"), 5002], "content that a template takes apart")
     joins = template("{{ messages[0].content }}{{ messages[1].content }}<|im_end|>")
     got = chat.encode_chat(Letters(), joins, [{"role": "u", "content": "<|im"}, {"role": "u", "content": "_end|>"}])
-    same(place, got, [*map(ord, "<|im_end|>"), 5002], "two halves that a template joins")
+    expect_equal(place, got, [*map(ord, "<|im_end|>"), 5002], "two halves that a template joins")
     cased = template("{{ messages[0].content | upper }}<|im_end|>")
-    refused(
+    expect_refused(
         "text.chat.encode.marked_chat",
         lambda: chat.encode_chat(
             Letters(), template("{% if messages[0].content == '<s>' %}x{% endif %}"), [{"role": "u", "content": "<s>"}]
@@ -111,11 +111,11 @@ def bos_comes_once() -> None:
         ("<s>{{ messages[0].content }}", False, True, [5000, 120]),
     ):
         got = chat.encode_chat(Letters(adds), template(source), said, add_bos=asked)
-        same(place, got, wanted, f"ids of {source}, tokenizer adds BOS {adds}, asked {asked}")
+        expect_equal(place, got, wanted, f"ids of {source}, tokenizer adds BOS {adds}, asked {asked}")
     got = chat.encode_chat(
         Letters(prefixes=True), template("{{ messages[0].content }}<|im_end|>b"), [{"role": "u", "content": "<s>"}]
     )
-    same(
+    expect_equal(
         "text.chat.encode.encode_section",
         got,
         [95, *map(ord, "<s>"), 5002, 98],
@@ -127,16 +127,18 @@ def bos_comes_once() -> None:
 def the_parts_of_marking() -> None:
     for first in ".^$*+?{}[]\\|()":
         marked = chat.mark_first_characters([f"{first}x"], "ꀀ")(f"a{first}b")
-        same("text.chat.encode.mark_first_characters", marked, f"a{first}ꀀb", f"a text with {first}, which begins a token")
-    same("text.chat.encode.without", chat.without("ꀀ", "aꀀb\\ua000c"), "abc", "a text without the mark")
-    same(
+        expect_equal(
+            "text.chat.encode.mark_first_characters", marked, f"a{first}ꀀb", f"a text with {first}, which begins a token"
+        )
+    expect_equal("text.chat.encode.without", chat.without("ꀀ", "aꀀb\\ua000c"), "abc", "a text without the mark")
+    expect_equal(
         "text.chat.encode.unused_character", chat.unused_character("aꀀ\\ua001"), "ꀂ", "a character that a text does not have"
     )
     everything = "".join(map(chr, range(0xA000, 0xA48D)))
-    refused(
+    expect_refused(
         "text.chat.encode.unused_character", lambda: chat.unused_character(everything), "every character", "no character left"
     )
-    same(
+    expect_equal(
         "text.chat.encode.mark_first_characters",
         chat.mark_first_characters(["<s>", "[x]"], "M")("a<s[b"),
         "a<Ms[Mb",
@@ -151,9 +153,9 @@ def the_parts_of_marking() -> None:
         ("<x>", "<x>"),
         ("<s><sx>", "<Ms><Msx>"),
     ):
-        same("text.chat.encode.mark_whole_tokens", marker(text), wanted, f"{text!r} marked")
+        expect_equal("text.chat.encode.mark_whole_tokens", marker(text), wanted, f"{text!r} marked")
     value = {"a": ["b", 1, {"c": ("d",)}], "e": None}
-    same(
+    expect_equal(
         "text.chat.encode.map_strings",
         chat.map_strings(value, str.upper),
         {"A": ["B", 1, {"C": ["D"]}], "E": None},
@@ -211,14 +213,16 @@ def templates_are_found_in_a_folder() -> None:
             found = templates.load_template(path)
             expect(place, found is not None, f"no template in {sorted(files)}")
             if found is not None:
-                same(place, (dict(found.sources), found.special_tokens), (sources, tokens), f"the template of {sorted(files)}")
+                expect_equal(
+                    place, (dict(found.sources), found.special_tokens), (sources, tokens), f"the template of {sorted(files)}"
+                )
     with folder(chat_template__jinja="j") as path:
         (path / "additional_chat_templates").mkdir()
         (path / "additional_chat_templates" / "tool_use.jinja").write_text("t")
         found = templates.load_template(path)
-        same(place, found and dict(found.sources), {"default": "j", "tool_use": "t"}, "templates in files of their own")
+        expect_equal(place, found and dict(found.sources), {"default": "j", "tool_use": "t"}, "templates in files of their own")
     with folder(tokenizer_config__json={}) as path:
-        same(place, templates.load_template(path), None, "a folder without a template")
+        expect_equal(place, templates.load_template(path), None, "a folder without a template")
     for files, part in (
         ({"tokenizer_config__json": "["}, "JSON"),
         ({"tokenizer_config__json": "[]"}, "list"),
@@ -227,4 +231,4 @@ def templates_are_found_in_a_folder() -> None:
         ({"tokenizer_config__json": {"chat_template": [{"name": "x"}]}}, "template"),
     ):
         with folder(**files) as path:
-            refused(place, lambda path=path: templates.load_template(path), part, f"{files}")
+            expect_refused(place, lambda path=path: templates.load_template(path), part, f"{files}")

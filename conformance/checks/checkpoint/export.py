@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, same
+from conformance.checks.assertions import expect, expect_equal
 from conformance.checks.checkpoint.loading import without_layer
 from conformance.checks.gguf.files import ARCHITECTURES, factors, gathered, metadata
 from conformance.checks.gguf.whole_models import CASES, made
@@ -50,19 +50,19 @@ def a_gguf_file_is_written_as_llama_cpp_expects_it(name: str) -> None:
     tensors, keys = tensors_of(target)
     want = {**{key: tensor.float() for key, tensor in gathered(spec, module_tensors(spec, stored)).items()}, **factors(spec)}
     extra = sorted(tensors.keys() ^ want.keys())
-    same("checkpoint.gguf.names.stored_name", extra, [], f"tensors that only one of {name} and its truth has")
+    expect_equal("checkpoint.gguf.names.stored_name", extra, [], f"tensors that only one of {name} and its truth has")
     for key, tensor in want.items():
         near = tensor.shape == tensors[key].shape and row_error(tensors[key], tensor) <= (1e-6 if "rope" in key else 0)
-        place = "checkpoint.gguf.metadata.rope_tensors" if "rope" in key else f"checkpoint.gguf_names.to_gguf: {part_of(key)}"
+        place = "checkpoint.gguf.metadata.rope_tensors" if "rope" in key else f"checkpoint.gguf.names.to_gguf: {part_of(key)}"
         expect(place, near, f"{key} has other numbers than llama.cpp's converter gives it")
     prefix = ARCHITECTURES[spec.architecture]
-    same("checkpoint.gguf.metadata.metadata_of", keys.get("general.architecture"), prefix, "general.architecture")
+    expect_equal("checkpoint.gguf.metadata.metadata_of", keys.get("general.architecture"), prefix, "general.architecture")
     for key, value in metadata(spec).items():
         found = keys.get(f"{prefix}.{key}")
-        close = found == value
+        fits = found == value
         if isinstance(value, float) and isinstance(found, float):
-            close = abs(found - value) <= 1e-6 * abs(value)
-        expect(f"checkpoint.gguf_metadata.{writer_of(key)}", close, f"{prefix}.{key} is {found!r}, expected {value!r}")
+            fits = abs(found - value) <= 1e-6 * abs(value)
+        expect(f"checkpoint.gguf.metadata.{writer_of(key)}", fits, f"{prefix}.{key} is {found!r}, expected {value!r}")
 
 
 def part_of(stored: str) -> str:
@@ -87,14 +87,14 @@ def a_folder_is_written_under_the_checkpoints_own_names(name: str) -> None:
     shutil.rmtree(target, ignore_errors=True)
     export_folder(open_source(path), target, "f32")
     written = load_file(target / "model.safetensors")
-    same("checkpoint.names.original_name", sorted(written), sorted(stored), "the names that a folder stores")
+    expect_equal("checkpoint.names.original_name", sorted(written), sorted(stored), "the names that a folder stores")
     ours = module_tensors(spec, written)
     for part, want in truth.tensors.items():
         place = f"checkpoint.names.checkpoint_tensor: {without_layer(part)}"
         right = ours[part].shape == want.shape and row_error(ours[part], want.float()) == 0
         expect(place, right, f"{part} is written with other numbers")
     meaning = read_spec(json.loads((target / "config.json").read_text()))
-    same(
+    expect_equal(
         "checkpoint.export.export_folder",
         (meaning.heads, meaning.eps, meaning.tied),
         (spec.heads, spec.eps, spec.tied),

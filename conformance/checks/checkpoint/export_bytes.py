@@ -14,7 +14,7 @@ from torch import Tensor
 
 import nanollama.checkpoint.export
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, refused, same, same_tensor
+from conformance.checks.assertions import at, expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.checkpoint.export import folder, tensors_of
 from conformance.checks.tokenizer.exported import byte_level
 from conformance.models.fixtures import fixture_config, write_fixture
@@ -31,7 +31,7 @@ def blocks_come_along_or_are_decoded() -> None:
     path, first, again = wide_folder(), workplace() / "first.gguf", workplace() / "again.gguf"
     for target in (first, again):
         target.unlink(missing_ok=True)
-    same(
+    expect_equal(
         "checkpoint.gguf.quantize.check_requantized",
         export(path, first, "q8_0") + export(first, again, "q8_0"),
         "",
@@ -39,24 +39,26 @@ def blocks_come_along_or_are_decoded() -> None:
     )
     blocks, keys = tensors_of(first)
     for name, tensor in tensors_of(again)[0].items():
-        same_tensor("checkpoint.export.stored_bytes", tensor, blocks[name], f"{name}, copied")
-    same("checkpoint.export.general_keys", (keys["general.file_type"], keys["general.name"]), (7, path.name), "type and name")
+        expect_equal_tensor("checkpoint.export.stored_bytes", tensor, blocks[name], f"{name}, copied")
+    expect_equal(
+        "checkpoint.export.general_keys", (keys["general.file_type"], keys["general.name"]), (7, path.name), "type and name"
+    )
     twice, own = (partial(export_gguf, open_source(first), *to) for to in ((again, "q4_0"), (first, "q8_0")))
-    refused("checkpoint.gguf.quantize.check_requantized", twice, "are quantized already", "rounding twice")
-    refused("checkpoint.gguf.quantize.refuse_input_as_target", own, "is the file that is read", "its own input")
+    expect_refused("checkpoint.gguf.quantize.check_requantized", twice, "are quantized already", "rounding twice")
+    expect_refused("checkpoint.gguf.quantize.refuse_input_as_target", own, "is the file that is read", "its own input")
     said = export(first, again, "q4_0", allow_requantize=True)
     expect("checkpoint.gguf.quantize.check_requantized", "second time" in said, f"nothing is said of rounding twice: {said!r}")
-    same("checkpoint.gguf.quantize.check_requantized", export(first, again, "f32"), "", "what is said of decoding")
+    expect_equal("checkpoint.gguf.quantize.check_requantized", export(first, again, "f32"), "", "what is said of decoding")
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
-        same_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
+        expect_equal_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
     shutil.rmtree(workplace() / "decoded", ignore_errors=True)
     with at("checkpoint.export.export_folder"):
         export_folder(open_source(first), workplace() / "decoded", "f32")
     written = load_file(workplace() / "decoded" / "model.safetensors")
     up = next(each for each in gguf.GGUFReader(first).tensors if each.name == "blk.0.ffn_up.weight")
-    same("checkpoint.export.stored_bytes", up.tensor_type.name, "Q8_0", "the type of a matrix")
-    same_tensor(
+    expect_equal("checkpoint.export.stored_bytes", up.tensor_type.name, "Q8_0", "the type of a matrix")
+    expect_equal_tensor(
         "checkpoint.export.folder_tensor", written["model.layers.0.mlp.up_proj.weight"], values_of(up), "blocks in a folder"
     )
 
@@ -91,7 +93,7 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     finally:
         nanollama.checkpoint.export.SHARD_BYTES = before
     files = sorted(file.name for file in target.glob("*.safetensors"))
-    same(
+    expect_equal(
         "checkpoint.export.write_shards",
         files,
         [f"model-{i:05}-of-{len(files):05}.safetensors" for i in range(1, len(files) + 1)],
@@ -100,9 +102,9 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     parts = {file: load_file(target / file) for file in files}
     index = json.loads((target / "model.safetensors.index.json").read_text())
     where = {name: file for file, tensors in parts.items() for name in tensors}
-    same("checkpoint.export.write_shards", index["weight_map"], where, "the index")
+    expect_equal("checkpoint.export.write_shards", index["weight_map"], where, "the index")
     sizes = {file: sum(tensor.nbytes for tensor in tensors.values()) for file, tensors in parts.items()}
-    same(
+    expect_equal(
         "checkpoint.export.write_shards", index["metadata"]["total_size"], sum(sizes.values()), "the size that the index gives"
     )
     largest = max(tensor.numel() * 2 for tensor in stored.values())
@@ -112,34 +114,34 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     pairs = list(zip(sizes.values(), list(sizes.values())[1:], strict=False))
     expect("checkpoint.export.plan_shards", all(a + b > limit for a, b in pairs), f"two shards would fit one: {sizes}")
     for name, tensor in stored.items():
-        same_tensor("checkpoint.export.folder_tensor", parts[where[name]][name], tensor.half(), name)
-    same(
+        expect_equal_tensor("checkpoint.export.folder_tensor", parts[where[name]][name], tensor.half(), name)
+    expect_equal(
         "checkpoint.export.export_folder",
         json.loads((target / "config.json").read_text())["torch_dtype"],
         "float16",
         "torch_dtype",
     )
-    same("checkpoint.export.export_folder", reported, sizes, "the sizes that are returned")
+    expect_equal("checkpoint.export.export_folder", reported, sizes, "the sizes that are returned")
     line = folder_summary(target, "f16", reported)
     expect(
         "cli.export.folder_summary",
         f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in line,
         line,
     )
-    refused(
+    expect_refused(
         "checkpoint.export.export_folder",
         lambda: export_folder(open_source(path), target, "f16"),
         "exists already",
         "a folder twice",
     )
-    refused(
+    expect_refused(
         "checkpoint.export.export_folder",
         lambda: export_folder(open_source(path), target, "q8_0"),
         "q8_0",
         "blocks in safetensors",
     )
     left = [path.name for path in target.parent.glob(".*.part")]
-    same("checkpoint.export.export_folder", left, [], "unfinished folders")
+    expect_equal("checkpoint.export.export_folder", left, [], "unfinished folders")
 
 
 @check("EOSX-010", "TOKN-058", area="eos")
@@ -158,7 +160,7 @@ def every_end_id_comes_along() -> None:
         export_gguf(open_source(source), middle, "f32")
         export_folder(open_source(middle), back, "f32")
         for path, want in ((source, [5, 97]), (middle, [5, 97, 99]), (back, [5, 97, 99])):
-            same(
+            expect_equal(
                 "lm.generation_defaults",
                 sorted(load(path, "float32", "cpu").defaults.eos_token_ids),
                 want,

@@ -11,7 +11,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from conformance.checks import Failed, check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from nanollama.checkpoint import files
 
 
@@ -28,9 +28,9 @@ def folder(**contents: bytes) -> Iterator[Path]:
 def names_stay_in_the_folder_and_files_are_plain() -> None:
     base = Path("/x")
     for name in ("a.safetensors", "model-00001-of-00002.safetensors", "..a", "é"):
-        same("checkpoint.files.member", files.member(base, name), base / name, f"the path of {name!r}")
+        expect_equal("checkpoint.files.member", files.member(base, name), base / name, f"the path of {name!r}")
     for name in ("", ".", "..", "../a", "a/b", "/a", "a\\b", "C:a", "C:\\a", "a\0", "a/"):
-        refused("checkpoint.files.member", lambda name=name: files.member(base, name), "leads out", f"the name {name!r}")
+        expect_refused("checkpoint.files.member", lambda name=name: files.member(base, name), "leads out", f"the name {name!r}")
 
     def read(path: Path) -> bytes:
         with files.open_plain(path) as file:
@@ -40,7 +40,7 @@ def names_stay_in_the_folder_and_files_are_plain() -> None:
     with folder(x=b"abc", lfs=b"version https://git-lfs.github.com/spec/v1\noid 1", short=b"version https://git") as path:
         os.mkfifo(path / "pipe")
         (path / "link").symlink_to(path / "x")
-        same(
+        expect_equal(
             place,
             (read(path / "x"), read(path / "link"), read(path / "short")),
             (b"abc", b"abc", b"version https://git"),
@@ -53,7 +53,7 @@ def names_stay_in_the_folder_and_files_are_plain() -> None:
             os.close(os.open(path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # which ends the waiting
             raise Failed(place, "a pipe is opened, and waits for ever")
         for name, part in (("pipe", "plain file"), ("", "plain file"), ("none", "none"), ("lfs", "git-lfs")):
-            refused(place, lambda path=path / name: read(path), part, f"opening {name!r}")
+            expect_refused(place, lambda path=path / name: read(path), part, f"opening {name!r}")
 
 
 def suppressed(action: Callable[[], object]) -> None:
@@ -67,7 +67,7 @@ def json_is_read_strictly_and_within_limits() -> None:
     good = {b'{"a": [1, -2.5, "x", null, true], "b": {"a": 1}}': {"a": [1, -2.5, "x", None, True], "b": {"a": 1}}, b"{}": {}}
     good[b'{"a": 1000000000000000019884624838656}'] = {"a": 1000000000000000019884624838656}
     for raw, value in good.items():
-        same(place, files.parse_object(raw, "it"), value, f"{raw!r}")
+        expect_equal(place, files.parse_object(raw, "it"), value, f"{raw!r}")
     for raw, part in (
         (b"[]", "list"),
         (b"3", "int"),
@@ -83,13 +83,13 @@ def json_is_read_strictly_and_within_limits() -> None:
         (b'{"a": "\xff"}', "JSON"),
         (b'{"a":' * 100_000, "nested"),
     ):
-        refused(place, lambda raw=raw: files.parse_object(raw, "this file"), part, f"{raw[:40]!r}")
-        refused(place, lambda raw=raw: files.parse_object(raw, "this file"), "this file", f"{raw[:40]!r}")
-    refused(place, lambda: files.parse_object(b'{"a": [[],[],[]]}', "it", 4), "items", "more items than allowed")
-    same(place, files.parse_object(b'{"a": [[],[]]}', "it", 6), {"a": [[], []]}, "as many items as allowed")
+        expect_refused(place, lambda raw=raw: files.parse_object(raw, "this file"), part, f"{raw[:40]!r}")
+        expect_refused(place, lambda raw=raw: files.parse_object(raw, "this file"), "this file", f"{raw[:40]!r}")
+    expect_refused(place, lambda: files.parse_object(b'{"a": [[],[],[]]}', "it", 4), "items", "more items than allowed")
+    expect_equal(place, files.parse_object(b'{"a": [[],[]]}', "it", 6), {"a": [[], []]}, "as many items as allowed")
     with folder(x=b'{"a": 1}') as path:
-        same("checkpoint.files.read_json", files.read_json(path / "x", 8), {"a": 1}, "a file of eight bytes")
-        refused(
+        expect_equal("checkpoint.files.read_json", files.read_json(path / "x", 8), {"a": 1}, "a file of eight bytes")
+        expect_refused(
             "checkpoint.files.read_json", lambda: files.read_json(path / "x", 7), "7 bytes", "a file of more bytes than allowed"
         )
         expect("checkpoint.files.read_json", "x" in str(path / "x"), "")

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from conformance.checks import Failed, check, place_of
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.checkpoint.loading import without_layer
 from conformance.truth.cases import Case, case, scratch, workplace
 from conformance.truth.compare import SEMANTIC_BAR, row_error
@@ -92,7 +92,7 @@ def write(path: Path, raw: Mapping[str, Any], files: list[Tensors]) -> Path:
     return path
 
 
-def judge(path: Path, truth: Reference, dtype: str = "float64") -> None:
+def judge_folder(path: Path, truth: Reference, dtype: str = "float64") -> None:
     """The logits of a folder are those of its numbers."""
     try:
         model = load_model(path, dtype, "cpu")
@@ -108,7 +108,7 @@ def judge(path: Path, truth: Reference, dtype: str = "float64") -> None:
 
 @check("WGHT-010", "WGHT-011", area="weights", each=tuple(FORMS))
 def every_form_of_a_folder_is_the_same_model(name: str) -> None:
-    judge(folder(name), case(FORMS[name][0]).truth)
+    judge_folder(folder(name), case(FORMS[name][0]).truth)
 
 
 @functools.cache
@@ -124,26 +124,30 @@ def rounded(family: str, dtype: str, stated: str | None) -> tuple[Path, Referenc
 @check("WGHT-012", "NUMR-010", area="weights")
 def numbers_keep_their_values_and_models_the_dtype_asked_for() -> None:
     for family, dtype in ((LLAMA, "bfloat16"), (GEMMA, "float16"), (GPT2, "float32")):
-        judge(*rounded(family, dtype, dtype))
+        judge_folder(*rounded(family, dtype, dtype))
         for stated in (None, dtype, "float32"):
             path, _ = rounded(family, dtype, stated)
             wanted = getattr(torch, stated or dtype)
-            same(
+            expect_equal(
                 "model.dtypes.pick_dtype", load_model(path, "auto", "cpu").dtype, wanted, f'"auto" for {dtype}, stated {stated}'
             )
         for asked in DTYPES:
             model = load_model(rounded(family, dtype, dtype)[0], asked, "cpu")
-            same("checkpoint.build.build_model", model.dtype, getattr(torch, asked), f"the dtype of a model loaded as {asked}")
+            expect_equal(
+                "checkpoint.build.build_model", model.dtype, getattr(torch, asked), f"the dtype of a model loaded as {asked}"
+            )
             kinds = {tensor.dtype for tensor in model.state_dict().values()}
-            same("checkpoint.build.build_model", kinds, {getattr(torch, asked)}, f"the dtypes of weights loaded as {asked}")
+            expect_equal(
+                "checkpoint.build.build_model", kinds, {getattr(torch, asked)}, f"the dtypes of weights loaded as {asked}"
+            )
             logits = model(torch.tensor([[1, 2, 3]]))
-            same(
+            expect_equal(
                 "model.transformer.Transformer.forward", logits.dtype, model.dtype, f"the dtype of logits of a model in {asked}"
             )
-    refused(
+    expect_refused(
         "model.dtypes.pick_dtype", lambda: load_model(case(LLAMA).folder, "int8", "cpu"), "int8", "a dtype that there is not"
     )
-    refused(
+    expect_refused(
         "model.dtypes.pick_device", lambda: load_model(case(LLAMA).folder, "auto", "tpu"), "tpu", "a device that there is not"
     )
 
@@ -172,13 +176,17 @@ def a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
     ]
     for name, changes, function, named in wrong:
         path = changed(this, name, **changes)
-        refused(function, partial(load_model, path, "float64", "cpu"), named, f"a checkpoint, {name},")
+        expect_refused(function, partial(load_model, path, "float64", "cpu"), named, f"a checkpoint, {name},")
     tied = case(GEMMA)
     other = changed(tied, "other-head", **{head: tied.stored["model.embed_tokens.weight"] + 1})
-    refused("checkpoint.names.share_tied_head", lambda: load_model(other, "float64", "cpu"), head, "a tied head of its own")
+    expect_refused(
+        "checkpoint.names.share_tied_head", lambda: load_model(other, "float64", "cpu"), head, "a tied head of its own"
+    )
     fused = case(PHI3)
     cut = changed(fused, "cut", **{"model.layers.0.self_attn.qkv_proj.weight": torch.ones(100, 96)})
-    refused("checkpoint.names.split", lambda: load_model(cut, "float64", "cpu"), "qkv_proj", "a fused matrix of another size")
+    expect_refused(
+        "checkpoint.names.split", lambda: load_model(cut, "float64", "cpu"), "qkv_proj", "a fused matrix of another size"
+    )
 
 
 @check("WGHT-015", "EOSX-010", area="weights")
@@ -188,7 +196,9 @@ def a_folder_gives_its_config_beside_its_model() -> None:
     (path / "generation_config.json").write_text('{"eos_token_id": [5, 6], "bos_token_id": 4}')
     lm = load(path, "float64", "cpu")
     found = (lm.defaults.eos_token_ids, lm.defaults.bos_token_id, lm.tokenizer, lm.template)
-    same("checkpoint.source.read_generation_config", found, ((5, 6), 4, None, None), "what a folder says besides its weights")
+    expect_equal(
+        "checkpoint.source.read_generation_config", found, ((5, 6), 4, None, None), "what a folder says besides its weights"
+    )
     tied = load(case(GEMMA).folder, "float64", "cpu").model
     shares = tied.lm_head.weight.data_ptr() == tied.embed_tokens.weight.data_ptr()
     expect("checkpoint.build.build_model: lm_head", shares, "a tied head is a second copy of the embedding")

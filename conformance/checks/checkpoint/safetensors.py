@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same, same_tensor
+from conformance.checks.assertions import expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.checkpoint.files import folder
 from nanollama.checkpoint import safetensors as own
 
@@ -45,33 +45,35 @@ def tensors_come_out_as_the_library_wrote_them() -> None:
     wanted |= {"scalar": torch.tensor(2.5), "empty": torch.empty(0, 3), "vector": torch.tensor([1.0, -2.0])}
     with folder(x=safetensors.torch.save(wanted, {"format": "pt"})) as path:
         got = own.read_safetensors(path / "x")
-        same(place, sorted(got), sorted(wanted), "names")
+        expect_equal(place, sorted(got), sorted(wanted), "names")
         for name, tensor in wanted.items():
             read = got[name]
-            same(
+            expect_equal(
                 "checkpoint.safetensors._tensor",
                 (read.dtype, read.shape, read.is_contiguous()),
                 (tensor.dtype, tensor.shape, True),
                 name,
             )
-            same(
+            expect_equal(
                 "checkpoint.safetensors._tensor",
                 read.view(-1).view(torch.uint8).tolist() if read.numel() else [],
                 tensor.view(-1).view(torch.uint8).tolist() if tensor.numel() else [],
                 f"bytes of {name}",
             )
         header = own.read_header(path / "x")
-        same("checkpoint.safetensors.read_header", header["t0"].shape, (2, 3), "a shape in the header")
+        expect_equal("checkpoint.safetensors.read_header", header["t0"].shape, (2, 3), "a shape in the header")
         before = (path / "x").read_bytes()
         got["t0"][0, 0] = 99
-        same(place, (path / "x").read_bytes() == before, True, "the file after a tensor was written to")
+        expect_equal(place, (path / "x").read_bytes() == before, True, "the file after a tensor was written to")
     for pad in (0, 1, 3):  # at any address, and in another order than the header's
         with folder(
             x=packed({"b": entry("I16", [2], 8, 12), "a": entry()}, struct.pack("<2f2h", 1.5, -2.0, 7, -8), pad)
         ) as path:
             got = own.read_safetensors(path / "x")
-            same_tensor("checkpoint.safetensors._tensor", got["a"], torch.tensor([1.5, -2.0]), f"floats after {pad} spaces")
-            same_tensor(
+            expect_equal_tensor(
+                "checkpoint.safetensors._tensor", got["a"], torch.tensor([1.5, -2.0]), f"floats after {pad} spaces"
+            )
+            expect_equal_tensor(
                 "checkpoint.safetensors._tensor",
                 got["b"],
                 torch.tensor([7, -8], dtype=torch.int16),
@@ -121,15 +123,15 @@ DAMAGED: tuple[tuple[bytes, str], ...] = (
 def damaged_files_are_refused_with_the_reason() -> None:
     for data, part in DAMAGED:
         with folder(x=data) as path:
-            refused(
+            expect_refused(
                 "checkpoint.safetensors._read_header",
                 lambda path=path: own.read_safetensors(path / "x"),
                 part,
                 f"damage: {part}",
             )
     with folder(x=packed({}), y=packed({"a": entry(), "b": entry("U8", [0], 8, 8)}, bytes(8))) as path:
-        same("checkpoint.safetensors._read_header", own.read_safetensors(path / "x"), {}, "a file without tensors")
-        same(
+        expect_equal("checkpoint.safetensors._read_header", own.read_safetensors(path / "x"), {}, "a file without tensors")
+        expect_equal(
             "checkpoint.safetensors._read_header",
             sorted(own.read_safetensors(path / "y")),
             ["a", "b"],
@@ -137,7 +139,7 @@ def damaged_files_are_refused_with_the_reason() -> None:
         )
     many = "{" + ",".join(f'"{i}":[]' for i in range(600_000)) + "}"
     with folder(x=packed(many)) as path:
-        refused(
+        expect_refused(
             "checkpoint.files.parse_object", lambda: own.read_safetensors(path / "x"), "items", "a header of a million items"
         )
 
@@ -163,9 +165,9 @@ def folders_hold_one_file_or_all_shards_of_an_index() -> None:
     ):
         with folder(**contents) as path:
             got = own.read_folder(path)
-            same(place, sorted(got), wanted, f"tensors of {sorted(contents)}")
+            expect_equal(place, sorted(got), wanted, f"tensors of {sorted(contents)}")
             for name, tensor in got.items():
-                same_tensor(place, tensor, torch.tensor([1.0, float(ord(name))]), f"tensor {name}")
+                expect_equal_tensor(place, tensor, torch.tensor([1.0, float(ord(name))]), f"tensor {name}")
     for contents, part in (
         ({}, "no model.safetensors"),
         ({"pytorch_model__bin": b"x"}, "pickle"),
@@ -181,5 +183,5 @@ def folders_hold_one_file_or_all_shards_of_an_index() -> None:
         ({"model__safetensors__index__json": b"{}"}, "weight_map"),
     ):
         with folder(**contents) as path:
-            refused(place, lambda path=path: own.read_folder(path), part, f"{sorted(contents)}")
-    refused(place, lambda: own.read_folder(Path("/nonexistent\0")), "no folder", "a path that can't be")
+            expect_refused(place, lambda path=path: own.read_folder(path), part, f"{sorted(contents)}")
+    expect_refused(place, lambda: own.read_folder(Path("/nonexistent\0")), "no folder", "a path that can't be")

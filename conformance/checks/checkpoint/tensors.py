@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.models.fixtures import fixture_config, write_fixture
 from nanollama import lm
 from nanollama.checkpoint import names, source
@@ -49,8 +49,8 @@ def names_go_both_ways() -> None:
         ("GPT2LMHeadModel", "transformer.wpe.weight", "embed_positions.weight"),
         ("GPT2LMHeadModel", "transformer.ln_f.bias", "norm.bias"),
     ):
-        same(place, names.rename(FAMILIES[architecture], stored), ours, f"{stored} of {architecture}")
-        same(
+        expect_equal(place, names.rename(FAMILIES[architecture], stored), ours, f"{stored} of {architecture}")
+        expect_equal(
             "checkpoint.names.original_name",
             names.original_name(FAMILIES[architecture], ours),
             stored,
@@ -62,7 +62,7 @@ def names_go_both_ways() -> None:
         stored_ = names.checkpoint_names(given, ours_)
         listed = sorted(part for parts in stored_.values() for part in parts)
         tied = {"lm_head.weight"} if given.tie_word_embeddings else set()
-        same(
+        expect_equal(
             "checkpoint.names.checkpoint_names", listed, sorted(ours_.keys() - tied), f"the tensors of a {architecture} folder"
         )
 
@@ -75,7 +75,7 @@ def fused_and_transposed_matrices_are_taken_apart() -> None:
     parts = dict(names.split(phi, "layers.0.self_attn.qkv_proj.weight", matrix))
     got = {name.split(".")[-2]: tensor[:, 0].tolist() for name, tensor in parts.items()}
     numbers = [float(i) for i in range(q + 2 * kv)]
-    same(
+    expect_equal(
         "checkpoint.names.split",
         got,
         {"q_proj": numbers[:q], "k_proj": numbers[q : q + kv], "v_proj": numbers[q + kv :]},
@@ -83,20 +83,22 @@ def fused_and_transposed_matrices_are_taken_apart() -> None:
     )
     matrix = torch.arange(2.0 * phi.intermediate_size)[:, None]
     gate, up = (tensor[0, 0].item() for _, tensor in names.split(phi, "layers.0.mlp.gate_up_proj.weight", matrix))
-    same("checkpoint.names.split", (gate, up), (0.0, float(phi.intermediate_size)), "gate stands before up")
+    expect_equal("checkpoint.names.split", (gate, up), (0.0, float(phi.intermediate_size)), "gate stands before up")
     wide = torch.arange(6.0).reshape(2, 3)
     ((_, turned),) = names.split(gpt2, "layers.0.mlp.up_proj.weight", wide)
-    same_tensor("checkpoint.names.split", turned, wide.T, "GPT-2's matrices are turned")
+    expect_equal_tensor("checkpoint.names.split", turned, wide.T, "GPT-2's matrices are turned")
     ((_, whole),) = names.split(gpt2, "embed_tokens.weight", wide)
-    same_tensor("checkpoint.names.split", whole, wide, "its embedding is not")
-    refused(
+    expect_equal_tensor("checkpoint.names.split", whole, wide, "its embedding is not")
+    expect_refused(
         "checkpoint.names.split",
         lambda: names.split(phi, "layers.0.self_attn.qkv_proj.weight", matrix[:5]),
         "rows",
         "too few rows",
     )
     back = names.checkpoint_tensor(gpt2, ["layers.0.self_attn.q_proj.weight", "b", "c"], [wide, wide + 10, wide + 20])
-    same_tensor("checkpoint.names.checkpoint_tensor", back, torch.cat([wide, wide + 10, wide + 20]).T, "fused and turned again")
+    expect_equal_tensor(
+        "checkpoint.names.checkpoint_tensor", back, torch.cat([wide, wide + 10, wide + 20]).T, "fused and turned again"
+    )
     given = config()
     buffers = {
         "model.layers.0.self_attn.rotary_emb.inv_freq": wide,
@@ -104,19 +106,19 @@ def fused_and_transposed_matrices_are_taken_apart() -> None:
         **{f"model.layers.{i}.x.weight": wide for i in range(4)},
     }
     got_names = sorted(names.runtime_tensors(given, buffers))
-    same(
+    expect_equal(
         "checkpoint.names.runtime_tensors",
         got_names,
         ["layers.0.x.weight", "layers.1.x.weight", "layers.2.x.weight", "layers.3.x.weight", "lm_head.weight"],
         "buffers of old files are left out",
     )
-    refused(
+    expect_refused(
         "checkpoint.names.runtime_tensors",
         lambda: names.runtime_tensors(given, {"model.norm.weight": wide, "norm.weight": wide}),
         "twice",
         "a tensor twice",
     )
-    refused(
+    expect_refused(
         "checkpoint.names.check_counts",
         lambda: names.runtime_tensors(given, {}),
         "layers",
@@ -128,9 +130,9 @@ def fused_and_transposed_matrices_are_taken_apart() -> None:
 def tensors_must_be_those_of_the_model() -> None:
     place, expected = "checkpoint.names.check_tensors", {"a": torch.zeros(2, 3), "b": torch.zeros(4)}
     good = {"a": torch.zeros(2, 3, dtype=torch.bfloat16), "b": torch.zeros(4, dtype=torch.float64)}
-    same(place, names.check_tensors(expected, good), None, "the right tensors")
+    expect_equal(place, names.check_tensors(expected, good), None, "the right tensors")
     stored = QuantTensor(torch.zeros(2, 12, dtype=torch.uint8), FORMATS["F32"])
-    same(place, names.check_tensors(expected, {**good, "a": stored}), None, "a stored matrix")
+    expect_equal(place, names.check_tensors(expected, {**good, "a": stored}), None, "a stored matrix")
     for found, part in (
         ({"a": good["a"]}, "(b)"),
         ({**good, "c": good["b"]}, "(c)"),
@@ -140,7 +142,7 @@ def tensors_must_be_those_of_the_model() -> None:
         ({**good, "a": torch.zeros(2, 3, dtype=torch.int32)}, "int32"),
         ({**good, "b": torch.zeros(4, dtype=torch.float8_e4m3fn)}, "float8"),
     ):
-        refused(place, lambda found=found: names.check_tensors(expected, found), part, f"tensors {sorted(found)}")
+        expect_refused(place, lambda found=found: names.check_tensors(expected, found), part, f"tensors {sorted(found)}")
     place, tied, free = "checkpoint.names.share_tied_head", config(tie_word_embeddings=True), config(tie_word_embeddings=False)
     table, other = torch.arange(4.0), torch.arange(4.0) + 1
     for given, tensors, wanted in (
@@ -158,13 +160,13 @@ def tensors_must_be_those_of_the_model() -> None:
             f"the head is {head}, expected {wanted}",
         )
         expect(place, given is free or head is table, "a tied head is not the embedding itself")
-    refused(
+    expect_refused(
         place,
         lambda: names.share_tied_head(tied, {"embed_tokens.weight": table, "lm_head.weight": other}),
         "lm_head",
         "a tied head that differs",
     )
-    refused(
+    expect_refused(
         place,
         lambda: names.share_tied_head(tied, {"embed_tokens.weight": table, "lm_head.weight": other[:2]}),
         "lm_head",
@@ -186,23 +188,27 @@ def a_folder_becomes_a_model() -> None:
         write_fixture(path, raw)
         got = lm.load(path, dtype="float64", device="cpu")
         facts = got.tokenizer, got.template, got.config.vocab_size, got.model.dtype, got.model.training
-        same(place, facts, (None, None, 64, torch.float64, False), "a model without texts")
-        same(
+        expect_equal(place, facts, (None, None, 64, torch.float64, False), "a model without texts")
+        expect_equal(
             "checkpoint.source.open_source",
             set(source.open_source(path).tensors),
             set(state(got.config)),
             "names of its tensors",
         )
-        same("model.dtypes.pick_dtype", lm.load(path, device="cpu").model.dtype, torch.float64, "the dtype of float64 weights")
+        expect_equal(
+            "model.dtypes.pick_dtype", lm.load(path, device="cpu").model.dtype, torch.float64, "the dtype of float64 weights"
+        )
         (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [5, 6]}))
-        same("lm.generation_defaults", ends_of(path), (5, 6), "ends that generation_config.json names")
+        expect_equal("lm.generation_defaults", ends_of(path), (5, 6), "ends that generation_config.json names")
         for option, bad in (("dtype", "int8"), ("device", "tpu"), ("quantize", "q3")):
-            refused(place, lambda option=option, bad=bad: lm.load(path, **{option: bad}), bad, f"{option} {bad}")
+            expect_refused(place, lambda option=option, bad=bad: lm.load(path, **{option: bad}), bad, f"{option} {bad}")
         quantized = lm.load(path, device="cpu", quantize="q8")
-        same(place, type(quantized.model.lm_head).__name__, "QuantLinear", "the head of a quantized model")
+        expect_equal(place, type(quantized.model.lm_head).__name__, "QuantLinear", "the head of a quantized model")
         (path / "config.json").unlink()
-        refused("checkpoint.source.read_folder_config", lambda: lm.load(path), "config.json", "a folder without config.json")
-        refused(place, lambda: lm.load(Path(folder) / "none.gguf"), "none.gguf", "a file that is not there")
+        expect_refused(
+            "checkpoint.source.read_folder_config", lambda: lm.load(path), "config.json", "a folder without config.json"
+        )
+        expect_refused(place, lambda: lm.load(Path(folder) / "none.gguf"), "none.gguf", "a file that is not there")
 
 
 @check("EOSX-006", "TOKN-044", area="eos")
@@ -214,12 +220,12 @@ def ends_come_from_the_tokenizer_where_the_config_names_none() -> None:
         path.mkdir()
         write_small_model(path, eos_token_id=None)
         got = lm.load(path, device="cpu")
-        same("lm.generation_defaults", got.defaults.eos_token_ids, (2,), "ends of a model whose tokenizer names </s>")
+        expect_equal("lm.generation_defaults", got.defaults.eos_token_ids, (2,), "ends of a model whose tokenizer names </s>")
         expect("lm.load_text", got.tokenizer is not None and got.template is not None, "tokenizer or template is missing")
         if got.tokenizer is not None:
-            same("lm.load_text", got.encode("ab")[0], 1, "BOS of the tokenizer")
+            expect_equal("lm.load_text", got.encode("ab")[0], 1, "BOS of the tokenizer")
         write_small_model(path, eos_token_id=7)
-        same("lm.generation_defaults", ends_of(path), (7,), "an end that the config names wins")
+        expect_equal("lm.generation_defaults", ends_of(path), (7,), "an end that the config names wins")
 
 
 @check("SAFE-020", "SAFE-021", "WGHT-006", area="security")
@@ -245,4 +251,6 @@ def a_checkpoint_brings_no_code_and_lacks_nothing() -> None:
             rest = {f"model.{n}": t for n, t in tensors.items() if n not in (name, "lm_head.weight")}
             rest |= {} if got.config.tie_word_embeddings else {"lm_head.weight": tensors["lm_head.weight"]}
             safetensors.torch.save_file(rest, path / "model.safetensors")
-            refused("checkpoint.source.open_source", lambda: lm.load(path, device="cpu"), name, f"a checkpoint without {name}")
+            expect_refused(
+                "checkpoint.source.open_source", lambda: lm.load(path, device="cpu"), name, f"a checkpoint without {name}"
+            )

@@ -5,7 +5,7 @@ import io
 import json
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, same
+from conformance.checks.assertions import at, expect, expect_equal
 from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.truth.cases import case, workplace
 from conformance.truth.compare import SEMANTIC_BAR
@@ -28,7 +28,7 @@ def verdict(key: str, value: object) -> tuple[int, str]:
 def two_models_are_told_apart_at_the_first_place() -> None:
     raw = fixture_config(LLAMA)
     status, said = verdict("initializer_range", 0.5)
-    same("verify", (status, said.startswith("SAME")), (0, True), f"two equal models: {said}")
+    expect_equal("verify", (status, said.startswith("SAME")), (0, True), f"two equal models: {said}")
     for key, value, place in (
         ("rms_norm_eps", raw["rms_norm_eps"] * 1.01, "layers.0.input_layernorm"),
         ("hidden_act", "relu", "layers.0.mlp"),

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
-from conformance.checks.generation.loop import GREEDY, SIZE, model, request, rows_of
+from conformance.checks.assertions import expect, expect_equal, expect_refused
+from conformance.checks.generation.loop import GREEDY, SIZE, model, request, request_rows
 from conformance.checks.generation.rigged import Pieces, RiggedModel, scripted
 from nanollama.generation import loop
 from nanollama.generation.request import Request, Usage
@@ -18,7 +18,7 @@ from nanollama.generation.sampling import SamplingParams
 LETTERS = Pieces([b"a", b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j", b"<end>"], special_ids=frozenset({10}))
 
 
-def told(
+def scripted_result(
     script: Sequence[int], tokenizer: Any = LETTERS, eos: tuple[int, ...] = (), context: int = 20, **fields: Any
 ) -> tuple[Any, ...]:
     """(ids, text, finish reason, completion tokens) of a scripted answer to the prompt [0, 1, 0]."""
@@ -49,8 +49,10 @@ def the_budget_is_max_tokens_or_the_room_that_is_left() -> None:
         (20, None, 20, (0, "context")),
         (20, 0, 20, (0, "length")),
     ):
-        (row,) = rows_of(model(context=context), [request([1] * prompt, max_tokens=most)])
-        same("generation.row.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}")
+        (row,) = request_rows(model(context=context), [request([1] * prompt, max_tokens=most)])
+        expect_equal(
+            "generation.row.Row", (row.budget, row.limit), wanted, f"prompt {prompt}, max_tokens {most}, context {context}"
+        )
 
 
 @check("EOSX-001", "EOSX-004", "LIMT-001", area="eos")
@@ -77,30 +79,33 @@ def an_answer_ends_for_the_right_reason() -> None:
         ({"stop": ["ef"], "eos": (5,)}, ([2, 3, 4, 5], "cde", "stop", 4)),
         ({"tokenizer": None, "max_tokens": 2}, ([2, 3], "", "length", 2)),
     ):
-        same(place, told([2, 3, 4, 5, 10, 6], **arguments), wanted, f"{arguments}")
+        expect_equal(place, scripted_result([2, 3, 4, 5, 10, 6], **arguments), wanted, f"{arguments}")
 
 
 @check("EOSX-005", "DETO-003", area="eos")
 def special_tokens_that_do_not_end_have_no_text() -> None:
-    same(
+    expect_equal(
         "generation.row.Row",
-        told([2, 10, 3], max_tokens=3),
+        scripted_result([2, 10, 3], max_tokens=3),
         ([2, 10, 3], "cd", "length", 3),
         "an answer with a special token in it",
     )
     half = Pieces([b"a", b"b", b"\xe2", b"\x82", b"\xac"], special_ids=frozenset())
-    same(
-        "generation.row.Row", told([2, 3, 4], half, max_tokens=3), ([2, 3, 4], "€", "length", 3), "a character in three tokens"
-    )
-    same(
+    expect_equal(
         "generation.row.Row",
-        told([0, 2, 3], half, max_tokens=3),
+        scripted_result([2, 3, 4], half, max_tokens=3),
+        ([2, 3, 4], "€", "length", 3),
+        "a character in three tokens",
+    )
+    expect_equal(
+        "generation.row.Row",
+        scripted_result([0, 2, 3], half, max_tokens=3),
         ([0, 2, 3], "a\ufffd", "length", 3),
         "a character cut by max_tokens",
     )
-    same(
+    expect_equal(
         "generation.row.Row",
-        told([0, 2, 4], half, eos=(4,)),
+        scripted_result([0, 2, 4], half, eos=(4,)),
         ([0, 2, 4], "a\ufffd", "stop", 3),
         "a character cut by an end token",
     )
@@ -124,15 +129,15 @@ def each_request_of_a_batch_ends_by_itself() -> None:
         own = [p for p in pieces if p.index == i]
         ids = [p.token_id for p in own if p.token_id is not None]
         got = ids, "".join(p.text for p in own), own[-1].finish_reason if own else "no piece"
-        same("generation.loop.run", got, each, f"request {i} of the batch")
+        expect_equal("generation.loop.run", got, each, f"request {i} of the batch")
         counts = [(p.usage.prompt_tokens, p.usage.completion_tokens) for p in own if p.usage]
-        same("generation.loop.run", counts, [(len(requests[i].prompt_ids), len(each[0]))], f"the usage of request {i}")
+        expect_equal("generation.loop.run", counts, [(len(requests[i].prompt_ids), len(each[0]))], f"the usage of request {i}")
     order = [p.index for p in pieces if p.token_id is not None]
-    same("generation.loop.run", order, [0, 1, 3, 5, 0, 1, 3, 5, 0, 3, 5, 0, 5], "whose turn it was")
-    same("generation.loop.run", list(loop.generate(subject, LETTERS, [])), [], "the pieces of no requests")
+    expect_equal("generation.loop.run", order, [0, 1, 3, 5, 0, 1, 3, 5, 0, 3, 5, 0, 5], "whose turn it was")
+    expect_equal("generation.loop.run", list(loop.generate(subject, LETTERS, [])), [], "the pieces of no requests")
     before = len(subject.calls)
     list(loop.generate(subject, LETTERS, [request([1], max_tokens=0)]))
-    same("generation.loop.run", len(subject.calls), before, "how often the model runs for max_tokens 0")
+    expect_equal("generation.loop.run", len(subject.calls), before, "how often the model runs for max_tokens 0")
 
 
 def ticking(steps: Sequence[float]) -> Callable[[], float]:
@@ -147,7 +152,7 @@ def the_times_are_those_of_the_model_alone() -> None:
     for index, wanted in ((0, (1, 3, 1.0, 6.0)), (1, (1, 1, 1.0, 0.0))):
         (usage,) = [p.usage for p in pieces if p.index == index and p.usage] or [Usage(0, 0, 0, 0.0, 0.0)]
         got = usage.prompt_tokens, usage.completion_tokens, usage.prefill_seconds, float(usage.decode_seconds)
-        same("generation.loop.run", got, wanted, f"the usage of request {index}")
+        expect_equal("generation.loop.run", got, wanted, f"the usage of request {index}")
 
 
 @check("ERRS-006", "LIMT-002", area="generation")
@@ -161,22 +166,22 @@ def options_are_checked_before_anything_runs() -> None:
         ("prefill_chunk", 0),
         ("prefill_chunk", 1.5),
     ):
-        refused(
+        expect_refused(
             place, lambda name=name, bad=bad: loop.generate(subject, None, [request([1])], **{name: bad}), name, f"{name} {bad}"
         )
-    refused(
+    expect_refused(
         "generation.request.check_ids",
         lambda: loop.generate(subject, None, [request([1]), request([])]),
         "request 1",
         "an empty prompt",
     )
-    refused(
+    expect_refused(
         "generation.request.check_ids",
         lambda: loop.generate(subject, None, [request([1] * 5)], context=4),
         "5 tokens",
         "a long prompt",
     )
-    same(place, subject.calls, [], "the calls of the model before a piece is asked for")
+    expect_equal(place, subject.calls, [], "the calls of the model before a piece is asked for")
     for context, count in ((8, 7), (None, 7), (4, 3), (1, 0)):
         got = len(
             [
@@ -185,15 +190,15 @@ def options_are_checked_before_anything_runs() -> None:
                 if p.token_id is not None
             ]
         )
-        same(place, got, count, f"how many tokens fit a context of {context}")
+        expect_equal(place, got, count, f"how many tokens fit a context of {context}")
 
 
 @check("GENR-007", area="generation")
 def another_forward_is_called_in_place_of_the_model() -> None:
     subject, other = model(), model()
     pieces = list(loop.generate(subject, None, [request([1, 2, 3], max_tokens=3)], forward=other))
-    same("generation.loop.run", (len(pieces), subject.calls, len(other.calls)), (3, [], 3), "pieces, and calls of both")
-    same("generation.loop.run", [call[:2] for call in other.calls], [(1, 3), (1, 1), (1, 1)], "the shapes of ids")
+    expect_equal("generation.loop.run", (len(pieces), subject.calls, len(other.calls)), (3, [], 3), "pieces, and calls of both")
+    expect_equal("generation.loop.run", [call[:2] for call in other.calls], [(1, 3), (1, 1), (1, 1)], "the shapes of ids")
 
 
 @check("ERRS-009", "NUMR-005", area="generation")
@@ -201,4 +206,4 @@ def logits_that_are_no_numbers_end_with_an_error() -> None:
     for t in (0.0, 1.0):
         subject = model(lambda ids: [float("nan")] * SIZE if len(ids) > 3 else [1.0] * SIZE)
         pieces = loop.generate(subject, None, [request([1, 2], params=SamplingParams(temperature=t, seed=1))])
-        refused("generation.loop.choose", lambda pieces=pieces: list(pieces), "token 3", "NaN logits")
+        expect_refused("generation.loop.choose", lambda pieces=pieces: list(pieces), "token 3", "NaN logits")

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, same
+from conformance.checks.assertions import expect, expect_close, expect_equal
 from nanollama.generation import sampling
 
 INF = math.inf
@@ -38,9 +38,9 @@ def filtered(place: str, function: Callable[[Tensor, float], Tensor], row: Row, 
     for line, shift in ((0, 0), (1, 1)):
         wanted = {(i - shift) % len(row) for i in kept}
         finite = {i for i, x in enumerate(got[line].tolist()) if x > -INF}
-        same(place, finite, wanted, f"what {what} keeps")
+        expect_equal(place, finite, wanted, f"what {what} keeps")
         left = sorted(wanted)
-        close(place, got[line, left].softmax(-1), given[line, left].softmax(-1), BAR, f"probabilities after {what}")
+        expect_close(place, got[line, left].softmax(-1), given[line, left].softmax(-1), BAR, f"probabilities after {what}")
 
 
 def distributions(seed: int, count: int, size: int) -> list[list[float]]:
@@ -73,8 +73,8 @@ def a_bias_is_added_and_infinity_decides() -> None:
         ({2: INF, 0: INF, 3: 5.0, 1: -INF}, [1.0, -INF, 3.0, -INF]),
     ):
         got = sampling.add_bias(given, bias)
-        same(place, got.tolist(), [wanted], f"[1, 2, 3, 4] with bias {bias}")
-    same(place, given.tolist(), [[1.0, 2.0, 3.0, 4.0]], "the input afterwards")
+        expect_equal(place, got.tolist(), [wanted], f"[1, 2, 3, 4] with bias {bias}")
+    expect_equal(place, given.tolist(), [[1.0, 2.0, 3.0, 4.0]], "the input afterwards")
 
 
 @check("PENA-001", area="sampling")
@@ -82,7 +82,7 @@ def tokens_are_counted() -> None:
     place = "generation.sampling.token_counts"
     for ids, wanted in (([], [0.0] * 4), ([2], [0.0, 0.0, 1.0, 0.0]), ([3, 0, 3, 3], [1.0, 0.0, 0.0, 3.0])):
         got = sampling.token_counts(ids, rows([0.0] * 4))
-        same(place, (got.tolist(), got.dtype), (wanted, torch.float64), f"counts of {ids}")
+        expect_equal(place, (got.tolist(), got.dtype), (wanted, torch.float64), f"counts of {ids}")
 
 
 @check("PENA-002", "PENA-003", area="sampling")
@@ -95,7 +95,7 @@ def the_repetition_penalty_divides_positive_and_multiplies_negative_logits_once(
             [x if n == 0 else x * penalty if x < 0 else x / penalty for x, n in zip(row, counts.tolist(), strict=True)]
             for row in given.tolist()
         ]
-        same(place, sampling.repetition_penalty(given, counts, penalty).tolist(), wanted, f"penalty {penalty}")
+        expect_equal(place, sampling.repetition_penalty(given, counts, penalty).tolist(), wanted, f"penalty {penalty}")
 
 
 @check("PENA-004", "PENA-005", area="sampling")
@@ -104,17 +104,19 @@ def presence_is_taken_off_once_and_frequency_for_each_time() -> None:
     given = rows([1.0, 1.0, 1.0])
     for penalty in (0.5, -0.25):
         got = sampling.presence_penalty(given, counts, penalty).tolist()
-        same("generation.sampling.presence_penalty", got, [[1.0, 1 - penalty, 1 - penalty]], f"presence {penalty}")
+        expect_equal("generation.sampling.presence_penalty", got, [[1.0, 1 - penalty, 1 - penalty]], f"presence {penalty}")
         got = sampling.frequency_penalty(given, counts, penalty).tolist()
-        same("generation.sampling.frequency_penalty", got, [[1.0, 1 - penalty, 1 - 3 * penalty]], f"frequency {penalty}")
+        expect_equal(
+            "generation.sampling.frequency_penalty", got, [[1.0, 1 - penalty, 1 - 3 * penalty]], f"frequency {penalty}"
+        )
 
 
 @check("PENA-006", area="sampling")
 def the_window_is_the_last_tokens() -> None:
     ids = [5, 6, 7]
     for window, wanted in ((-1, [5, 6, 7]), (0, []), (1, [7]), (2, [6, 7]), (3, [5, 6, 7]), (9, [5, 6, 7])):
-        same("generation.sampling.last", list(sampling.last(ids, window)), wanted, f"the last {window} of {ids}")
-    same("generation.sampling.last", list(sampling.last([], 3)), [], "the last 3 of none")
+        expect_equal("generation.sampling.last", list(sampling.last(ids, window)), wanted, f"the last {window} of {ids}")
+    expect_equal("generation.sampling.last", list(sampling.last([], 3)), [], "the last 3 of none")
 
 
 @check("PENA-007", "PENA-008", area="sampling")
@@ -136,14 +138,14 @@ def who_counts_for_which_penalty() -> None:
         ({}, [0, 1], [2, 3], [8.0, 8.0, 8.0, -8.0]),
     ):
         got = sampling.penalise(given, params(**penalties), prompt, generated).tolist()
-        same(place, got, [wanted], f"{penalties} after prompt {prompt} and answer {generated}")
+        expect_equal(place, got, [wanted], f"{penalties} after prompt {prompt} and answer {generated}")
 
 
 @check("SAMP-001", area="sampling")
 def temperature_divides() -> None:
     for t in (0.5, 1.0, 4.0):
         got = sampling.temperature(rows([2.0, -1.0, 0.0]), t).tolist()
-        same("generation.sampling.temperature", got, [[2 / t, -1 / t, 0.0]], f"temperature {t}")
+        expect_equal("generation.sampling.temperature", got, [[2 / t, -1 / t, 0.0]], f"temperature {t}")
 
 
 @check("SAMP-004", "SAMP-005", "SAMP-014", area="sampling")
@@ -161,7 +163,7 @@ def top_p_keeps_the_smallest_set_that_reaches_p() -> None:
     for size in (2, 4, 8):
         for keep in range(1, size + 1):  # equal logits: every sum is exact, and a sum of exactly p is enough
             got = sampling.top_p(rows([0.5] * size), keep / size)
-            same(place, int(got.isfinite().sum()), keep, f"how many of {size} equal tokens top_p = {keep / size} keeps")
+            expect_equal(place, int(got.isfinite().sum()), keep, f"how many of {size} equal tokens top_p = {keep / size} keeps")
     filtered(place, sampling.top_p, [0.0, 3.0, 1.0], 0.0, {1})
     filtered(place, sampling.top_p, [0.0, 3.0, -INF], 1.0, {0, 1})
     filtered(place, sampling.top_p, [50.0, 0.0, -3.0], 1.0, {0, 1, 2})  # although the first rounds to all

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, refused, same
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_refused
 from conformance.checks.generation.rigged import blamed
 from conformance.checks.generation.sampling_filters import INF, distributions, probabilities, rows
 from nanollama.generation import sampling
@@ -42,7 +42,7 @@ def the_order_of_the_steps() -> None:
     ):
         with blamed(place):
             got = sampling.process(plain, params(**fields), prompt, said).tolist()
-        same(place, got, [wanted], f"{fields}")
+        expect_equal(place, got, [wanted], f"{fields}")
     for fields, wanted in (
         ({"top_k": 2, "top_p": 0.5}, {0}),  # of 0.57 and 0.43 the first reaches 0.5, of 0.4 and 0.3 it would not
         ({"top_k": 2, "typical_p": 0.5}, {0}),  # entropy 0.68: 0.4 of 0.7 is 0.12 off, 0.3 of 0.7 is 0.16
@@ -60,7 +60,7 @@ def the_order_of_the_steps() -> None:
     ):
         with blamed(place):
             left = kept(sampling.process(skewed, params(**fields), [], []))
-        same(place, left, wanted, f"what {fields} keeps")
+        expect_equal(place, left, wanted, f"what {fields} keeps")
 
 
 @check("SAMP-011", "NUMR-006", area="sampling")
@@ -69,8 +69,8 @@ def sampling_computes_in_at_least_float32() -> None:
         for t in (0.0, 3.0):
             given = torch.tensor([[1.0, 2.0]], dtype=dtype)
             got = sampling.process(given, params(temperature=t), [], [])
-            same("generation.sampling.process", got.dtype, wanted, f"the dtype of processed {dtype}")
-            close(
+            expect_equal("generation.sampling.process", got.dtype, wanted, f"the dtype of processed {dtype}")
+            expect_close(
                 "generation.sampling.process",
                 got,
                 torch.tensor([[1.0, 2.0]], dtype=wanted) / (t or 1),
@@ -84,7 +84,7 @@ def greedy_takes_the_largest_and_of_equals_the_first() -> None:
     for row in itertools.product((-1.0, 0.0, 2.0), repeat=3):
         got = sampling.greedy(rows(row, row[::-1]))
         wanted = [row.index(max(row)), row[::-1].index(max(row))]
-        same(
+        expect_equal(
             "generation.sampling.greedy",
             (got.tolist(), got.dtype),
             (wanted, torch.int64),
@@ -101,7 +101,7 @@ def the_uniform_number_is_the_requests_own() -> None:
         return [sampling.uniform(generator) for _ in range(count)]
 
     many = numbers(7, 2000)
-    same(place, many[:50], numbers(7, 50), "the numbers of one seed")
+    expect_equal(place, many[:50], numbers(7, 50), "the numbers of one seed")
     expect(place, not set(many) & set(numbers(8, 50)), "two seeds give the same numbers")
     expect(place, len(set(many)) == 2000 and min(many) > 0 and max(many) <= 1, "numbers repeat, or are not in (0, 1]")
     coarse = sum(u * 2**24 == int(u * 2**24) for u in many)  # as float32 has them: rare tokens would never be drawn
@@ -115,10 +115,10 @@ def the_uniform_number_is_the_requests_own() -> None:
 def the_draw_inverts_the_distribution() -> None:
     place = "generation.sampling.draw"
     got = sampling.draw(rows([0.0, 0.0], [-INF, 1.0], [1.0, -INF]), 0.25)
-    same(place, (got.tolist(), got.dtype), ([0, 1, 0], torch.int64), "the draw of three rows")
+    expect_equal(place, (got.tolist(), got.dtype), ([0, 1, 0], torch.int64), "the draw of three rows")
     for row in distributions(8, 12, 300):  # in float32 the sum of all may round to less than 1
         narrow = torch.tensor([row + [-INF] * 5])
-        same(
+        expect_equal(
             place,
             sampling.draw(narrow, 1.0).tolist(),
             [max(i for i, x in enumerate(row) if x > -80)],
@@ -131,9 +131,9 @@ def the_draw_inverts_the_distribution() -> None:
         for token in living:
             for share in (0.001, 0.5, 0.999):
                 u = sums[token] + share * probs[token]
-                same(place, sampling.draw(rows(row), u).tolist(), [token], f"the draw at u = {u} from {probs}")
-        same(place, sampling.draw(rows(row), 1.0).tolist(), [living[-1]], f"the draw at u = 1 from {probs}")
-        same(place, sampling.draw(rows(row), 2.0**-53).tolist(), [living[0]], f"the draw at the least u from {probs}")
+                expect_equal(place, sampling.draw(rows(row), u).tolist(), [token], f"the draw at u = {u} from {probs}")
+        expect_equal(place, sampling.draw(rows(row), 1.0).tolist(), [living[-1]], f"the draw at u = 1 from {probs}")
+        expect_equal(place, sampling.draw(rows(row), 2.0**-53).tolist(), [living[0]], f"the draw at the least u from {probs}")
 
 
 @check("DRAW-005", "SAMP-012", area="sampling")
@@ -146,15 +146,15 @@ def pick_takes_one_token_and_reports_when_there_is_none() -> None:
             got = sampling.pick(rows(row), params(temperature=0.7), [], [], generator)
             sums, u = list(itertools.accumulate(probs)), sampling.uniform(twin)
             wanted = next(i for i, total in enumerate(sums) if total >= u * (1 - 1e-12) and probs[i] > 0)
-            same(place, (got.tolist(), got.dtype), ([wanted], torch.int64), f"the pick at u = {u} from {probs}")
+            expect_equal(place, (got.tolist(), got.dtype), ([wanted], torch.int64), f"the pick at u = {u} from {probs}")
         greedy = sampling.pick(rows(row), params(temperature=0.0), [], [], generator)
-        same(place, greedy.tolist(), [row.index(max(row))], f"the pick at temperature 0 from {row}")
+        expect_equal(place, greedy.tolist(), [row.index(max(row))], f"the pick at temperature 0 from {row}")
     penalised = sampling.pick(rows([1.0, 1.5]), params(temperature=0.0, presence_penalty=1.0), [], [1], torch.Generator())
-    same(place, penalised.tolist(), [0], "the greedy pick after a penalty")
+    expect_equal(place, penalised.tolist(), [0], "the greedy pick after a penalty")
     for t in (0.0, 1.0):
         for bad in ([math.nan, 1.0], [-INF, -INF], [INF, 1.0]):
             got = sampling.pick(rows(bad), params(temperature=t), [], [], torch.Generator().manual_seed(0))
-            same(place, got.tolist(), [-1], f"the pick from {bad} at temperature {t}")
+            expect_equal(place, got.tolist(), [-1], f"the pick from {bad} at temperature {t}")
 
 
 @check("ERRS-009", area="sampling")
@@ -168,7 +168,7 @@ def why_no_token_can_be_chosen() -> None:
 def numbers_are_checked_against_their_range() -> None:
     place, check_number = "generation.sampling.check_number", sampling.check_number
     for value, whole in ((1, True), (3, True), (1.0, False), (3, False), (2.5, False)):
-        same(place, check_number("x", value, 1, 3, "note", whole=whole), None, f"{value} from 1 to 3")
+        expect_equal(place, check_number("x", value, 1, 3, "note", whole=whole), None, f"{value} from 1 to 3")
     for bad, whole in (
         (0, True),
         (4, True),
@@ -181,8 +181,10 @@ def numbers_are_checked_against_their_range() -> None:
     ):
         what = "a whole number" if whole else "a number"
         for part in (f"x is {bad!r}", f"{what} from 1 to 3", "note"):
-            refused(place, lambda bad=bad, whole=whole: check_number("x", bad, 1, 3, "note", whole=whole), part, f"{bad!r}")
-    refused(place, lambda: check_number("x", 0, 1, INF, "note"), "a number of at least 1", "0")
+            expect_refused(
+                place, lambda bad=bad, whole=whole: check_number("x", bad, 1, 3, "note", whole=whole), part, f"{bad!r}"
+            )
+    expect_refused(place, lambda: check_number("x", 0, 1, INF, "note"), "a number of at least 1", "0")
 
 
 @check("ERRS-003", "SAMP-013", area="sampling")
@@ -202,16 +204,16 @@ def parameters_out_of_range_are_refused_by_name() -> None:
     }
     for name, (good, bad) in allowed.items():
         for value in good:
-            same(low, getattr(params(**{name: value}), name), value, f"{name} {value}")
+            expect_equal(low, getattr(params(**{name: value}), name), value, f"{name} {value}")
         for value in [*bad, True, "1", *([None] if name != "seed" else [])]:
-            refused(low, lambda name=name, value=value: params(**{name: value}), name, f"{name} {value!r}")
+            expect_refused(low, lambda name=name, value=value: params(**{name: value}), name, f"{name} {value!r}")
 
 
 @check("ERRS-003", "SAMP-003", area="sampling")
 def a_logit_bias_is_checked_and_copied() -> None:
     place = "generation.sampling.check_logit_bias"
     for good in ({}, {0: -100, 3: 100.0}, {1: INF}, {1: -INF}):
-        same(place, dict(params(logit_bias=good).logit_bias), good, f"logit_bias {good}")
+        expect_equal(place, dict(params(logit_bias=good).logit_bias), good, f"logit_bias {good}")
     for bad in (
         [],
         None,
@@ -225,8 +227,10 @@ def a_logit_bias_is_checked_and_copied() -> None:
         {1: "x"},
         {1: True},
     ):
-        refused(place, lambda bad=bad: params(logit_bias=bad), "logit_bias", f"logit_bias {bad!r}")
+        expect_refused(place, lambda bad=bad: params(logit_bias=bad), "logit_bias", f"logit_bias {bad!r}")
     given = {1: 1.0}
     made = params(logit_bias=given)
     given[2] = 2.0
-    same("generation.sampling.SamplingParams", dict(made.logit_bias), {1: 1.0}, "logit_bias after the caller's dict changed")
+    expect_equal(
+        "generation.sampling.SamplingParams", dict(made.logit_bias), {1: 1.0}, "logit_bias after the caller's dict changed"
+    )

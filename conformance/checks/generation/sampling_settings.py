@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from conformance.checks import check
-from conformance.checks.assertions import at, close, expect, same
+from conformance.checks.assertions import at, expect, expect_close, expect_equal
 from nanollama.generation import sampling
 from nanollama.generation.sampling import SamplingParams
 
@@ -138,7 +138,7 @@ def any_setting_gives_what_its_definition_gives(name: str) -> None:
         with at("generation.sampling.process"):
             got = sampling.process(tensor, params, prompt, said)[0]
             greedy = sampling.process(tensor, dataclasses.replace(params, temperature=0.0), prompt, said)[0]
-        close(
+        expect_close(
             "generation.sampling.penalise",
             greedy,
             torch.tensor(before, dtype=torch.float64),
@@ -146,8 +146,8 @@ def any_setting_gives_what_its_definition_gives(name: str) -> None:
             f"penalised logits with {params}",
         )
         kept, wanted = ([id for id, x in enumerate(each) if x > -INF] for each in (got.tolist(), want))
-        same("generation.sampling.process", kept, wanted, f"tokens left by {params}")
-        close("generation.sampling.process", got, torch.tensor(want, dtype=torch.float64), BAR, f"logits with {params}")
+        expect_equal("generation.sampling.process", kept, wanted, f"tokens left by {params}")
+        expect_close("generation.sampling.process", got, torch.tensor(want, dtype=torch.float64), BAR, f"logits with {params}")
     expect("conformance", decided > SETTINGS // 2, f"only {decided} of {SETTINGS} settings were clear")
 
 
@@ -167,10 +167,10 @@ def any_setting_draws_by_its_own_number() -> None:
         tensor, generator = torch.tensor([logits], dtype=torch.float64), torch.Generator().manual_seed(number)
         with at("generation.sampling.pick"):
             got = sampling.pick(tensor, params, prompt, said, generator).tolist()
-        same("generation.sampling.pick", got, [want], f"the token that {u:.4f} draws with {params}")
+        expect_equal("generation.sampling.pick", got, [want], f"the token that {u:.4f} draws with {params}")
         cold = dataclasses.replace(params, temperature=0.0)
         best = penalised(logits, params, prompt, said)
-        same(
+        expect_equal(
             "generation.sampling.pick",
             sampling.pick(tensor, cold, prompt, said, generator).tolist(),
             [best.index(max(best))],
@@ -198,6 +198,7 @@ def no_row_reads_another() -> None:
         "process": lambda x: sampling.process(x, SamplingParams(top_k=9, top_p=0.8, repetition_penalty=2.0), [1, 2], [3]),
     }
     for name, step in steps.items():
-        with at(f"sampling.{name}"):
+        with at(f"generation.sampling.{name}"):
             alone = torch.cat([step(row[None]) for row in rows])
-            close(f"sampling.{name}", step(rows).double(), alone.double(), BAR, f"rows of a batch through {name}")
+            together = step(rows).double()
+            expect_close(f"generation.sampling.{name}", together, alone.double(), BAR, f"rows of a batch through {name}")

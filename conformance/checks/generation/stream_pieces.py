@@ -8,7 +8,7 @@ import random
 from collections.abc import Iterator, Sequence
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.generation.rigged import Pieces
 from nanollama.text import detokenizer as stream
 
@@ -58,7 +58,7 @@ def held(text: str, stops: Sequence[str]) -> int:
 def the_first_stop_string_is_found() -> None:
     for stops in STOPS:
         for text in texts("ab", 6):
-            same(
+            expect_equal(
                 "text.detokenizer.first_stop",
                 stream.first_stop(text, stops),
                 first(text, stops),
@@ -70,7 +70,7 @@ def the_first_stop_string_is_found() -> None:
 def stop_strings_are_found_letter_by_letter() -> None:
     for stops in (["Ab"], ["ab", "A"], ["é"], ["a.b"]):
         for text in (*texts("aAb", 4), "aéb", "éé", "axb", "a.b", "E\u0301"):
-            same(
+            expect_equal(
                 "text.detokenizer.first_stop",
                 stream.first_stop(text, stops),
                 first(text, stops),
@@ -85,7 +85,7 @@ def what_may_become_a_stop_string_is_known() -> None:
             if any(stop in text for stop in stops):
                 continue
             wanted = len(text) - held(text, stops)
-            same(
+            expect_equal(
                 "text.detokenizer.unfinished",
                 stream.unfinished(text, stops),
                 wanted,
@@ -102,7 +102,7 @@ def stop_strings_end_the_text_however_it_is_cut() -> None:
             for pieces in cuts(text):
                 subject = stream.StopStrings(stops)
                 out = "".join(map(subject.push, pieces)) + subject.flush()
-                same(place, (out, subject.stopped), (text[:begin], stop), f"{pieces} with stop strings {stops}")
+                expect_equal(place, (out, subject.stopped), (text[:begin], stop), f"{pieces} with stop strings {stops}")
 
 
 def stops_at_once(text: str, stops: Sequence[str]) -> None:
@@ -112,7 +112,9 @@ def stops_at_once(text: str, stops: Sequence[str]) -> None:
         subject.push(letter)
         begin, stop = first(text[:count], stops)
         if stop is not None and begin <= count - held(text[:count], stops):
-            same("text.detokenizer.StopStrings", subject.stopped, stop, f"the stop string in {text[:count]!r} with {stops}")
+            expect_equal(
+                "text.detokenizer.StopStrings", subject.stopped, stop, f"the stop string in {text[:count]!r} with {stops}"
+            )
             return
 
 
@@ -128,20 +130,22 @@ def text_is_held_back_only_while_it_may_become_a_stop_string() -> None:
             for place_, letter in enumerate(text):
                 out += subject.push(letter)
                 seen = text[: place_ + 1]
-                same(place, out, seen[: len(seen) - held(seen, stops)], f"what is out after {seen!r} with {stops}")
-            same(place, out + subject.flush(), text, f"{text!r} with {stops}, to the end")
-            same(place, (subject.stopped, subject.flush()), (None, ""), "after the end")
+                expect_equal(place, out, seen[: len(seen) - held(seen, stops)], f"what is out after {seen!r} with {stops}")
+            expect_equal(place, out + subject.flush(), text, f"{text!r} with {stops}, to the end")
+            expect_equal(place, (subject.stopped, subject.flush()), (None, ""), "after the end")
     subject = stream.StopStrings(["xyz"])
-    same(place, [subject.push("1xyz2"), subject.push("3xyz"), subject.flush()], ["1", "", ""], "after a stop string")
+    expect_equal(place, [subject.push("1xyz2"), subject.push("3xyz"), subject.flush()], ["1", "", ""], "after a stop string")
 
 
 @check("ERRS-005", area="stop")
 def stop_strings_are_checked() -> None:
     for bad in ("abc", [""], ["a", ""], [1], None, {"a"}):
-        refused("text.detokenizer.StopStrings", lambda bad=bad: stream.StopStrings(bad), "stop string", f"stop strings {bad!r}")
+        expect_refused(
+            "text.detokenizer.StopStrings", lambda bad=bad: stream.StopStrings(bad), "stop string", f"stop strings {bad!r}"
+        )
 
 
-def judge(tokenizer: Pieces, ids: Sequence[int], skip_special: bool = True) -> None:
+def judge_pieces(tokenizer: Pieces, ids: Sequence[int], skip_special: bool = True) -> None:
     """The pieces, put together, are the whole; what is out is final, and only unfinished characters are held back."""
     place = "text.detokenizer.Detokenizer"
     subject, out = stream.Detokenizer(tokenizer, skip_special=skip_special), ""
@@ -153,9 +157,9 @@ def judge(tokenizer: Pieces, ids: Sequence[int], skip_special: bool = True) -> N
         bytes_end = tokenizer.byte_from is not None and any(i >= tokenizer.byte_from for i in ids[:count][-2:])
         special = token in tokenizer.special_ids
         if not (seen.endswith("\ufffd") or bytes_end or special):
-            same(place, out, seen, f"what is out after {list(ids[:count])}")
-    same(place, out + subject.flush(), whole, f"the text of {list(ids)}")
-    same(place, subject.flush(), "", "a second flush")
+            expect_equal(place, out, seen, f"what is out after {list(ids[:count])}")
+    expect_equal(place, out + subject.flush(), whole, f"the text of {list(ids)}")
+    expect_equal(place, subject.flush(), "", "a second flush")
 
 
 CHARACTERS = [
@@ -181,14 +185,14 @@ def characters_come_out_whole_however_their_bytes_are_cut() -> None:
     for strips in (False, True):
         tokenizer = Pieces(CHARACTERS, special_ids=frozenset({12}), bos_id=12, strips=strips)
         for ids in itertools.product((2, 4, 5, 12) if strips else (0, 2, 7, 8, 12, 13, 14), repeat=3):
-            judge(tokenizer, ids)
+            judge_pieces(tokenizer, ids)
         random_ = random.Random(5)
         for _ in range(50):
-            judge(tokenizer, [random_.randrange(13) for _ in range(12)], skip_special=random_.random() < 0.7)
-        judge(tokenizer, [6, 7, *[14] * 6, 8, 0])  # ids without a token, in the middle of a character
+            judge_pieces(tokenizer, [random_.randrange(13) for _ in range(12)], skip_special=random_.random() < 0.7)
+        judge_pieces(tokenizer, [6, 7, *[14] * 6, 8, 0])  # ids without a token, in the middle of a character
         for text in ("aé€🙂", " 🙂🙂", "€ €"):
             ids = [CHARACTERS.index(bytes([b])) for b in text.encode() if bytes([b]) in CHARACTERS]
-            judge(tokenizer, ids)
+            judge_pieces(tokenizer, ids)
 
 
 @check("STRM-002", "TOKN-004", "DETO-004", area="streaming")
@@ -196,12 +200,12 @@ def byte_tokens_come_out_as_the_decoder_shows_the_whole_run() -> None:
     tokenizer = Pieces([b"a", b" b", b"<s>", b" \xe2"], special_ids=frozenset({2}), byte_from=3, strips=True)
     choices = [0, 1, 2, *(3 + byte for byte in (0x61, 0xC3, 0xA9, 0xE2, 0x82, 0xAC, 0x20))]
     for ids in itertools.product(choices, repeat=3):
-        judge(tokenizer, ids)
+        judge_pieces(tokenizer, ids)
     random_ = random.Random(6)
     for _ in range(100):
-        judge(tokenizer, random_.choices(choices, k=9), skip_special=random_.random() < 0.7)
+        judge_pieces(tokenizer, random_.choices(choices, k=9), skip_special=random_.random() < 0.7)
     for text in ("🙂 a€", "é🙂é"):
-        judge(tokenizer, [3 + byte for byte in text.encode()])
+        judge_pieces(tokenizer, [3 + byte for byte in text.encode()])
 
 
 @check("STRM-004", area="streaming")
@@ -221,13 +225,13 @@ def after_a_flush_a_new_text_begins() -> None:
     tokenizer = Pieces(CHARACTERS, strips=True)
     subject = stream.Detokenizer(tokenizer)
     got = [subject.push(2), subject.push(4), subject.flush(), subject.push(2), subject.push(2), subject.flush()]
-    same("text.detokenizer.Detokenizer", got, ["b", "", "\ufffd", "b", " b", ""], "two texts, one after the other")
+    expect_equal("text.detokenizer.Detokenizer", got, ["b", "", "\ufffd", "b", " b", ""], "two texts, one after the other")
     silent = stream.Detokenizer(Pieces([b"", b" one"], strips=True))
     for text in ("first", "second"):
         got = [silent.push(token) for token in (0, 0, *[1] * 9)]
         wanted = ["", "", "one", *[" one"] * 8]
-        same("text.detokenizer.Detokenizer", got, wanted, f"the {text} text, which begins with tokens that have none")
+        expect_equal("text.detokenizer.Detokenizer", got, wanted, f"the {text} text, which begins with tokens that have none")
         silent.flush()
     words = stream.Detokenizer(Pieces([b"one", b" two"], strips=True))
     got = [words.push(0), words.flush(), words.push(1), words.push(0), words.flush()]
-    same("text.detokenizer.Detokenizer", got, ["one", "", "two", "one", ""], "two texts of words")
+    expect_equal("text.detokenizer.Detokenizer", got, ["one", "", "two", "one", ""], "two texts of words")

@@ -12,7 +12,7 @@ from typing import Any
 from unittest import mock
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, refused, same
+from conformance.checks.assertions import at, expect, expect_equal, expect_refused
 from conformance.checks.generation.whole import WORDS, Typed, loaded
 from nanollama.cli import batch, settings
 from nanollama.cli import main as cli
@@ -47,13 +47,15 @@ def only_newlines_end_lines() -> None:
         (MIXED.encode(), [b"a", "b\x0b\x0c\x1c\x85\u2028c\rd".encode(), b"", "\ufeffe".encode()]),
     ):
         with file_of(content) as path:
-            same("cli.batch.read_lines", list(batch.read_lines(str(path))), list(enumerate(want, 1)), f"lines of {content!r}")
+            expect_equal(
+                "cli.batch.read_lines", list(batch.read_lines(str(path))), list(enumerate(want, 1)), f"lines of {content!r}"
+            )
     before, batch.LONGEST_LINE = batch.LONGEST_LINE, 4
     try:
         with file_of(b"abc\nabcde") as path:
             lines = batch.read_lines(str(path))
-            same("cli.batch.read_lines", next(lines), (1, b"abc"), "a line of the length that is allowed")
-            refused("cli.batch.read_lines", lambda: next(lines), "line 2", "a longer one")
+            expect_equal("cli.batch.read_lines", next(lines), (1, b"abc"), "a line of the length that is allowed")
+            expect_refused("cli.batch.read_lines", lambda: next(lines), "line 2", "a longer one")
     finally:
         batch.LONGEST_LINE = before
 
@@ -77,23 +79,25 @@ def a_batch_is_answered_line_by_line() -> None:
     place = "cli.batch.batch_command"
     with at(place):
         status, results, said = answered(b"a\nb\na\xff\na\na", "x.txt")
-    same(place, [result["line"] for result in results], [1, 2, 3, 4, 5], "line numbers")
-    same(place, [result.get("text") for result in results], ["bc", "bc", None, "bc", "bc"], "answers")
-    same(place, (status, said.count("error: "), "line 3" in said), (1, 1, True), "what is said of a line with an error")
+    expect_equal(place, [result["line"] for result in results], [1, 2, 3, 4, 5], "line numbers")
+    expect_equal(place, [result.get("text") for result in results], ["bc", "bc", None, "bc", "bc"], "answers")
+    expect_equal(place, (status, said.count("error: "), "line 3" in said), (1, 1, True), "what is said of a line with an error")
     expect(place, "[5 lines, 1 with an error]" in said, f"the last line is {said.splitlines()[-1]!r}")
     with at(place):
         status, results, said = answered(b'{"prompt": "a", "max_tokens": 1}\n{"prompt": 3}\n', "X.JSONL")
-    same(place, [result.get("text") for result in results], ["b", None], "answers to objects")
+    expect_equal(place, [result.get("text") for result in results], ["b", None], "answers to objects")
     with at(place):
         status, results, _ = answered(b"a\n", "x.txt", stop=["c"])
-    same(place, (status, results[0]["text"], results[0]["finish_reason"]), (0, "b", "stop"), "settings of the command line")
+    expect_equal(
+        place, (status, results[0]["text"], results[0]["finish_reason"]), (0, "b", "stop"), "settings of the command line"
+    )
     with tempfile.TemporaryDirectory() as folder, at(place):
         status, results, _ = answered(b"a\nb\n", "x.txt", output=str(Path(folder, "out")))
-        same("cli.batch.destination", [result.get("text") for result in results], ["bc", "bc"], "answers in a file")
-    same(place, answered(b"", "x.txt")[:2], (0, []), "an empty file")
+        expect_equal("cli.batch.destination", [result.get("text") for result in results], ["bc", "bc"], "answers in a file")
+    expect_equal(place, answered(b"", "x.txt")[:2], (0, []), "an empty file")
     missing = Namespace(**dict.fromkeys(settings.SETTINGS), file="/none/x", output=None, context=None, batch_size=2)
-    refused("cli.batch.open_input", lambda: batch.batch_command(missing), "/none/x", "a file that isn't there")
-    refused(place, lambda: answered(b"a", "x.txt", context=17), "context", "a context that the model does not have")
+    expect_refused("cli.batch.open_input", lambda: batch.batch_command(missing), "/none/x", "a file that isn't there")
+    expect_refused(place, lambda: answered(b"a", "x.txt", context=17), "context", "a context that the model does not have")
 
 
 @check("CHAT-009", area="chat_template")
@@ -105,10 +109,10 @@ def conversations_are_saved_and_read() -> None:
         chat = [{"role": "system", "content": system}] if system is not None else list[dict[str, str]]()
         for one, other in turns:
             chat += [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
-        same("text.chat.conversation.to_json", saved, {"messages": chat}, "what is saved: the dropped turns, too")
+        expect_equal("text.chat.conversation.to_json", saved, {"messages": chat}, "what is saved: the dropped turns, too")
         with file_of(json.dumps(saved).encode(), "chat.json") as path, at(place):
             read = conversation.load_conversation(str(path))
-        same(place, (read.system, read.turns, read.dropped), (system, list(turns), 0), "what is read")
+        expect_equal(place, (read.system, read.turns, read.dropped), (system, list(turns), 0), "what is read")
     said, answer, rules = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
     for messages, part in (
         ([said], "no answer"),
@@ -128,14 +132,14 @@ def conversations_are_saved_and_read() -> None:
         ("x", "messages"),
     ):
         with file_of(json.dumps({"messages": messages}).encode(), "chat.json") as path:
-            refused(place, partial(conversation.load_conversation, str(path)), part, f"{messages}")
+            expect_refused(place, partial(conversation.load_conversation, str(path)), part, f"{messages}")
     with file_of(json.dumps({"messages": [], "more": 1}).encode(), "chat.json") as path:
-        refused(place, lambda: conversation.load_conversation(str(path)), "more", "a file of something else")
+        expect_refused(place, lambda: conversation.load_conversation(str(path)), "more", "a file of something else")
     alone = conversation.Conversation(None, [])
     for system, named in ((None, "the message"), ("s", "the system prompt and the message")):
         fit = partial(conversation.Conversation(system, []).fit, "x", lambda _: [0] * 9, 9, 1)
-        refused("text.chat.conversation.Conversation.fit", fit, f"{named} make 9", "no room")
-    same(
+        expect_refused("text.chat.conversation.Conversation.fit", fit, f"{named} make 9", "no room")
+    expect_equal(
         "text.chat.conversation.Conversation.fit",
         len(alone.fit("x", lambda _: [0] * 8, 9, 4)),
         8,
@@ -161,7 +165,7 @@ def an_error_of_a_command_is_one_line() -> None:
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at("cli.main.main"):
             status = cli.main(arguments)
         said = (status, out.getvalue(), err.getvalue().count("\n"), part in err.getvalue())
-        same(
+        expect_equal(
             "cli.main.main",
             said,
             (2, "", 1, True),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.fuzz.valid_gguf import Model, Pair, Tensor, model_bytes, parts_of
 from nanollama.checkpoint.gguf import reader as gguf
 from nanollama.checkpoint.gguf import values as gguf_values
@@ -56,14 +56,14 @@ def values_of_every_type_are_read() -> None:
     for kind, raw, value in VALUES:
         subject = reader(raw + b"rest")
         got, type_ = subject.value(kind)
-        same(
+        expect_equal(
             place,
             (got, type(got), subject.position, type_.kind),
             (value, type(value), len(raw), kind),
             f"a value of type {kind}",
         )
         for cut in range(len(raw)):
-            refused(
+            expect_refused(
                 place, lambda raw=raw[:cut], kind=kind: reader(raw).value(kind), "needs", f"type {kind}, cut after {cut} bytes"
             )
     for kind, raw, part in (
@@ -76,19 +76,19 @@ def values_of_every_type_are_read() -> None:
         (9, struct.pack("<IQ", 9, 1) * 20, "nested too deeply"),
         (9, struct.pack("<IQ2B", 7, 2, 1, 9), "boolean of value 9"),
     ):
-        refused(place, lambda kind=kind, raw=raw: reader(raw).value(kind), part, f"damage: {part}")
+        expect_refused(place, lambda kind=kind, raw=raw: reader(raw).value(kind), part, f"damage: {part}")
     deep = struct.pack("<IQ", 9, 1) * 7 + struct.pack("<IQB", 0, 1, 5)
-    same(place, reader(deep).value(9)[0], [[[[[[[[5]]]]]]]], "eight arrays in each other")
+    expect_equal(place, reader(deep).value(9)[0], [[[[[[[[5]]]]]]]], "eight arrays in each other")
     for raw, part in (
         (string(b""), "0 bytes"),
         (string(b"abc"), "3 bytes"),
         (string(b"\xff"), "UTF-8"),
         (string(b"a")[:-1], "needs"),
     ):
-        refused(place, lambda raw=raw: reader(raw).name(2), part, f"a name of {raw!r}")
-    same(place, reader(string("é".encode())).name(2), "é", "a name of two bytes")
+        expect_refused(place, lambda raw=raw: reader(raw).name(2), part, f"a name of {raw!r}")
+    expect_equal(place, reader(string("é".encode())).name(2), "é", "a name of two bytes")
     many = struct.pack("<IQ", 0, 6_000_000) + bytes(6_000_000)
-    refused(place, lambda: reader(many).value(9), "array elements", "six million elements")
+    expect_refused(place, lambda: reader(many).value(9), "array elements", "six million elements")
 
 
 def read(data: bytes, name: str = "x.gguf", **others: bytes) -> gguf.GGUF:
@@ -111,13 +111,13 @@ ALIGNED = Pair(b"general.alignment", 4, 4096)
 def a_file_is_its_metadata_and_tensors() -> None:
     for version, pairs, alignment in ((3, (ARCHITECTURE,), 32), (2, (ARCHITECTURE,), 32), (3, (ALIGNED, ARCHITECTURE), 4096)):
         got = read(model_bytes(model(F32, Q8, F32._replace(name=b"c"), pairs=pairs, alignment=alignment, version=version)))
-        same(READ, got.metadata["general.architecture"], "llama", "metadata")
-        same(READ, got.types["general.architecture"], ValueType(8), "the type of a value")
+        expect_equal(READ, got.metadata["general.architecture"], "llama", "metadata")
+        expect_equal(READ, got.types["general.architecture"], ValueType(8), "the type of a value")
         facts = [(t.name, t.shape, t.format.name, tuple(t.blocks.shape)) for t in got.tensors.values()]
         wanted = [("a.weight", (2, 3), "F32", (6, 4)), ("b", (2, 32), "Q8_0", (2, 34)), ("c", (2, 3), "F32", (6, 4))]
-        same(READ, facts, wanted, f"tensors of version {version}, alignment {alignment}")
+        expect_equal(READ, facts, wanted, f"tensors of version {version}, alignment {alignment}")
         for tensor, source in zip(got.tensors.values(), (F32, Q8, F32), strict=True):
-            same(
+            expect_equal(
                 "checkpoint.gguf.reader._tensor",
                 bytes(tensor.blocks.flatten().tolist()),
                 source.data,
@@ -128,10 +128,10 @@ def a_file_is_its_metadata_and_tensors() -> None:
         whole[: len(whole) - 28],
         whole + b"more",
     ):  # the last padding may be missing, bytes after the data are ignored
-        same(READ, bytes(read(data).tensors["b"].blocks.flatten().tolist()), Q8.data, f"a file of {len(data)} bytes")
-    same(READ, len(read(model_bytes(model())).tensors), 0, "tensors of a file without")
+        expect_equal(READ, bytes(read(data).tensors["b"].blocks.flatten().tolist()), Q8.data, f"a file of {len(data)} bytes")
+    expect_equal(READ, len(read(model_bytes(model())).tensors), 0, "tensors of a file without")
     scalar = Tensor(b"s", [], 0, struct.pack("<f", 2.0))
-    same(READ, read(model_bytes(model(scalar))).tensors["s"].shape, (), "the shape of a number")
+    expect_equal(READ, read(model_bytes(model(scalar))).tensors["s"].shape, (), "the shape of a number")
 
 
 def damages() -> list[tuple[str, bytes, str]]:
@@ -170,12 +170,12 @@ def damages() -> list[tuple[str, bytes, str]]:
 @check("GGUF-006", "GGUF-007", "SAFE-002", area="security")
 def damaged_gguf_files_are_refused_with_the_reason() -> None:
     for what, data, part in damages():
-        refused(READ, lambda data=data: read(data), part, what)
-        refused(READ, lambda data=data: read(data), "x.gguf", what)
+        expect_refused(READ, lambda data=data: read(data), part, what)
+        expect_refused(READ, lambda data=data: read(data), "x.gguf", what)
     whole = model_bytes(model(F32, Q8))
     start = whole.index(F32.data)
     for cut in (*range(24, start, 7), start + 3):
-        refused(READ, lambda cut=cut: read(whole[:cut]), "", f"a file cut after {cut} bytes")
+        expect_refused(READ, lambda cut=cut: read(whole[:cut]), "", f"a file cut after {cut} bytes")
 
 
 @check("GGUF-009", area="weights")
@@ -186,27 +186,27 @@ def a_split_model_is_read_whole_from_any_part() -> None:
     files = dict(zip(names, parts, strict=True))
     for name in names:
         got = read(files[name], name, **{other: raw for other, raw in files.items() if other != name})
-        same(
+        expect_equal(
             place,
             (sorted(got.tensors), len(got.paths), got.metadata["split.no"]),
             (["a.weight", "b", "c"], 3, 0),
             f"read from {name}",
         )
     place = "checkpoint.gguf.reader._part_paths"
-    refused(place, lambda: read(parts[0], names[0], **{names[1]: parts[1]}), names[2], "a missing part")
-    refused(place, lambda: read(parts[0], "m.gguf"), "00001-of-", "a part under another name")
-    refused(place, lambda: read(parts[0], "m-00001-of-00004.gguf"), "3 parts", "a part of four")
+    expect_refused(place, lambda: read(parts[0], names[0], **{names[1]: parts[1]}), names[2], "a missing part")
+    expect_refused(place, lambda: read(parts[0], "m.gguf"), "00001-of-", "a part under another name")
+    expect_refused(place, lambda: read(parts[0], "m-00001-of-00004.gguf"), "3 parts", "a part of four")
     place = "checkpoint.gguf.reader._join"
     swapped = {names[1]: parts[2], names[2]: parts[1]}
-    refused(place, lambda: read(parts[0], names[0], **swapped), "split.no", "parts that changed names")
+    expect_refused(place, lambda: read(parts[0], names[0], **swapped), "split.no", "parts that changed names")
     twice = model_bytes(parts_of(model(F32, F32, Q8), 3)[1])
-    refused(
+    expect_refused(
         place,
         lambda: read(parts[0], names[0], **{names[1]: twice, names[2]: parts[2]}),
         "earlier part",
         "a tensor in two parts",
     )
     fewer = [model_bytes(part) for part in parts_of(model(F32, Q8), 3)]
-    refused(
+    expect_refused(
         place, lambda: read(parts[0], names[0], **{names[1]: parts[1], names[2]: fewer[2]}), "3 tensors", "a tensor too few"
     )

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.generation.rigged import blamed
 from nanollama.checkpoint.gguf import config as gguf_config
 from nanollama.checkpoint.gguf import keys as gguf_keys
@@ -38,10 +38,10 @@ def raw(data: dict[str, Any], shapes: dict[str, tuple[int, ...]] | None = None, 
 def floats_are_read_as_the_decimals_that_were_meant() -> None:
     for meant in (1e-5, 1e-6, 0.1, 500000.0, 1.0, 0.0, 0.70710677, 1.1920929e-07, 30.0, -0.3):
         (stored,) = struct.unpack("<f", struct.pack("<f", meant))
-        same("checkpoint.gguf.keys.shortest", gguf_keys.shortest(stored), meant, f"the float32 nearest to {meant}")
+        expect_equal("checkpoint.gguf.keys.shortest", gguf_keys.shortest(stored), meant, f"the float32 nearest to {meant}")
     for value in (math.pi, 1e-50, 1e30 + 1e15):
-        same("checkpoint.gguf.keys.shortest", gguf_keys.shortest(value), value, f"{value}, which is no float32")
-    same(
+        expect_equal("checkpoint.gguf.keys.shortest", gguf_keys.shortest(value), value, f"{value}, which is no float32")
+    expect_equal(
         "checkpoint.gguf.keys.shortest",
         [gguf_keys.shortest(math.inf), math.isnan(gguf_keys.shortest(math.nan))],
         [math.inf, True],
@@ -52,7 +52,7 @@ def floats_are_read_as_the_decimals_that_were_meant() -> None:
         {"general.architecture": "x", "x.a": [3, 3], "x.b": 2, "x.c": 0.10000000149011612, "x.d": [1, 2], "x.rope.x": True}
     )
     got = found.get("a"), found.get("b"), found.get("c"), found.get("e", 7), found.number("b", 1.0), found.number("z", 1.5)
-    same(place, got, (3, 2, 0.1, 7, 2.0, 1.5), "values")
+    expect_equal(place, got, (3, 2, 0.1, 7, 2.0, 1.5), "values")
     for action, part in (
         (lambda: found.get("e"), "x.e"),
         (lambda: found.get("d"), "x.d"),
@@ -62,7 +62,7 @@ def floats_are_read_as_the_decimals_that_were_meant() -> None:
         if part == "x.":
             found.values = {**found.values, "x.unread": 1}
             part = "x.unread"
-        refused(place, action, part, f"reading {part}")
+        expect_refused(place, action, part, f"reading {part}")
     harmless = {
         "general.architecture": "x",
         "x.attention.causal": True,
@@ -70,8 +70,8 @@ def floats_are_read_as_the_decimals_that_were_meant() -> None:
         "y.z": 1,
         "general.name": "n",
     }
-    same(place, gguf_keys.Metadata(harmless).refuse_unread(), None, "keys that change nothing")
-    refused(
+    expect_equal(place, gguf_keys.Metadata(harmless).refuse_unread(), None, "keys that change nothing")
+    expect_refused(
         place,
         lambda: gguf_keys.Metadata({**harmless, "x.attention.causal": False}).refuse_unread(),
         "causal",
@@ -91,33 +91,37 @@ def theta_is_read_for_each_kind_of_layer() -> None:
     ):
         data = gguf_keys.Metadata({"general.architecture": architecture, **{f"{architecture}.{k}": v for k, v in keys.items()}})
         got = gguf_rope.rope_from_gguf(data, {}, 8, 64, partial=False)
-        same(place, (got["rope_theta"], got.get("rope_local_base_freq")), wanted, f"thetas of {architecture} with {keys}")
+        expect_equal(
+            place, (got["rope_theta"], got.get("rope_local_base_freq")), wanted, f"thetas of {architecture} with {keys}"
+        )
     part = gguf_keys.Metadata({"general.architecture": "phi3", "phi3.rope.dimension_count": 4})
-    same(
+    expect_equal(
         place,
         gguf_rope.rope_from_gguf(part, {}, 8, 64, partial=True)["partial_rotary_factor"],
         0.5,
         "the part of a head that turns",
     )
-    refused(place, lambda: gguf_rope.rope_from_gguf(part, {}, 8, 64, partial=False), "dimension_count", "a part that can't be")
+    expect_refused(
+        place, lambda: gguf_rope.rope_from_gguf(part, {}, 8, 64, partial=False), "dimension_count", "a part that can't be"
+    )
 
 
 @check("GGUF-022", area="weights")
 def where_a_file_is_silent_the_default_is_llama_cpps() -> None:
     place = "checkpoint.gguf.config.KEYS"
     gemma = read_config(raw(metadata("gemma2")))
-    same(
+    expect_equal(
         place,
         (gemma.attention_softcap, gemma.logit_softcap, max(w or 0 for w in gemma.windows)),
         (50.0, 30.0, 4096),
         "Gemma 2's",
     )
     gemma = read_config(raw(metadata("gemma2", attn_logit_softcapping=7.0, final_logit_softcapping=9.0)))
-    same(place, (gemma.attention_softcap, gemma.logit_softcap), (7.0, 9.0), "caps that a file names")
+    expect_equal(place, (gemma.attention_softcap, gemma.logit_softcap), (7.0, 9.0), "caps that a file names")
     three = read_config(raw(metadata("gemma3")))
-    same(place, (three.attention_softcap, three.logit_softcap, set(three.windows)), (None, None, {None}), "Gemma 3's")
+    expect_equal(place, (three.attention_softcap, three.logit_softcap, set(three.windows)), (None, None, {None}), "Gemma 3's")
     llama = read_config(raw(metadata(drop=("attention.head_count_kv", "rope.freq_base"))))
-    same(
+    expect_equal(
         place,
         (llama.num_key_value_heads, llama.head_dim, [r.theta for r in llama.ropes if r]),
         (6, 4, [10000.0] * 3),
@@ -151,31 +155,31 @@ def metadata_stand_for_a_config() -> None:
         "architectures": ["LlamaForCausalLM"],
         "model_type": "llama",
     }
-    same(place, {key: got.get(key) for key in wanted}, wanted, "a Llama")
+    expect_equal(place, {key: got.get(key) for key in wanted}, wanted, "a Llama")
     tied = raw(metadata(), {"token_embd.weight": (40, 24), "blk.0.attn_q.bias": (24,), "blk.0.ffn_gate.bias": (48,)})
-    same(
+    expect_equal(
         place,
         (tied["tie_word_embeddings"], tied["attention_bias"], tied["mlp_bias"]),
         (True, True, True),
         "tied head and biases",
     )
     moe = raw(metadata(expert_count=4, expert_used_count=2))
-    same(
+    expect_equal(
         place,
         (moe["architectures"], moe.get("num_experts", moe.get("num_local_experts")), moe["num_experts_per_tok"]),
         (["MixtralForCausalLM"], 4, 2),
         "experts",
     )
     plain = read_config(raw(metadata("qwen2")))
-    same(place, (plain.qkv_bias, set(plain.windows)), (True, {None}), "Qwen2: a bias, and no windows")
+    expect_equal(place, (plain.qkv_bias, set(plain.windows)), (True, {None}), "Qwen2: a bias, and no windows")
     for architecture, key, family in (
         ("gemma2", "attention.sliding_window", "Gemma2ForCausalLM"),
         ("phi3", "attention.sliding_window", "Phi3ForCausalLM"),
     ):
         config = read_config(raw(metadata(architecture, **{key: 5})))
-        same(place, (config.architecture, 5 in config.windows), (family, True), f"the window of {architecture}")
+        expect_equal(place, (config.architecture, 5 in config.windows), (family, True), f"the window of {architecture}")
         config = read_config(raw(metadata(architecture, **{key: 0})))
-        same(place, set(config.windows), {None}, f"a window of 0 in {architecture}")
+        expect_equal(place, set(config.windows), {None}, f"a window of 0 in {architecture}")
     for pattern, slides in (
         (None, [1, 0, 1]),
         (3, [1, 1, 0]),
@@ -185,7 +189,7 @@ def metadata_stand_for_a_config() -> None:
     ):
         more = {} if pattern is None else {"attention.sliding_window_pattern": pattern}
         types = raw(metadata("gemma2", **more))["layer_types"]
-        same(
+        expect_equal(
             "checkpoint.gguf.config.gemma_keys",
             types,
             [SLIDING if each else FULL for each in slides],
@@ -193,7 +197,7 @@ def metadata_stand_for_a_config() -> None:
         )
     for layers, wanted_scalar in ((3, 8), (46, 4)):
         got = raw(metadata("gemma2", block_count=layers, **{"attention.key_length": 8, "attention.value_length": 8}))
-        same(
+        expect_equal(
             "checkpoint.gguf.config.attention_divisor",
             got["query_pre_attn_scalar"],
             wanted_scalar,
@@ -208,8 +212,10 @@ def metadata_stand_for_a_config() -> None:
         "tokenizer.ggml.padding_token_id": 0,
     }
     got = gguf_config.token_ids(ids)
-    same("checkpoint.gguf.config.token_ids", got, {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0}, "token ids")
-    same(
+    expect_equal(
+        "checkpoint.gguf.config.token_ids", got, {"bos_token_id": 1, "eos_token_id": [2, 3], "pad_token_id": 0}, "token ids"
+    )
+    expect_equal(
         "checkpoint.gguf.config.token_ids",
         gguf_config.token_ids({}),
         {"bos_token_id": None, "eos_token_id": None, "pad_token_id": None},
@@ -235,7 +241,7 @@ def metadata_that_would_be_ignored_are_refused() -> None:
         (metadata(**{"rope.scaling.type": "funny"}), SHAPES, "funny"),
         (metadata("gemma2", **{"attention.sliding_window_pattern": [True]}), SHAPES, "sliding_window_pattern"),
     ):
-        refused(place, lambda data=data, shapes=shapes: raw(data, shapes), part, f"metadata with {part}")
+        expect_refused(place, lambda data=data, shapes=shapes: raw(data, shapes), part, f"metadata with {part}")
 
 
 @check("GGUF-024", "ROPE-020", area="rope")
@@ -246,17 +252,19 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
         data = metadata(architecture, **{f"rope.{key.replace('__', '.')}": value for key, value in keys.items()})
         return raw(data, None, **(factors or {}))["rope_scaling"]
 
-    same(place, scaling(scaling__type="linear", scaling__factor=4.0), {"rope_type": "linear", "factor": 4.0}, "linear")
-    same(place, scaling(scale_linear=4.0), {"rope_type": "linear", "factor": 4.0}, "the old key")
-    same(place, (scaling(scaling__type="none", scaling__factor=4.0), scaling(scaling__factor=1.0)), (None, None), "none")
+    expect_equal(place, scaling(scaling__type="linear", scaling__factor=4.0), {"rope_type": "linear", "factor": 4.0}, "linear")
+    expect_equal(place, scaling(scale_linear=4.0), {"rope_type": "linear", "factor": 4.0}, "the old key")
+    expect_equal(
+        place, (scaling(scaling__type="none", scaling__factor=4.0), scaling(scaling__factor=1.0)), (None, None), "none"
+    )
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16, "beta_fast": 32.0, "beta_slow": 1.0}
     base = {"scaling__type": "yarn", "scaling__factor": 4.0, "scaling__original_context_length": 16}
-    same("checkpoint.gguf.rope.read_yarn", scaling(**base), yarn, "YaRN")
+    expect_equal("checkpoint.gguf.rope.read_yarn", scaling(**base), yarn, "YaRN")
     got = scaling(**base, scaling__yarn_beta_fast=8.0, scaling__attn_factor=0.5)
     wanted = {**yarn, "beta_fast": 8.0, "attention_factor": 0.5 * (1 + 0.1 * math.log(4.0))}
-    same("checkpoint.gguf.rope.read_yarn", got, wanted, "YaRN with other numbers")
+    expect_equal("checkpoint.gguf.rope.read_yarn", got, wanted, "YaRN with other numbers")
     for key in ("yarn_attn_factor", "yarn_ext_factor"):
-        refused("checkpoint.gguf.rope.read_yarn", lambda key=key: scaling(**base, **{f"scaling__{key}": 3.0}), key, key)
+        expect_refused("checkpoint.gguf.rope.read_yarn", lambda key=key: scaling(**base, **{f"scaling__{key}": 3.0}), key, key)
     short, long = torch.tensor([1.0, 1.5]), torch.tensor([2.0, 4.0])
     lists = {"rope_factors_short": short, "rope_factors_long": long}
     got = scaling("phi3", lists, scaling__original_context_length=16, scaling__attn_factor=1.25)
@@ -267,7 +275,7 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
         "original_max_position_embeddings": 16,
         "attention_factor": 1.25,
     }
-    same("checkpoint.gguf.rope.read_factors", got, wanted, "LongRoPE")
+    expect_equal("checkpoint.gguf.rope.read_factors", got, wanted, "LongRoPE")
     natural = struct.unpack("<f", struct.pack("<f", math.sqrt(1 + math.log(4) / math.log(16))))[0]
     got = scaling("phi3", lists, scaling__original_context_length=16, scaling__attn_factor=natural)
     expect(
@@ -280,7 +288,7 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
             "attention_factor": (got or {}).get("attention_factor"),
         }
         expect("checkpoint.gguf.rope.read_scaling", "rope_type" in got, "rope_freqs is not read")
-    same(
+    expect_equal(
         "checkpoint.gguf.rope.read_factors",
         (got["rope_type"], got["short_factor"], got["attention_factor"]),
         ("longrope", [1.0, 1.5], 1.0),
@@ -292,13 +300,13 @@ def rotary_scaling_is_read_as_llama_cpp_applies_it() -> None:
     divisors = torch.tensor([f / (k * f + (1 - k) * f / 8) for f, k in zip(freq, keep, strict=True)])
     if float(divisors.max()) == 1.0:
         divisors = torch.tensor([1.0, 1.0])
-    refused(
+    expect_refused(
         "checkpoint.gguf.rope.read_factors",
         lambda: scaling("gemma2", {"rope_freqs": long}),
         "rope_freqs",
         "a list that llama.cpp does not read",
     )
-    refused(
+    expect_refused(
         "checkpoint.gguf.rope.read_factors",
         lambda: scaling("phi3", {"rope_factors_short": short}),
         "rope_factors_short",
@@ -326,7 +334,7 @@ def llama_3_is_recognised_by_its_divisors() -> None:
         "high_freq_factor": 4.0,
         "original_max_position_embeddings": 8192,
     }
-    same("checkpoint.gguf.rope.is_llama3", got, wanted, "Llama 3's scaling")
+    expect_equal("checkpoint.gguf.rope.is_llama3", got, wanted, "Llama 3's scaling")
     divisors[20] *= 1.01
     got = raw(metadata(**keys), shapes, rope_freqs=torch.tensor(divisors))["rope_scaling"]
-    same("checkpoint.gguf.rope.is_llama3", got["rope_type"], "longrope", "divisors that are not Llama 3's")
+    expect_equal("checkpoint.gguf.rope.is_llama3", got["rope_type"], "longrope", "divisors that are not Llama 3's")

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_equal_tensor, expect_refused
 from conformance.models.fixtures import fixture_config
 from nanollama.checkpoint.gguf import metadata as gguf_metadata
 from nanollama.checkpoint.gguf import names as gguf_names
@@ -25,8 +25,10 @@ def config(architecture: str, **changes: Any) -> ModelConfig:
 
 @check("GGUF-030", "ATTN-020", area="weights")
 def rotary_rows_change_their_order() -> None:
-    same("checkpoint.gguf.names.halves_order", gguf_names.halves_order(1, 4).tolist(), [0, 2, 1, 3], "rows of one head of 4")
-    same(
+    expect_equal(
+        "checkpoint.gguf.names.halves_order", gguf_names.halves_order(1, 4).tolist(), [0, 2, 1, 3], "rows of one head of 4"
+    )
+    expect_equal(
         "checkpoint.gguf.names.neighbours_order",
         gguf_names.neighbours_order(1, 6).tolist(),
         [0, 3, 1, 4, 2, 5],
@@ -35,15 +37,17 @@ def rotary_rows_change_their_order() -> None:
     for heads, size in itertools.product((1, 3), (2, 4, 8)):
         halves, neighbours = gguf_names.halves_order(heads, size), gguf_names.neighbours_order(heads, size)
         wanted = [h * size + 2 * (i % (size // 2)) + (i >= size // 2) for h in range(heads) for i in range(size)]
-        same("checkpoint.gguf.names.halves_order", halves.tolist(), wanted, f"rows of {heads} heads of {size}")
-        same("checkpoint.gguf.names.neighbours_order", neighbours[halves].tolist(), list(range(heads * size)), "there and back")
+        expect_equal("checkpoint.gguf.names.halves_order", halves.tolist(), wanted, f"rows of {heads} heads of {size}")
+        expect_equal(
+            "checkpoint.gguf.names.neighbours_order", neighbours[halves].tolist(), list(range(heads * size)), "there and back"
+        )
     place, order = "checkpoint.gguf.names.reorder", torch.tensor([2, 0, 1])
     matrix = torch.arange(6.0).reshape(3, 2)
-    same_tensor(place, gguf_names.reorder(matrix, order), matrix[order], "rows of a matrix")
+    expect_equal_tensor(place, gguf_names.reorder(matrix, order), matrix[order], "rows of a matrix")
     stored = QuantTensor(matrix.view(torch.uint8), FORMATS["F32"])
     turned: Any = gguf_names.reorder(gguf_names.reorder(stored, order), torch.tensor([1, 2, 0]))
-    same_tensor(place, turned.dequantize(), matrix[order][[1, 2, 0]], "rows of a stored matrix, twice")
-    refused(place, lambda: gguf_names.reorder(matrix, order[:2]), "3 rows", "another number of rows")
+    expect_equal_tensor(place, turned.dequantize(), matrix[order][[1, 2, 0]], "rows of a stored matrix, twice")
+    expect_refused(place, lambda: gguf_names.reorder(matrix, order[:2]), "3 rows", "another number of rows")
 
 
 @check("GGUF-031", "GGUF-032", "MOE-010", area="weights")
@@ -53,7 +57,7 @@ def stored_tensors_become_ours_and_back() -> None:
         ("output.weight", ("", "output", "weight")),
         ("blk.12.a.b.bias", ("layers.12.", "a.b", "bias")),
     ):
-        same("checkpoint.gguf.names.split_name", gguf_names.split_name(name), wanted, name)
+        expect_equal("checkpoint.gguf.names.split_name", gguf_names.split_name(name), wanted, name)
     for architecture in gguf_names.ARCHITECTURES:
         given = config(architecture)
         judge_round_trip(architecture, given)
@@ -68,29 +72,29 @@ def stored_tensors_become_ours_and_back() -> None:
         (llama, "norm.weight", False, False),
     ):
         got = gguf_names.is_rotary(each, name), gguf_names.stores_plus_one(each, name)
-        same("checkpoint.gguf.names.is_rotary", got, (rotary, plus_one), f"{name} of {each.architecture}")
+        expect_equal("checkpoint.gguf.names.is_rotary", got, (rotary, plus_one), f"{name} of {each.architecture}")
     phi = config("Phi3ForCausalLM")
     rows = (phi.num_attention_heads + 2 * phi.num_key_value_heads) * phi.head_dim
     matrix = torch.arange(2.0 * rows).reshape(rows, 2)
     parts = gguf_names.tensors_from_gguf(phi, {"blk.0.attn_qkv.weight": QuantTensor(matrix.view(torch.uint8), FORMATS["F32"])})
     got_rows = torch.cat([torch.as_tensor(part.dequantize()) for part in parts.values() if isinstance(part, QuantTensor)])
-    same_tensor("checkpoint.gguf.names.take_apart", got_rows, matrix, "the rows of q, k and v that stay in blocks")
+    expect_equal_tensor("checkpoint.gguf.names.take_apart", got_rows, matrix, "the rows of q, k and v that stay in blocks")
     halves = gguf_names.tensors_from_gguf(phi, {"blk.0.ffn_up.weight": torch.arange(2.0 * phi.intermediate_size)[:, None]})
     starts = {name.split(".")[-2]: float(torch.as_tensor(half)[0, 0]) for name, half in halves.items()}
     wanted_starts = {"gate_proj": 0.0, "up_proj": float(phi.intermediate_size)}
-    same("checkpoint.gguf.names.ARCHITECTURES", starts, wanted_starts, "gate stands before up")
+    expect_equal("checkpoint.gguf.names.ARCHITECTURES", starts, wanted_starts, "gate stands before up")
     heads = gguf_names.rotary_heads(llama, "a.q_proj.weight"), gguf_names.rotary_heads(llama, "a.k_proj.weight")
-    same(
+    expect_equal(
         "checkpoint.gguf.names.rotary_heads", heads, (llama.num_attention_heads, llama.num_key_value_heads), "heads of q and k"
     )
-    refused(
+    expect_refused(
         "checkpoint.gguf.names.our_name",
         lambda: gguf_names.tensors_from_gguf(llama, {"blk.0.ssm_in.weight": torch.zeros(2, 2)}),
         "ssm_in",
         "an unknown tensor",
     )
     one = torch.zeros(llama.num_attention_heads * llama.head_dim + 1, 2)
-    refused(
+    expect_refused(
         "checkpoint.gguf.names.reorder",
         lambda: gguf_names.tensors_from_gguf(llama, {"blk.0.attn_q.weight": one}),
         "rows",
@@ -110,14 +114,14 @@ def judge_round_trip(architecture: str, given: ModelConfig) -> None:
         stored[theirs] = torch.cat([torch.as_tensor(gguf_names.to_gguf(given, part, ours[part])) for part in parts])
     read = gguf_names.tensors_from_gguf(given, stored)
     tied = {"lm_head.weight"} if given.tie_word_embeddings else set()
-    same(
+    expect_equal(
         "checkpoint.gguf.names.gguf_names",
         sorted(read),
         sorted(ours.keys() - tied),
         f"tensors of {architecture}, stored and read",
     )
     for name, tensor in read.items():
-        same_tensor(
+        expect_equal_tensor(
             "checkpoint.gguf.names.from_gguf",
             torch.as_tensor(tensor).double(),
             ours[name].double(),
@@ -139,7 +143,7 @@ def a_config_survives_metadata() -> None:
             shapes |= {} if given.tie_word_embeddings else {"output.weight": (given.vocab_size, given.hidden_size)}
             shapes |= {"blk.0.attn_q.bias": (4,)} if given.qkv_bias else {}
             shapes |= {"blk.0.ffn_gate.bias": (4,)} if given.mlp_bias else {}
-            same(
+            expect_equal(
                 "checkpoint.gguf.metadata.metadata_of",
                 data["general.architecture"],
                 gguf_names.ARCHITECTURES[architecture].name,
@@ -153,7 +157,7 @@ def a_config_survives_metadata() -> None:
                 data[f"{prefix}.embedding_length"],
             )
             wanted = given.max_position_embeddings, given.num_hidden_layers, given.num_key_value_heads, given.hidden_size
-            same("checkpoint.gguf.metadata.metadata_of", got, wanted, f"sizes of {architecture}")
+            expect_equal("checkpoint.gguf.metadata.metadata_of", got, wanted, f"sizes of {architecture}")
 
 
 @check("GGUF-034", "NUMR-007", area="weights")
@@ -169,8 +173,8 @@ def numbers_that_a_file_rounds_are_compared_with_care() -> None:
         ("a", "a", True),
         (None, 0.0, False),
     ):
-        same(place, gguf_metadata.close(ours, theirs), wanted, f"{ours} and {theirs}")
-    close(
+        expect_equal(place, gguf_metadata.close(ours, theirs), wanted, f"{ours} and {theirs}")
+    expect_close(
         "checkpoint.gguf.rope.divisors",
         torch.tensor(gguf_rope.divisors(torch.tensor([0.1, 2.0]), 3.0)),
         torch.tensor([0.3, 6.0]),

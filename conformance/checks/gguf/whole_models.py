@@ -73,7 +73,7 @@ def made(name: str, dtype: torch.dtype = torch.float32) -> tuple[Path, Reference
     return path, Reference(spec, {key: as_read(spec, key, tensor, dtype) for key, tensor in ours.items()})
 
 
-def judge(path: Path, truth: Reference) -> None:
+def judge_file(path: Path, truth: Reference) -> None:
     """The file's logits are those of the model it holds; else the piece of loading that is wrong."""
     try:
         model, error = build_model(open_source(path), "float64", "cpu"), 0.0
@@ -98,7 +98,7 @@ def locate(path: Path, truth: Reference) -> Failed | None:
         source = open_source(path)
     except Exception as raised:
         place = place_of(raised.__traceback__)
-        by_name = place.startswith("checkpoint.names.check") or "gguf_names" in place
+        by_name = place.startswith("checkpoint.names.check") or place.startswith("checkpoint.gguf.names.")
         where = first_wrong_name(path, truth) if by_name else None
         return where or Failed(place, f"{type(raised).__name__}: {str(raised)[:200]}")
     return config_fault(source, truth.spec) or tensor_fault(source, truth) or module_fault(source, truth)
@@ -115,7 +115,7 @@ def first_wrong_name(path: Path, truth: Reference) -> Failed | None:
             found = []
         if part not in found:
             detail = f"{name} becomes {found[:3]}, and not {part}"
-            return Failed(f"checkpoint.gguf_names.take_apart: {without_layer(part)}", detail)
+            return Failed(f"checkpoint.gguf.names.take_apart: {without_layer(part)}", detail)
     return None
 
 
@@ -148,13 +148,13 @@ def config_fault(source: Source, spec: Spec) -> Failed | None:
         if not alike(got, want):
             gemma = spec.architecture.startswith("Gemma") and ours in ("windows", "attention_scales")
             function = "gemma_keys" if gemma else "config_from_gguf"
-            return Failed(f"checkpoint.gguf_config.{function}: {ours}", f"{ours} is {got!r}, expected {want!r}")
+            return Failed(f"checkpoint.gguf.config.{function}: {ours}", f"{ours} is {got!r}, expected {want!r}")
     for got_rope, want_rope in zip(config.ropes, spec.ropes, strict=True):
         faults = list(fields_of_rope(got_rope, want_rope)) if got_rope and want_rope else []
         if (got_rope is None) != (want_rope is None):
-            return Failed("checkpoint.gguf_config.config_from_gguf: rotary", "another layer rotates")
+            return Failed("checkpoint.gguf.config.config_from_gguf: rotary", "another layer rotates")
         if faults:
-            return Failed(f"checkpoint.gguf_rope.rope_from_gguf: {faults[0].place.split('.')[-1]}", faults[0].detail)
+            return Failed(f"checkpoint.gguf.rope.rope_from_gguf: {faults[0].place.split('.')[-1]}", faults[0].detail)
     return None
 
 
@@ -168,7 +168,7 @@ def tensor_fault(source: Source, truth: Reference) -> Failed | None:
             if numbers.shape != want.shape or not torch.equal(numbers, want):
                 rotary = name.split(".")[-2] in ("q_proj", "k_proj")
                 function = "from_gguf" if rotary or name.endswith("norm.weight") else "take_apart"
-                place = f"checkpoint.gguf_names.{function}: {without_layer(name)}"
+                place = f"checkpoint.gguf.names.{function}: {without_layer(name)}"
                 return Failed(place, f"{name} has other numbers than the file")
     return None
 
@@ -188,19 +188,20 @@ def module_fault(source: Source, truth: Reference) -> Failed | None:
             x = torch.linspace(-1, 1, 3 * weight.shape[1], dtype=torch.float64).view(3, -1).sin()
             error = row_error(module(x[None]), truth.linear(name, x))
         if error > SEMANTIC_BAR:
-            owner = "kernels.linear.quantized_linear" if kind == "QuantLinear" else f"quant.linear.{kind}"
+            owner = f"{type(module).__module__}.{kind}".removeprefix("nanollama.")
+            owner = "kernels.linear.quantized_linear" if kind == "QuantLinear" else owner
             return Failed(f"{owner}: {without_layer(name + '.')}", f"{name}: off by {error:.1e} on the file's own numbers")
     return None
 
 
 @check("GGUF-010", "GGUF-011", "GGUF-012", area="weights", each=tuple(CASES))
 def a_file_is_the_model_that_it_was_made_of(name: str) -> None:
-    judge(*made(name))
+    judge_file(*made(name))
 
 
 @check("GGUF-013", area="weights", each=tuple(name for name, _ in HALVES))
 def half_precision_numbers_are_read_exactly(name: str) -> None:
-    judge(*made(name, dict(HALVES)[name]))
+    judge_file(*made(name, dict(HALVES)[name]))
 
 
 @functools.cache
@@ -241,4 +242,4 @@ def unordered(spec: Spec, name: str, rows: Tensor) -> Tensor:
 
 @check("QUNT-010", "QUNT-011", area="quantization", each=("0", "7", "14"))
 def matrices_left_in_blocks_compute_with_the_values_of_the_blocks(first: str) -> None:
-    judge(*blocky(int(first)))
+    judge_file(*blocky(int(first)))

@@ -13,7 +13,7 @@ import gguf as peer
 import torch
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.gguf.bytes import VALUES, reader
 from nanollama.checkpoint.gguf import reader as gguf
 from nanollama.checkpoint.gguf import values_writer as gguf_values_writer
@@ -31,13 +31,13 @@ def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
         *((2**32, wide(10)), (-(2**31) - 1, wide(11)), ([1, 2], list_of(5)), ([2**31], list_of(4)), ([-1, 2**40], list_of(11))),
         *(([2**63], list_of(10)), (["a"], list_of(8)), ([[1], ["a"]], ValueType(9, 9, (list_of(5), list_of(8))))),
     ):
-        same(place, gguf_values_writer.type_of(value), wanted, f"the type of {value}")
+        expect_equal(place, gguf_values_writer.type_of(value), wanted, f"the type of {value}")
     for bad in ([], [1, "a"], [1, True], None, 2**64, [2**64], -(2**63) - 1, {"a": 1}, [1.0, 1]):
-        refused(place, lambda bad=bad: gguf_values_writer.type_of(bad), "", f"{bad}")
+        expect_refused(place, lambda bad=bad: gguf_values_writer.type_of(bad), "", f"{bad}")
     place = "checkpoint.gguf.values_writer.stored_value"
     for kind, raw, value in VALUES:
         type_ = reader(raw).value(kind)[1]
-        same(place, gguf_values_writer.stored_value(value, type_), raw, f"{value!r} as {type_}")
+        expect_equal(place, gguf_values_writer.stored_value(value, type_), raw, f"{value!r} as {type_}")
     for value, type_ in (
         (1, ValueType(8)),
         (True, ValueType(4)),
@@ -50,7 +50,9 @@ def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
         (1, ValueType(13)),
         ([[1]], ValueType(9, 9)),
     ):
-        refused(place, lambda v=value, t=type_: gguf_values_writer.stored_value(v, t), "", f"{value!r} as {tuple(type_)}")
+        expect_refused(
+            place, lambda v=value, t=type_: gguf_values_writer.stored_value(v, t), "", f"{value!r} as {tuple(type_)}"
+        )
 
 
 @check("GGUF-041", "GGUF-042", "SAFE-022", area="weights")
@@ -78,20 +80,20 @@ def what_is_written_is_what_the_peer_reads() -> None:
         gguf_writer.write_gguf(path, metadata, new)
         theirs, ours = peer.GGUFReader(path), gguf.read_gguf(path)
         for key, value in metadata.items():
-            same(place, theirs.fields[key].contents(), value, f"{key}, read by the peer")
+            expect_equal(place, theirs.fields[key].contents(), value, f"{key}, read by the peer")
         for tensor in theirs.tensors:
-            same(place, tensor.data.tolist(), numbers[tensor.name].tolist(), f"{tensor.name}, read by the peer")
-            same(place, tensor.data_offset % 64, 0, f"where {tensor.name} begins, modulo the alignment")
-        same(place, ours.metadata, metadata, "metadata, read by us")
+            expect_equal(place, tensor.data.tolist(), numbers[tensor.name].tolist(), f"{tensor.name}, read by the peer")
+            expect_equal(place, tensor.data_offset % 64, 0, f"where {tensor.name} begins, modulo the alignment")
+        expect_equal(place, ours.metadata, metadata, "metadata, read by us")
         copy = Path(folder) / "copy.gguf"
         gguf_writer.write_gguf(copy, ours.metadata, [gguf_writer.stored(t) for t in ours.tensors.values()], ours.types)
         expect("checkpoint.gguf.writer.stored", copy.read_bytes() == path.read_bytes(), "a copied model differs")
         coded = gguf_writer.encoded("b", (2, 32), FORMATS["Q8_0"], lambda rows: numbers["b"][rows])
         got = torch.cat([piece.reshape(-1) for piece in coded.data()])
         wanted = FORMATS["Q8_0"].encode(numbers["b"])
-        same_tensor("checkpoint.gguf.writer.encoded", got, wanted.reshape(-1), "rows encoded")
+        expect_equal_tensor("checkpoint.gguf.writer.encoded", got, wanted.reshape(-1), "rows encoded")
         for what, bad, part in bad_models(new):
-            refused(place, lambda bad=bad: gguf_writer.write_gguf(Path(folder) / "bad.gguf", *bad), part, what)
+            expect_refused(place, lambda bad=bad: gguf_writer.write_gguf(Path(folder) / "bad.gguf", *bad), part, what)
             expect(
                 place, sorted(p.name for p in Path(folder).iterdir()) == ["copy.gguf", "x.gguf"], f"{what} left a file behind"
             )

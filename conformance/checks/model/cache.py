@@ -12,7 +12,7 @@ from torch import Tensor
 
 import nanollama.model.kv_cache
 from conformance.checks import Failed, check, place_of
-from conformance.checks.assertions import expect, refused
+from conformance.checks.assertions import expect, expect_refused
 from conformance.checks.model.feeding import Calls, cache_faults, chunks, error_of, fed, late, paused, ragged, truths_of
 from conformance.checks.model.parts import attend_steps
 from conformance.checks.model.steps import all_faults
@@ -20,7 +20,7 @@ from conformance.checks.model.turning import differences
 from conformance.models.fixtures import FIXTURES
 from conformance.truth.cases import Case, case
 from conformance.truth.compare import row_error
-from conformance.truth.rotation import table
+from conformance.truth.rotation import cos_sin
 from nanollama.model.transformer import Transformer
 
 CACHE_BAR = 1e-12  # float64, the same sums in another order
@@ -109,12 +109,12 @@ def length_faults(model: Transformer, this: Case, max_len: int, limits: Sequence
         for place, got, rope in places:
             for row, limit in enumerate(limits):
                 mine = [part.expand(len(limits), -1, -1, -1)[row] for part in got]
-                if row_error(differences(*mine), differences(*table(rope, positions[row], limit))) > CACHE_BAR:
+                if row_error(differences(*mine), differences(*cos_sin(rope, positions[row], limit))) > CACHE_BAR:
                     return [Failed(place, f"row {row} is not turned by the frequencies of {limit} tokens")]
     return []
 
 
-def judge(
+def judge_calls(
     model: Transformer, this: Case, calls: Calls, way: str, max_len: int = LONG, limits: Sequence[int] = (), **options: Any
 ) -> None:
     """The calls through a fresh cache must give every row's own logits."""
@@ -144,7 +144,7 @@ def attempt(find: Callable[[], Failed | None]) -> Failed | None:
 
 
 @contextmanager
-def road(model: Transformer, name: str) -> Iterator[None]:
+def attention_by(model: Transformer, name: str) -> Iterator[None]:
     """Attention by this implementation while inside, where the model can choose."""
     attends: list[Any] = [layer.self_attn.attend for layer in model.layers]  # type: ignore[union-attr]
     before = [attend.implementation for attend in attends]
@@ -176,26 +176,26 @@ def every_way_of_feeding_gives_the_same(family: str) -> None:
     this = case(family)
     model = this.load()
     for way, calls in WAYS.items():
-        judge(model, this, calls, way, counted=True)
+        judge_calls(model, this, calls, way, counted=True)
 
 
 @check("CACHE-003", "ROPE-010", area="kv_cache", each=LENGTH_DEPENDENT)
 def frequencies_go_by_the_limit_of_each_row(name: str) -> None:
     this = case(name)
     model = this.load()
-    judge(model, this, chunks(3, 1, 8, 1, 3), "shorter than the trained length", max_len=16)
-    judge(model, this, chunks(3, 1, 30, 1, 1), "longer than the trained length", max_len=600)
-    judge(model, this, ragged((9, 4, 12), "left", 3), "rows of different limits", LONG, (16, LONG, 40))
+    judge_calls(model, this, chunks(3, 1, 8, 1, 3), "shorter than the trained length", max_len=16)
+    judge_calls(model, this, chunks(3, 1, 30, 1, 1), "longer than the trained length", max_len=600)
+    judge_calls(model, this, ragged((9, 4, 12), "left", 3), "rows of different limits", LONG, (16, LONG, 40))
 
 
 @check("ATTN-010", area="attention", each=("LlamaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "GPT2LMHeadModel"))
-def both_roads_of_attention_are_the_definition(family: str) -> None:
+def both_implementations_of_attention_are_the_definition(family: str) -> None:
     this = case(family)
     model = this.load()
     for name in ("eager", "sdpa") if this.spec.attention_cap is None else ("eager",):
-        with road(model, name):
+        with attention_by(model, name):
             for way in ("one by one", "around the window", "ragged, padded left", "rows that pause"):
-                judge(model, this, WAYS[way], f"{name}, {way}")
+                judge_calls(model, this, WAYS[way], f"{name}, {way}")
             ids = this.long(20)
             error = row_error(model(ids[None])[0].log_softmax(-1), truths_of(this, [ids], [20])[0])
             expect("self_attn.attend", error <= CACHE_BAR, f"{name} without a cache: off by {error:.1e}")
@@ -207,7 +207,7 @@ def the_last_logits_are_those_of_each_rows_last_token(family: str) -> None:
     model = this.load()
     for way in ("whole", "ragged, padded right", "ragged, padded left", "rows that pause"):
         calls = [call for call in WAYS[way] if (call >= 0).any(1).all()] if way != "rows that pause" else WAYS[way][:2]
-        judge(model, this, calls, f"last_only, {way}", last_only=True)
+        judge_calls(model, this, calls, f"last_only, {way}", last_only=True)
 
 
 @check("BATCH-002", "BATCH-003", area="batching", each=FAMILIES)
@@ -226,15 +226,15 @@ def a_cache_can_be_filled_to_the_last_slot_and_no_further(family: str) -> None:
     this = case(family)
     model = this.load()
     for calls in (chunks(9, 7), chunks(16), chunks(*[1] * 16), chunks(2, 14)):
-        judge(model, this, calls, "exactly full", max_len=16)
+        judge_calls(model, this, calls, "exactly full", max_len=16)
     cache, ids = model.new_cache(1, 16), this.long(17)
     for _ in fed(model, [ids], chunks(9, 7), cache):
         pass
-    refused(
+    expect_refused(
         "model.transformer.Transformer.place", lambda: model(ids[None, 16:], cache=cache), "16", "a token beyond a full cache"
     )
     expect("model.transformer.Transformer.place", cache.lengths == [16], f"a refused call left lengths {cache.lengths}")
-    refused(
+    expect_refused(
         "model.transformer.Transformer.place",
         lambda: model(ids[None].expand(2, -1), cache=model.new_cache(3, 20)),
         "2",
@@ -247,14 +247,16 @@ def calls_that_can_not_be_meant_are_refused() -> None:
     model = case("GPT2LMHeadModel").load()
     place, init = "model.transformer.Transformer.place", "model.kv_cache.KVCache.__init__"
     for batch, max_len, limits in ((0, 5, None), (1, 0, None), (-1, 5, None), (2, 5, [5, 6]), (2, 5, [0, 5]), (2, 5, [5])):
-        refused(init, partial(model.new_cache, batch, max_len, limits), "cache" if limits is None else "limits")
+        expect_refused(init, partial(model.new_cache, batch, max_len, limits), "cache" if limits is None else "limits")
     expect(init, model.new_cache(1, 1, [1]).limits == [1], "the smallest cache has another limit than 1")
     expect(init, model.new_cache(2, 3).limits == [3, 3], "without limits, every row has the whole length")
     whole = [torch.zeros(shape, dtype=torch.int64) for shape in ((3,), (1, 0), (1, 2, 1))]
     for ids in (*whole, torch.zeros(1, 2)):
-        refused(place, partial(model, ids), "ids", f"ids of shape {list(ids.shape)}, {ids.dtype}")
+        expect_refused(place, partial(model, ids), "ids", f"ids of shape {list(ids.shape)}, {ids.dtype}")
     one = torch.ones(1, 1, dtype=torch.int64)
-    refused(place, lambda: model(one, positions=torch.tensor([[4200]])), "4200", "a position that the model has not learned")
+    expect_refused(
+        place, lambda: model(one, positions=torch.tensor([[4200]])), "4200", "a position that the model has not learned"
+    )
     expect(place, bool(model(one, positions=torch.tensor([[4199]])).isfinite().all()), "the last learned position is refused")
 
 
@@ -262,14 +264,14 @@ def calls_that_can_not_be_meant_are_refused() -> None:
 def one_call_leaves_nothing_behind_for_the_next(name: str) -> None:
     this = case(name)
     model, short = this.load(), WAYS["around the window"]
-    judge(model, this, short, "at first", max_len=30)
+    judge_calls(model, this, short, "at first", max_len=30)
     for calls, length in ((WAYS["whole"], LONG), (WAYS["rows that pause"], 600)):
-        judge(model, this, calls, "another sequence", max_len=length)
+        judge_calls(model, this, calls, "another sequence", max_len=length)
     ids = this.long(12)
     for _ in range(2):
         error = row_error(model(ids[None])[0].log_softmax(-1), truths_of(this, [ids], [12])[0])
         expect("model.transformer.Transformer.forward", error <= CACHE_BAR, f"after other sequences: off by {error:.1e}")
-    judge(model, this, short, "after others", max_len=30)
+    judge_calls(model, this, short, "after others", max_len=30)
 
 
 @check("CACHE-009", "ROPE-011", area="kv_cache", each=("LlamaForCausalLM", "MistralForCausalLM", "Gemma3ForCausalLM"))

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.model.configured import config_faults
 from conformance.models.fixtures import FIXTURES, LLAMA3, fixture_config
 from conformance.truth.cases import CASES, DEEPSEEK, DYNAMIC, FULL, LONG, SLIDE, YARN, case
@@ -99,7 +99,7 @@ def another(value: Any) -> Any:
     return value * 1.5 if isinstance(value, float) else None
 
 
-def judge(raw: Mapping[str, Any]) -> None:
+def judge_config(raw: Mapping[str, Any]) -> None:
     """One file must be read as the independent reader reads it."""
     for fault in config_faults(raw, read_config(raw), read_spec(raw)):
         raise fault
@@ -108,29 +108,29 @@ def judge(raw: Mapping[str, Any]) -> None:
 @check("CONF-001", "CONF-002", area="weights", each=FAMILIES)
 def every_key_and_every_default_means_what_the_family_says(family: str) -> None:
     for raw in raws(family):
-        judge(raw)
+        judge_config(raw)
 
 
 @check("CONF-003", area="weights")
 def variations_of_families_are_read_rightly() -> None:
     for name in CASES:
-        judge(case(name).raw)
+        judge_config(case(name).raw)
 
 
 @check("ROPE-020", "ROPE-021", area="rope")
 def every_rotation_is_read_in_every_spelling() -> None:
     for rope in ROPES:
         given = {key: value for key, value in rope.items() if value is not None}
-        judge(fixture_config(LLAMA, rope_parameters={"rope_theta": 12345.0, **given}))
+        judge_config(fixture_config(LLAMA, rope_parameters={"rope_theta": 12345.0, **given}))
         old = {key: value for key, value in given.items() if key != "rope_theta"}
         raw = {key: value for key, value in fixture_config(LLAMA).items() if key != "rope_parameters"}
-        judge({**raw, "rope_scaling": old, "rope_theta": 999.0})
+        judge_config({**raw, "rope_scaling": old, "rope_theta": 999.0})
     for beside, inside in itertools.product((None, 16, 512), (None, 16)):
         rope = {**LONG, "short_factor": [1.5, 2.5], "long_factor": [3.5, 4.5]}
         rope |= {} if inside is None else {"original_max_position_embeddings": inside}
         if inside in (None, beside):
             raw = {k: v for k, v in fixture_config(PHI3, rope_scaling=rope).items() if k != "original_max_position_embeddings"}
-            judge(raw if beside is None else {**raw, "original_max_position_embeddings": beside})
+            judge_config(raw if beside is None else {**raw, "original_max_position_embeddings": beside})
 
 
 @check("ROPE-022", "WIND-002", area="attention")
@@ -138,18 +138,19 @@ def every_layers_kind_is_read_rightly() -> None:
     for types in itertools.product((FULL, SLIDE), repeat=3):
         for family in ("Qwen2ForCausalLM", "Qwen3ForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "SmolLM3ForCausalLM"):
             rotary = {"no_rope_layers": [0, 1, 1]} if family.startswith("Smol") else {}
-            judge(fixture_config(family, layer_types=list(types), num_hidden_layers=3, **rotary))
+            judge_config(fixture_config(family, layer_types=list(types), num_hidden_layers=3, **rotary))
     for first in range(5):
-        judge(fixture_config("Qwen2ForCausalLM", max_window_layers=first))
+        judge_config(fixture_config("Qwen2ForCausalLM", max_window_layers=first))
     for period in range(1, 6):
         raw = {k: v for k, v in fixture_config("Gemma3ForCausalLM", num_hidden_layers=9).items() if k != "layer_types"}
-        judge({**raw, "sliding_window_pattern": period})
+        judge_config({**raw, "sliding_window_pattern": period})
         smol = fixture_config("SmolLM3ForCausalLM", num_hidden_layers=9, layer_types=None, no_rope_layers=None)
-        judge({**{k: v for k, v in smol.items() if v is not None}, "no_rope_layer_interval": period})
-        judge(fixture_config("Qwen3MoeForCausalLM", num_hidden_layers=9, decoder_sparse_step=period, mlp_only_layers=[2]))
+        judge_config({**{k: v for k, v in smol.items() if v is not None}, "no_rope_layer_interval": period})
+        experts = {"num_hidden_layers": 9, "decoder_sparse_step": period, "mlp_only_layers": [2]}
+        judge_config(fixture_config("Qwen3MoeForCausalLM", **experts))
     for window in (None, 7):
-        judge(fixture_config("MistralForCausalLM", sliding_window=window))
-        judge(fixture_config("Qwen2ForCausalLM", sliding_window=window, use_sliding_window=window is not None))
+        judge_config(fixture_config("MistralForCausalLM", sliding_window=window))
+        judge_config(fixture_config("Qwen2ForCausalLM", sliding_window=window, use_sliding_window=window is not None))
 
 
 @check("EOSX-001", "CONF-004", area="eos")
@@ -166,12 +167,14 @@ def token_ids_and_dtype_come_from_the_right_file() -> None:
         ({}, {}, None, ()),
     ]
     for raw, generation, bos, ends in files:
-        same(place, read_token_ids(raw, generation), {"bos_token_id": bos, "eos_token_ids": ends}, f"of {raw} and {generation}")
+        expect_equal(
+            place, read_token_ids(raw, generation), {"bos_token_id": bos, "eos_token_ids": ends}, f"of {raw} and {generation}"
+        )
     for bad in (-1, "2", 1.5, True, [2, -3], [None]):
-        refused(place, partial(read_token_ids, {"eos_token_id": bad}, {}), "eos_token_id", f"eos_token_id {bad!r}")
-    refused(place, lambda: read_token_ids({"bos_token_id": [1]}, {}), "bos_token_id", "two kinds of begin")
+        expect_refused(place, partial(read_token_ids, {"eos_token_id": bad}, {}), "eos_token_id", f"eos_token_id {bad!r}")
+    expect_refused(place, lambda: read_token_ids({"bos_token_id": [1]}, {}), "bos_token_id", "two kinds of begin")
     stated = read_token_ids(fixture_config(LLAMA), {"eos_token_id": [11, 12]})
-    same(place, stated["eos_token_ids"], (11, 12), "generation_config.json")
+    expect_equal(place, stated["eos_token_ids"], (11, 12), "generation_config.json")
     dtypes: list[tuple[Raw, str | None]] = [
         ({"dtype": "bfloat16"}, "bfloat16"),
         ({"torch_dtype": "float16"}, "float16"),
@@ -181,7 +184,7 @@ def token_ids_and_dtype_come_from_the_right_file() -> None:
         ({"dtype": None, "torch_dtype": "float16"}, "float16"),
     ]
     for raw, dtype in dtypes:
-        same("model.config.read_dtype", read_dtype(raw), dtype, f"the dtype of {raw}")
+        expect_equal("model.config.read_dtype", read_dtype(raw), dtype, f"the dtype of {raw}")
 
 
 @check("CONF-005", area="weights")
@@ -189,14 +192,14 @@ def the_architecture_is_named_in_either_key_and_both_agree() -> None:
     for family in FAMILIES:
         model_type = fixture_config(family)["model_type"]
         for raw in ({"architectures": [family]}, {"model_type": model_type}, {"architectures": [], "model_type": model_type}):
-            same("model.config.architecture_of", architecture_of(raw), family, f"the architecture of {raw}")
+            expect_equal("model.config.architecture_of", architecture_of(raw), family, f"the architecture of {raw}")
     for raw, named in (
         ({"architectures": ["BertModel"], "model_type": "bert"}, "BertModel"),
         ({"architectures": [LLAMA], "model_type": "qwen2"}, "qwen2"),
         ({"architectures": [LLAMA, "MistralForCausalLM"]}, "MistralForCausalLM"),
         ({}, "None"),
     ):
-        refused("model.config.architecture_of", partial(architecture_of, raw), named, f"{raw}")
+        expect_refused("model.config.architecture_of", partial(architecture_of, raw), named, f"{raw}")
 
 
 WRONG: list[tuple[str, str, Raw, str]] = [  # what must be refused: by whom, in which family, with which change, naming what
@@ -268,7 +271,7 @@ WRONG: list[tuple[str, str, Raw, str]] = [  # what must be refused: by whom, in 
 def what_can_not_be_meant_is_refused_by_name() -> None:
     for place, family, change, named in WRONG:
         raw = fixture_config(family, **change)
-        refused(place, partial(read_config, raw), named, f"{family} with {change}")
+        expect_refused(place, partial(read_config, raw), named, f"{family} with {change}")
 
 
 @check("CONF-008", area="weights")
@@ -278,4 +281,4 @@ def harmless_keys_are_let_through() -> None:
     for family in FAMILIES:
         raw = fixture_config(family)
         got = read_config({**raw, **harmless})
-        same("model.config_keys.refuse_unknown_keys", got, read_config(raw), f"{family} with harmless keys")
+        expect_equal("model.config_keys.refuse_unknown_keys", got, read_config(raw), f"{family} with harmless keys")

@@ -108,7 +108,7 @@ def place_of_windows(raw: Mapping[str, Any], spec: Spec) -> str:
     if rotary is not None and rotary != [rope is not None for rope in spec.ropes]:
         return "model.families.rotary_layers"
     rule = next((rule for start, rule in RULES.items() if spec.architecture.startswith(start)), "full_everywhere")
-    return f"families.{rule}" if wrong(getattr(families, rule)(keys)) else "model.families.FAMILIES"
+    return f"model.families.{rule}" if wrong(getattr(families, rule)(keys)) else "model.families.FAMILIES"
 
 
 def alike(got: Any, want: Any) -> bool:

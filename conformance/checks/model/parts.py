@@ -112,14 +112,14 @@ def attend_steps(attend: Any, truth: Reference, i: int, positions: Tensor, trace
     yield Step("self_attn.attend.scores", lambda: attend.scores(q, repeated, allowed), trace[f"{at}.attend.scores"])
     causal = bool((allowed[0, 0] == torch.ones_like(allowed[0, 0]).tril()).all())
     mixed = trace[f"{at}.mixed"]
-    for road in ("eager", "sdpa") if spec.attention_cap is None else ("eager",):
-        run = getattr(attend, road)
+    for implementation in ("eager", "sdpa") if spec.attention_cap is None else ("eager",):
+        run = getattr(attend, implementation)
         for flag in {False, causal}:
             view = SimpleNamespace(allowed=allowed, causal=flag)
-            yield Step(f"self_attn.attend.{road}", partial(run, q, k, v, view), mixed)
+            yield Step(f"self_attn.attend.{implementation}", partial(run, q, k, v, view), mixed)
         view = SimpleNamespace(allowed=allowed[:, :, -1:], causal=False)
         last = mixed[:, -1:]
-        yield Step(f"self_attn.attend.{road}", partial(run, q[:, :, -1:], k, v, view), last)
+        yield Step(f"self_attn.attend.{implementation}", partial(run, q[:, :, -1:], k, v, view), last)
     yield Step("self_attn.attend", lambda: attend(q, k, v, SimpleNamespace(allowed=allowed, causal=causal)), mixed)
 
 

@@ -30,16 +30,16 @@ def padding_is_finite(family: str) -> None:
     model = loaded(this, this.load)
     ids = this.long(12).view(3, 4)
     positions = torch.tensor([[-1, -1, 0, 1], [-1] * 4, [0, 1, 2, -1]])
-    for road in {"eager", model.layers[0].self_attn.attend.implementation}:  # type: ignore[union-attr]
+    for implementation in {"eager", model.layers[0].self_attn.attend.implementation}:  # type: ignore[union-attr]
         for layer in model.layers:
-            layer.self_attn.attend.implementation = road  # type: ignore[union-attr]
+            layer.self_attn.attend.implementation = implementation  # type: ignore[union-attr]
         for cache in (None, model.new_cache(3, 8)):
             out = model(ids, cache=cache, positions=positions)
             finite = bool(out.isfinite().all())
             expect(
                 "model.kv_cache.visible",
                 finite,
-                f"{road}, {'with' if cache else 'without'} a cache: padding gives numbers that are none",
+                f"{implementation}, {'with' if cache else 'without'} a cache: padding gives numbers that are none",
             )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, same
+from conformance.checks.assertions import expect, expect_equal
 from conformance.checks.model.semantics import without_layer
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics import check as numerics
@@ -31,7 +31,7 @@ REPLAYED = (
 
 
 @check("NUMR-008", "QUNT-035", area="numerics")
-def every_road_of_a_product_is_the_product() -> None:
+def every_implementation_of_a_product_is_the_product() -> None:
     """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road.
 
     In half precision partial sums may be rounded, as engines that split a sum do.
@@ -46,7 +46,7 @@ def every_road_of_a_product_is_the_product() -> None:
                 want = x.double() @ w.double().T + (0 if added is None else added.double())
                 got = kernels.linear(x, w, added)
                 what = f"{list(shape)} in {dtype}, {'with' if added is not None else 'without'} bias"
-                same("kernels.linear.linear", (got.dtype, got.shape), (dtype, want.shape), what)
+                expect_equal("kernels.linear.linear", (got.dtype, got.shape), (dtype, want.shape), what)
                 error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
                 place = (
                     "kernels.cpu.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear.linear"
@@ -109,7 +109,8 @@ def scores_beyond_the_range_of_float16_are_finite() -> None:
     allowed = torch.ones(6, 6, dtype=torch.bool).tril()[None, None]
     wide = (q.double() @ k.double().repeat_interleave(4, 1).transpose(2, 3)) * 8**-0.5
     want = wide.masked_fill(~allowed, -torch.inf).softmax(-1) @ v.double().repeat_interleave(4, 1)
-    for road in ("eager", "sdpa"):
-        got = getattr(attend, road)(q, k, v, SimpleNamespace(allowed=allowed, causal=True))
+    for implementation in ("eager", "sdpa"):
+        got = getattr(attend, implementation)(q, k, v, SimpleNamespace(allowed=allowed, causal=True))
         error = row_error(got[0], want[0])
-        expect("self_attn.attend.scores", error <= FAR_TOO_MUCH, f"{road}: scores of 60,000 and more are off by {error:.1e}")
+        detail = f"{implementation}: scores of 60,000 and more are off by {error:.1e}"
+        expect("self_attn.attend.scores", error <= FAR_TOO_MUCH, detail)

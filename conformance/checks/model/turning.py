@@ -13,7 +13,7 @@ from torch import Tensor
 import nanollama.model.rope
 from conformance.checks.model.steps import Step
 from conformance.truth.reference import Reference, Trace
-from conformance.truth.rotation import Rope, frequencies, table
+from conformance.truth.rotation import Rope, cos_sin, frequencies
 from nanollama.model.transformer import Transformer
 
 FAST_KEYS = ("factor", "low_freq_factor", "high_freq_factor", "beta_fast", "beta_slow", "truncate")
@@ -45,7 +45,7 @@ def rotation_steps(model: Transformer, truth: Reference, i: int, positions: Tens
     if rope is None:
         return
     config, row = runtime_rope(rope), positions[None]
-    cos, sin = table(rope, positions, length)
+    cos, sin = cos_sin(rope, positions, length)
     yield from frequency_steps(rope, config, length)
     want = differences(cos, sin)
     yield Step("rotary", lambda: differences(*nanollama.model.rope.Rotary(config)(row, [length])), want)
@@ -70,5 +70,5 @@ def frequency_steps(rope: Rope, config: Any, length: int) -> Iterator[Step]:
     want = torch.tensor(frequencies(rope, length), dtype=torch.float64)[:, None]
     if rope.kind != "default":
         run = getattr(nanollama.model.rope, f"{rope.kind}_frequencies")
-        yield Step(f"rope.{rope.kind}_frequencies", lambda: run(config, length)[:, None], want)
+        yield Step(f"model.rope.{rope.kind}_frequencies", lambda: run(config, length)[:, None], want)
     yield Step("model.rope.frequencies", lambda: nanollama.model.rope.frequencies(config, length)[:, None], want)

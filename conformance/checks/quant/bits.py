@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.generation.rigged import blamed
 from nanollama.quant.formats import bits, codebook, superblock, table, ternary, uniform
 from nanollama.quant.formats import format as formats
@@ -38,19 +38,19 @@ def numbers_in(packed: list[int], width: int, run: int) -> list[int]:
 @check("QUNT-001", area="quantization")
 def numbers_come_out_of_bytes_in_order() -> None:
     got = bits.unpack(torch.tensor([[0x21, 0x43]], dtype=torch.uint8), bits=4, run=1)
-    same("quant.formats.bits.unpack", (got.tolist(), got.dtype), ([[1, 2, 3, 4]], torch.int8), "the nibbles of 21 43")
+    expect_equal("quant.formats.bits.unpack", (got.tolist(), got.dtype), ([[1, 2, 3, 4]], torch.int8), "the nibbles of 21 43")
     for width in (1, 2, 4):
         for run in (1, 2, 4, 8):
             packed = random_bytes(width * run, 3, 16)
             wanted = [numbers_in(row, width, run) for row in packed.tolist()]
-            same(
+            expect_equal(
                 "quant.formats.bits.unpack",
                 bits.unpack(packed, bits=width, run=run).tolist(),
                 wanted,
                 f"{width} bits, run {run}",
             )
             back = bits.pack(torch.tensor(wanted), bits=width, run=run)
-            same_tensor("quant.formats.bits.pack", back, packed, f"packed again, {width} bits, run {run}")
+            expect_equal_tensor("quant.formats.bits.pack", back, packed, f"packed again, {width} bits, run {run}")
 
 
 @check("QUNT-002", area="quantization")
@@ -58,13 +58,13 @@ def rounding_and_reciprocals_are_those_of_c() -> None:
     halves = torch.tensor([0.0, 0.4, 0.5, 0.75, 1.5, 2.5, -0.5, -1.5, -2.4, -2.5, 7.0, 0.49999997, 8388609.0])
     wanted = [math.copysign(math.floor(abs(x) + 0.5), x) if abs(x) != 0.49999997 else 0.0 for x in halves.double().tolist()]
     wanted = [0.0 if abs(x) < 0.5 else w for x, w in zip(halves.double().tolist(), wanted, strict=True)]
-    same("quant.formats.bits.round_half_away", bits.round_half_away(halves).tolist(), wanted, "rounded halves")
+    expect_equal("quant.formats.bits.round_half_away", bits.round_half_away(halves).tolist(), wanted, "rounded halves")
     got = bits.inverse(torch.tensor([4.0, 0.0, -0.5])).tolist()
-    same("quant.formats.bits.inverse", got, [0.25, 0.0, -2.0], "reciprocals")
+    expect_equal("quant.formats.bits.inverse", got, [0.25, 0.0, -2.0], "reciprocals")
     got = bits.finite(torch.tensor([1.5, math.inf, -math.inf, math.nan])).tolist()
-    same("quant.formats.bits.finite", got, [1.5, 0.0, 0.0, 0.0], "what is left of infinite numbers")
+    expect_equal("quant.formats.bits.finite", got, [1.5, 0.0, 0.0, 0.0], "what is left of infinite numbers")
     got = bits.scaled(torch.tensor([[2.0, 3.0]]), torch.tensor([[1.0, 2.0, 3.0, 4.0]])).tolist()
-    same("quant.formats.bits.scaled", got, [[[2.0, 4.0], [9.0, 12.0]]], "scaled numbers")
+    expect_equal("quant.formats.bits.scaled", got, [[[2.0, 4.0], [9.0, 12.0]]], "scaled numbers")
 
 
 @check("QUNT-003", area="quantization")
@@ -77,7 +77,7 @@ def fields_are_read_little_endian_and_in_file_order() -> None:
         got = formats.read(padded, dtype)
         wide = torch.float32 if dtype.is_floating_point else dtype
         wanted = torch.tensor([list(struct.unpack(layout, raw))] * 2, dtype=wide)
-        same_tensor("quant.formats.format.read", got, wanted, f"{dtype} numbers")
+        expect_equal_tensor("quant.formats.format.read", got, wanted, f"{dtype} numbers")
     layout = {"a": formats.Field(torch.uint8, 1), "b": formats.Field(torch.float16, 2), "c": formats.Field(torch.int8, 3)}
     seen: dict[str, Tensor] = {}
 
@@ -86,7 +86,7 @@ def fields_are_read_little_endian_and_in_file_order() -> None:
         return fields["c"].float()
 
     made = formats.Format("x", 99, 3, layout, from_fields, lambda v: {"c": v, "a": v[:, :1] + 1, "b": v[:, :2] / 2})
-    same(
+    expect_equal(
         "quant.formats.format.Format",
         (made.block_bytes, made.bits_per_value, made.plain),
         (8, 64 / 3, None),
@@ -95,15 +95,15 @@ def fields_are_read_little_endian_and_in_file_order() -> None:
     raw = struct.pack("<B2e3b", 200, 0.5, -1.0, 1, -2, 3)
     blocks = torch.tensor([list(raw), list(raw)], dtype=torch.uint8)
     got = made.decode(blocks)
-    same("quant.formats.format.Format", got.tolist(), [[1.0, -2.0, 3.0]] * 2, "decoded blocks")
-    same(
+    expect_equal("quant.formats.format.Format", got.tolist(), [[1.0, -2.0, 3.0]] * 2, "decoded blocks")
+    expect_equal(
         "quant.formats.format.Format",
         {k: v.tolist()[1] for k, v in seen.items()},
         {"a": [200], "b": [0.5, -1.0], "c": [1, -2, 3]},
         "fields",
     )
     encoded = made.encode(torch.tensor([[1.0, -2.0, 3.0]]))
-    same(
+    expect_equal(
         "quant.formats.format.Format",
         bytes(encoded[0].tolist()),
         struct.pack("<B2e3b", 2, 0.5, -1.0, 1, -2, 3),
@@ -117,14 +117,14 @@ def every_format_has_its_number_and_size() -> None:
     for type_, (values, size) in gguf.GGML_QUANT_SIZES.items():
         known[type_.name] = (int(type_), values, size)
     for name, each in table.FORMATS.items():
-        same(place, (each.name, each.id, each.block_size, each.block_bytes), (name, *known[name]), f"format {name}")
+        expect_equal(place, (each.name, each.id, each.block_size, each.block_bytes), (name, *known[name]), f"format {name}")
         expect("quant.formats.table.format_of_type", table.format_of_type(each.id) is each, f"type {each.id} is not {name}")
         expect("quant.formats.table.find_format", table.find_format(name.lower()) is each, f"{name.lower()} is not {name}")
     for name in ("F32", "F16", "BF16", "Q4_0", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "MXFP4"):
         expect(place, name in table.FORMATS, f"{name} is missing")
-    refused("quant.formats.table.find_format", lambda: table.find_format("q9_9"), "q9_9", "an unknown name")
-    refused("quant.formats.table.format_of_type", lambda: table.format_of_type(16), "IQ2_XXS", "a type that is not read")
-    refused("quant.formats.table.format_of_type", lambda: table.format_of_type(999), "999", "an unknown type")
+    expect_refused("quant.formats.table.find_format", lambda: table.find_format("q9_9"), "q9_9", "an unknown name")
+    expect_refused("quant.formats.table.format_of_type", lambda: table.format_of_type(16), "IQ2_XXS", "a type that is not read")
+    expect_refused("quant.formats.table.format_of_type", lambda: table.format_of_type(999), "999", "an unknown type")
 
 
 @check("QUNT-005", area="quantization")
@@ -132,11 +132,11 @@ def nibbles_and_fifth_bits() -> None:
     qs, qh = random_bytes(1, 2, 16), random_bytes(2, 2, 4)
     nibbles = [[byte & 15 for byte in row] + [byte >> 4 for byte in row] for row in qs.tolist()]
     with blamed("quant.formats.uniform.nibbles"):
-        same("quant.formats.uniform.nibbles", uniform.nibbles(qs).tolist(), nibbles, "nibbles")
+        expect_equal("quant.formats.uniform.nibbles", uniform.nibbles(qs).tolist(), nibbles, "nibbles")
     fifth = [[row[i // 8] >> i % 8 & 1 for i in range(32)] for row in qh.tolist()]
     wanted = [[n + 16 * f for n, f in zip(*rows, strict=True)] for rows in zip(nibbles, fifth, strict=True)]
     with blamed("quant.formats.uniform.five_bits"):
-        same("quant.formats.uniform.five_bits", uniform.five_bits(qs, qh).tolist(), wanted, "five-bit numbers")
+        expect_equal("quant.formats.uniform.five_bits", uniform.five_bits(qs, qh).tolist(), wanted, "five-bit numbers")
 
 
 def six_bits(raw: list[int]) -> tuple[list[int], list[int]]:
@@ -154,19 +154,21 @@ def six_bit_scales_and_minimums_share_twelve_bytes() -> None:
     with blamed("quant.formats.superblock.six_bit_pairs"):
         scales, mins = superblock.six_bit_pairs(raw)
     wanted = [six_bits(row) for row in raw.tolist()]
-    same("quant.formats.superblock.six_bit_pairs", scales.tolist(), [w[0] for w in wanted], "scales")
-    same("quant.formats.superblock.six_bit_pairs", mins.tolist(), [w[1] for w in wanted], "minimums")
+    expect_equal("quant.formats.superblock.six_bit_pairs", scales.tolist(), [w[0] for w in wanted], "scales")
+    expect_equal("quant.formats.superblock.six_bit_pairs", mins.tolist(), [w[1] for w in wanted], "minimums")
     pair = [torch.tensor([w[i] for w in wanted], dtype=torch.uint8) for i in (0, 1)]
-    same_tensor("quant.formats.superblock.join_six_bit_pairs", superblock.join_six_bit_pairs(*pair), raw, "joined again")
+    expect_equal_tensor(
+        "quant.formats.superblock.join_six_bit_pairs", superblock.join_six_bit_pairs(*pair), raw, "joined again"
+    )
 
 
 @check("QUNT-007", area="quantization")
 def codes_look_their_values_up() -> None:
     got = codebook.look_up((5, -6, 7), torch.tensor([[2, 0, 1]], dtype=torch.int8))
-    same("quant.formats.codebook.look_up", got.tolist(), [[7, 5, -6]], "values of codes 2 0 1")
+    expect_equal("quant.formats.codebook.look_up", got.tolist(), [[7, 5, -6]], "values of codes 2 0 1")
     powers = codebook.half_power_of_two(torch.arange(256, dtype=torch.uint8))
     wanted = torch.tensor([2.0 ** (e - 128) for e in range(256)], dtype=torch.float64)
-    same_tensor("quant.formats.codebook.half_power_of_two", powers.double(), wanted, "half powers of two")
+    expect_equal_tensor("quant.formats.codebook.half_power_of_two", powers.double(), wanted, "half powers of two")
 
 
 @check("QUNT-008", area="quantization")
@@ -176,8 +178,8 @@ def base_three_digits() -> None:
     for row, line in zip(trits.tolist(), packed.tolist(), strict=True):
         for place, byte in enumerate(line):
             number = sum(row[k * 4 + place] * 3 ** (4 - k) for k in range(5))
-            same("quant.formats.ternary.pack_trits", byte, -(-number * 256 // 243), "a byte of five digits")
-    same(
+            expect_equal("quant.formats.ternary.pack_trits", byte, -(-number * 256 // 243), "a byte of five digits")
+    expect_equal(
         "quant.formats.ternary.unpack_trits",
         ternary.unpack_trits(packed.to(torch.uint8), 5).tolist(),
         trits.tolist(),
@@ -187,6 +189,6 @@ def base_three_digits() -> None:
     wanted = [
         [-(-sum(row[k * 4 + p] * 3 ** (4 - k) for k in range(4)) * 256 // 243) for p in range(4)] for row in trits.tolist()
     ]
-    same("quant.formats.ternary.pack_trits", four.tolist(), wanted, "bytes of four digits")
+    expect_equal("quant.formats.ternary.pack_trits", four.tolist(), wanted, "bytes of four digits")
     got = ternary.unpack_trits(four.to(torch.uint8), 4).tolist()
-    same("quant.formats.ternary.unpack_trits", got, trits[:, :16].tolist(), "four digits")
+    expect_equal("quant.formats.ternary.unpack_trits", got, trits[:, :16].tolist(), "four digits")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from conformance import GOLDEN
 from conformance.checks import check
-from conformance.checks.assertions import same, same_tensor
+from conformance.checks.assertions import expect_equal, expect_equal_tensor
 from conformance.checks.generation.rigged import blamed
 from nanollama.quant.formats import codebook, plain, superblock, table, ternary, uniform
 from nanollama.quant.formats.format import Format
@@ -54,8 +54,8 @@ def blocks_decode_to_the_bits_that_ggml_reads(name: str) -> None:
     for kind in ("random", "written"):
         blocks = goldens()[f"{name}/{kind}/blocks"].reshape(-1, format.block_bytes)
         wanted = goldens()[f"{name}/{kind}/values"].reshape(-1, format.block_size)
-        same_tensor(place, decoder(format)(blocks), wanted, f"{kind} {name} blocks", NAN)
-        same_tensor(place, format.decode(blocks), wanted, f"{kind} {name} blocks through the table", NAN)
+        expect_equal_tensor(place, decoder(format)(blocks), wanted, f"{kind} {name} blocks", NAN)
+        expect_equal_tensor(place, format.decode(blocks), wanted, f"{kind} {name} blocks through the table", NAN)
 
 
 def block(layout: str, *values: float | bytes) -> bytes:
@@ -96,7 +96,7 @@ def hand_made() -> list[tuple[str, bytes, dict[int, float]]]:
 def blocks_made_by_hand_decode_to_what_is_written_in_them() -> None:
     for name, raw, values in hand_made():
         got = decoder(table.FORMATS[name])(torch.tensor([list(raw)], dtype=torch.uint8))[0].tolist()
-        same(place_of(name), {place: got[place] for place in values}, values, f"values of a {name} block")
+        expect_equal(place_of(name), {place: got[place] for place in values}, values, f"values of a {name} block")
 
 
 @check("QUNT-015", area="quantization")
@@ -106,16 +106,16 @@ def plain_numbers_are_their_own_bytes() -> None:
         numbers = [1, -2, 100] if name.startswith("I") else [1.5, -0.25, 100.0]
         raw = [list(struct.pack(layout, number)) for number in numbers]
         got = table.FORMATS[name].decode(torch.tensor(raw, dtype=torch.uint8))
-        same("quant.formats.plain.read_value", got.flatten().tolist(), numbers, f"numbers stored as {name}")
+        expect_equal("quant.formats.plain.read_value", got.flatten().tolist(), numbers, f"numbers stored as {name}")
     raw16 = [list(struct.pack("<f", number)[2:]) for number in (1.5, -0.25, 3.0)]
     got = table.FORMATS["BF16"].decode(torch.tensor(raw16, dtype=torch.uint8))
-    same("quant.formats.plain.read_value", got.flatten().tolist(), [1.5, -0.25, 3.0], "numbers stored as BF16")
+    expect_equal("quant.formats.plain.read_value", got.flatten().tolist(), [1.5, -0.25, 3.0], "numbers stored as BF16")
     kinds = {name: table.FORMATS[name].plain for name in ("F32", "BF16", "I8", "Q8_0")}
-    same(
+    expect_equal(
         "quant.formats.format.Format.plain",
         kinds,
         {"F32": torch.float32, "BF16": torch.bfloat16, "I8": torch.int8, "Q8_0": None},
         "dtypes",
     )
     given = torch.tensor([[1.0]])
-    same_tensor("quant.formats.plain.write_value", plain.write_value(given)["value"], given, "what is written")
+    expect_equal_tensor("quant.formats.plain.write_value", plain.write_value(given)["value"], given, "what is written")

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, same, same_tensor
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_equal_tensor
 from conformance.checks.generation.rigged import blamed
 from conformance.checks.quant.decode import HOMES, goldens, place_of
 from conformance.truth.quant_exact import awkward_values
@@ -40,18 +40,20 @@ def total(numbers: Sequence[np.float32] | Floats) -> np.float32:
 def sums_divisions_and_codes_round_once() -> None:
     values = torch.from_numpy(awkward(1, 6, 32))
     wanted = torch.tensor([float(total(row)) for row in values.T.numpy()], dtype=torch.float32)
-    same_tensor("quant.formats.fit.ordered_sum", fit.ordered_sum(values.unbind()), wanted, "sums of rows in order")
+    expect_equal_tensor("quant.formats.fit.ordered_sum", fit.ordered_sum(values.unbind()), wanted, "sums of rows in order")
     wanted = torch.from_numpy((F(7) / awkward(2, 6, 4)[4:]).astype(F))
-    same_tensor("quant.formats.fit.divide", fit.divide(7, torch.from_numpy(awkward(2, 6, 4)[4:])), wanted, "quotients")
+    expect_equal_tensor("quant.formats.fit.divide", fit.divide(7, torch.from_numpy(awkward(2, 6, 4)[4:])), wanted, "quotients")
     given = torch.tensor([0.5, 1.5, 2.5, -0.5, 99.0, -99.0, float("inf"), float("nan")])
-    same(
+    expect_equal(
         "quant.formats.fit.codes",
         fit.codes(given, -3, 4).tolist(),
         [0.0, 2.0, 2.0, 0.0, 4.0, -3.0, 0.0, 0.0],
         "codes from -3 to 4",
     )
     given = torch.tensor([0.5, 1.5, 2.6, -9.0, 9.0])
-    same("quant.formats.fit.round_to", fit.round_to(0, 4, given).tolist(), [0.0, 2.0, 3.0, 0.0, 4.0], "rounded from 0 to 4")
+    expect_equal(
+        "quant.formats.fit.round_to", fit.round_to(0, 4, given).tolist(), [0.0, 2.0, 3.0, 0.0, 4.0], "rounded from 0 to 4"
+    )
 
 
 def error_of(x: Floats, q: Floats, scale: np.float32, least: np.float32, weights: Floats) -> np.float32:
@@ -97,8 +99,10 @@ def a_scale_and_a_minimum_are_found_by_regression_over_grids() -> None:
         restored, best = scale * q + least, torch.tensor(np.array([w[1] * w[0] + w[2] for w in wanted])).T
         lost = [(restored - torch.from_numpy(x.T)).square().sum().item(), (best - torch.from_numpy(x.T)).square().sum().item()]
         place = "quant.formats.fit.fit_above_minimum"
-        same_tensor(place, q.T, torch.tensor(np.array([w[0] for w in wanted]), dtype=torch.float32), f"codes up to {top}")
-        close(place, least, torch.tensor([float(w[2]) for w in wanted]), 1e-6, "minimums")
+        expect_equal_tensor(
+            place, q.T, torch.tensor(np.array([w[0] for w in wanted]), dtype=torch.float32), f"codes up to {top}"
+        )
+        expect_close(place, least, torch.tensor([float(w[2]) for w in wanted]), 1e-6, "minimums")
         expect(
             place, abs(lost[0] - lost[1]) <= 1e-5 * lost[1], f"the squared error is {lost[0]}, with the best grids {lost[1]}"
         )
@@ -129,41 +133,41 @@ def a_scale_round_zero_is_the_one_that_explains_most() -> None:
         wanted = [search_around_zero(row, half) for row in x]
         q, scale = fit.fit_around_zero(torch.from_numpy(x.T.copy()), half)
         place = "quant.formats.fit.fit_around_zero"
-        same_tensor(
+        expect_equal_tensor(
             place, q.T.float(), torch.tensor(np.array([w[0] for w in wanted]), dtype=torch.float32), f"codes of ±{half}"
         )
-        close(place, scale, torch.tensor([float(w[1]) for w in wanted]), 1e-6, "scales")
+        expect_close(place, scale, torch.tensor([float(w[1]) for w in wanted]), 1e-6, "scales")
 
 
 @check("QUNT-023", area="quantization")
 def uniform_levels_are_chosen_as_ggml_does() -> None:
     values = torch.tensor([[1.0, -8.0, 8.0, 0.49, 0.5, 7.6, *[0.0] * 26], [0.0] * 32])
     d, q = uniform.around_zero(values, 8)
-    same(
+    expect_equal(
         "quant.formats.uniform.around_zero",
         d.tolist(),
         [[1.0], [0.0]],
         "scales: the first of the largest magnitudes becomes -8",
     )
-    same("quant.formats.uniform.around_zero", q[:, :7].tolist(), [[9, 0, 15, 8, 9, 15, 8], [8] * 7], "codes")
+    expect_equal("quant.formats.uniform.around_zero", q[:, :7].tolist(), [[9, 0, 15, 8, 9, 15, 8], [8] * 7], "codes")
     values = torch.tensor([[1.0, 31.0, 1.9, 2.1, *[5.0] * 28], [-2.0] * 32])
     d, m, q = uniform.above_minimum(values, 15)
-    same(
+    expect_equal(
         "quant.formats.uniform.above_minimum",
         (d.tolist(), m.tolist()),
         ([[2.0], [0.0]], [[1.0], [-2.0]]),
         "scales and minimums",
     )
-    same("quant.formats.uniform.above_minimum", q[:, :5].tolist(), [[0, 15, 0, 1, 2], [0] * 5], "codes")
+    expect_equal("quant.formats.uniform.above_minimum", q[:, :5].tolist(), [[0, 15, 0, 1, 2], [0] * 5], "codes")
     d, trits = ternary.nearest_trits(torch.tensor([[2.0, -2.0, 1.0, -1.0, 0.9, -0.9, *[0.0] * 250], [0.0] * 256]))
-    same("quant.formats.ternary.nearest_trits", d.tolist(), [[2.0], [0.0]], "scales")
-    same("quant.formats.ternary.nearest_trits", trits[:, :7].tolist(), [[2, 0, 2, 0, 1, 1, 1], [1] * 7], "digits")
+    expect_equal("quant.formats.ternary.nearest_trits", d.tolist(), [[2.0], [0.0]], "scales")
+    expect_equal("quant.formats.ternary.nearest_trits", trits[:, :7].tolist(), [[2, 0, 2, 0, 1, 1, 1], [1] * 7], "digits")
     d, q = superblock.to_six_bits(torch.tensor([[63.0, 1.0, 0.4, 31.5, 32.5, 0.0, -5.0, 2.0], [0.0] * 8, [-1.0] * 8]))
-    same("quant.formats.superblock.to_six_bits", d.tolist(), [[1.0], [0.0], [0.0]], "scales of scales")
+    expect_equal("quant.formats.superblock.to_six_bits", d.tolist(), [[1.0], [0.0], [0.0]], "scales of scales")
     wanted_q = [[63.0, 1.0, 0.0, 32.0, 32.0, 0.0, 0.0, 2.0], [0.0] * 8, [0.0] * 8]
-    same("quant.formats.superblock.to_six_bits", q.tolist(), wanted_q, "six-bit scales")
+    expect_equal("quant.formats.superblock.to_six_bits", q.tolist(), wanted_q, "six-bit scales")
     grouped = superblock.groups(torch.arange(512.0).reshape(2, 256), 32)
-    same(
+    expect_equal(
         "quant.formats.superblock.groups",
         grouped[:, [0, 1, 8]].T[:, :2].tolist(),
         [[0.0, 1.0], [32.0, 33.0], [256.0, 257.0]],
@@ -190,10 +194,10 @@ def the_k_formats_search_the_grids_that_ggml_searches() -> None:
     for name, top, first, steps in (("q4_k", 15, -1.0, 20), ("q5_k", 31, -0.5, 15)):
         with blamed("quant.formats.superblock.encode_with_minimum"):
             wanted, _ = superblock.encode_with_minimum(values, top, first, steps)
-        with blamed(f"quant.superblock.encode_{name}"):
+        with blamed(f"quant.formats.superblock.encode_{name}"):
             got = getattr(superblock, f"encode_{name}")(values)
         for field in ("d", "dmin", "scales"):
-            same_tensor(f"quant.superblock.encode_{name}", got[field], wanted[field], f"{field} of {name}")
+            expect_equal_tensor(f"quant.formats.superblock.encode_{name}", got[field], wanted[field], f"{field} of {name}")
 
 
 WRITTEN = ("Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "TQ1_0", "TQ2_0", "MXFP4", "Q4_K", "Q5_K", "Q6_K")
@@ -207,8 +211,8 @@ def blocks_are_written_as_ggml_writes_them(name: str) -> None:
             continue
         values = goldens()[f"{name}/{kind}/input"].reshape(-1, format.block_size)
         wanted = goldens()[f"{name}/{kind}/blocks"].reshape(-1, format.block_bytes)
-        same_tensor(place, encoder(name)(values), wanted, f"{kind} {name} blocks")
-        same_tensor(place, format.encode(values), wanted, f"{kind} {name} blocks through the table")
+        expect_equal_tensor(place, encoder(name)(values), wanted, f"{kind} {name} blocks")
+        expect_equal_tensor(place, format.encode(values), wanted, f"{kind} {name} blocks through the table")
 
 
 @check("QUNT-002", "QUNT-024", "QUNT-026", area="quantization", each=WRITTEN[:8])
@@ -219,7 +223,9 @@ def awkward_numbers_are_written_as_the_peer_writes_them(name: str) -> None:
             continue
         with np.errstate(all="ignore"):
             wanted = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8).reshape(2, -1)
-        same_tensor(place, encoder(name)(torch.from_numpy(values)), torch.from_numpy(wanted.copy()), f"{kind} as {name}")
+        expect_equal_tensor(
+            place, encoder(name)(torch.from_numpy(values)), torch.from_numpy(wanted.copy()), f"{kind} as {name}"
+        )
 
 
 @check("QUNT-026", area="quantization")
@@ -228,22 +234,22 @@ def mxfp4_takes_the_nearest_of_its_values() -> None:
         [[6.0, -6.0, 0.25, 0.26, 0.75, 0.76, 1.25, 1.3, 5.0, 5.1, -0.3, -0.1, 2.5, 3.5, *[0.0] * 18], [0.0] * 32]
     )
     fields = codebook.encode_mxfp4(values)
-    same("quant.formats.codebook.encode_mxfp4", fields["e"].flatten().tolist(), [127, 0], "exponents")
+    expect_equal("quant.formats.codebook.encode_mxfp4", fields["e"].flatten().tolist(), [127, 0], "exponents")
     low = [byte & 15 for byte in fields["qs"][0].tolist()][:14]
-    same(
+    expect_equal(
         "quant.formats.codebook.encode_mxfp4",
         low,
         [7, 15, 0, 1, 1, 2, 2, 3, 6, 7, 9, 0, 4, 5],
         "codes; a middle goes to the lower",
     )
-    same("quant.formats.codebook.encode_mxfp4", fields["qs"][1].tolist(), [0] * 16, "codes of zeros")
+    expect_equal("quant.formats.codebook.encode_mxfp4", fields["qs"][1].tolist(), [0] * 16, "codes of zeros")
     rows = torch.zeros(4, 32)
     rows[:, 0] = torch.tensor([-6.0, 1024 - 2.0**-14, 3e38, 3.4028234e38])
     fields = codebook.encode_mxfp4(rows)
-    same(
+    expect_equal(
         "quant.formats.codebook.encode_mxfp4", fields["e"].flatten().tolist(), [127, 135, 252, 253], "exponents of rare numbers"
     )
-    same(
+    expect_equal(
         "quant.formats.codebook.encode_mxfp4", [byte & 15 for byte in fields["qs"][:, 0].tolist()], [15, 6, 7, 5], "their codes"
     )
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, refused, same, same_tensor
+from conformance.checks.assertions import at, expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.truth.cases import workplace
 from nanollama.checkpoint.gguf.quantize import refuse_input_as_target
 from nanollama.checkpoint.gguf.reader import read_gguf
@@ -62,7 +62,7 @@ def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, 
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         status = quantize_command(options(source, target, file_type, allow))
-    same("cli.quantize.quantize_command", status, 0, "the exit status")
+    expect_equal("cli.quantize.quantize_command", status, 0, "the exit status")
     return target, out.getvalue(), err.getvalue()
 
 
@@ -90,30 +90,32 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
     fields, tensors = stored(path)
     want = {key: value for key, value in before.items() if not key.startswith("split.")}
     want |= {"general.file_type": ("UINT32", number), "general.quantization_version": ("UINT32", 2)}
-    same("checkpoint.gguf.quantize.new_metadata", fields, want, "metadata")
-    same("checkpoint.gguf.quantize.plan_quantized", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
+    expect_equal("checkpoint.gguf.quantize.new_metadata", fields, want, "metadata")
+    expect_equal("checkpoint.gguf.quantize.plan_quantized", list(tensors), [MATRIX, NORM, INDEX], "the order of tensors")
     matrix, norm, index = tensors.values()
     types = [tensor.tensor_type.name for tensor in (matrix, norm)]
-    same("checkpoint.gguf.quantize.plan_quantized", types, [name, "F32"], "types of a matrix and a vector")
-    same("checkpoint.gguf.quantize.is_integer", index.tensor_type.name, "I32", "the type of whole numbers")
-    same(
+    expect_equal("checkpoint.gguf.quantize.plan_quantized", types, [name, "F32"], "types of a matrix and a vector")
+    expect_equal("checkpoint.gguf.quantize.is_integer", index.tensor_type.name, "I32", "the type of whole numbers")
+    expect_equal(
         "checkpoint.gguf.quantize.plan_quantized",
         index.data.tolist(),
         numpy.arange(512).reshape(2, 256).tolist(),
         "whole numbers",
     )
-    same_tensor("checkpoint.gguf.quantize.plan_quantized", numbers(norm), VALUES[0], "a vector")
+    expect_equal_tensor("checkpoint.gguf.quantize.plan_quantized", numbers(norm), VALUES[0], "a vector")
     if name != "F16":
         encoded = torch.from_numpy(gguf.quantize(VALUES.numpy(), kind))
-        same_tensor("checkpoint.gguf.quantize.recoded", torch.from_numpy(matrix.data.copy()), encoded, f"blocks of {name}")
+        expect_equal_tensor(
+            "checkpoint.gguf.quantize.recoded", torch.from_numpy(matrix.data.copy()), encoded, f"blocks of {name}"
+        )
     off = float((numbers(matrix) - VALUES).abs().max())
     expect("checkpoint.gguf.quantize.recoded", off <= bar, f"{name}: off by {off:.2g} (bar {bar})")
     size = sum(tensor.n_bytes for tensor in tensors.values())
     bits = f"{8 * 7168 / 1792:.2f} → {8 * size / 1792:.2f} bits per weight"
     first = f"{path}: 3 tensors, 7,168 → {size:,} bytes ({bits})"
-    same("cli.quantize.summary", out.splitlines()[0], first, "the first line")
+    expect_equal("cli.quantize.summary", out.splitlines()[0], first, "the first line")
     expect("cli.quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
-    same("cli.quantize.quantize_command", err, "", "what is said on stderr")
+    expect_equal("cli.quantize.quantize_command", err, "", "what is said on stderr")
 
 
 @check("QUNT-061", area="quantization")
@@ -123,19 +125,21 @@ def blocks_are_copied_or_rounded_again_only_when_asked() -> None:
     decoded = gguf.dequantize(once, KINDS.Q8_0)
     with at("cli.quantize.quantize_command"):
         path, _, err = quantized(source, "q8_0")
-    same_tensor(
+    expect_equal_tensor(
         "checkpoint.gguf.quantize.plan_quantized", bytes_of(path), torch.from_numpy(once), "blocks that have the type already"
     )
-    same(say, err, "", "what is said of a copy")
-    refused(say, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
+    expect_equal(say, err, "", "what is said of a copy")
+    expect_refused(say, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
     with at("cli.quantize.quantize_command"):
         path, _, err = quantized(source, "q4_0", allow=True)
     twice = torch.from_numpy(gguf.quantize(decoded, KINDS.Q4_0))
-    same_tensor("checkpoint.gguf.quantize.recoded", bytes_of(path), twice, "rounded twice")
+    expect_equal_tensor("checkpoint.gguf.quantize.recoded", bytes_of(path), twice, "rounded twice")
     expect(say, "rounded a second time" in err, f"nothing is said of rounding twice: {err!r}")
     with at("cli.quantize.quantize_command"):
         path, _, _ = quantized(source, "f32", allow=True)
-    same_tensor("checkpoint.gguf.quantize.recoded", numbers(stored(path)[1][MATRIX]), torch.from_numpy(decoded), "decoded")
+    expect_equal_tensor(
+        "checkpoint.gguf.quantize.recoded", numbers(stored(path)[1][MATRIX]), torch.from_numpy(decoded), "decoded"
+    )
 
 
 def bytes_of(path: Path) -> Tensor:
@@ -151,12 +155,16 @@ def the_file_that_is_read_is_never_written() -> None:
     raw = source.read_bytes()
     for target in (source, link):
         command = partial(quantize_command, options(source, target, "q8_0"))
-        refused(place, command, "is the file that is read", target.name)
-        same(place, source.read_bytes() == raw, True, "its bytes are there still")
+        expect_refused(place, command, "is the file that is read", target.name)
+        expect_equal(place, source.read_bytes() == raw, True, "its bytes are there still")
     link.unlink()
     with at(place):
         refuse_input_as_target(link, [source])
     folder = partial(quantize_command, options(workplace(), link, "q8_0"))
-    refused("cli.quantize.quantize_command", folder, "is a folder", "a folder")
-    refused("quant.file_types.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type")
-    same("checkpoint.gguf.reader.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was")
+    expect_refused("cli.quantize.quantize_command", folder, "is a folder", "a folder")
+    expect_refused(
+        "quant.file_types.find_file_type", partial(quantize_command, options(source, link, "q9")), "q9", "an unknown type"
+    )
+    expect_equal(
+        "checkpoint.gguf.reader.read_gguf", list(read_gguf(source).tensors), [MATRIX, NORM, INDEX], "the file is as it was"
+    )

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from conformance.checks import check
-from conformance.checks.assertions import close, expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.generation.rigged import blamed, fresh
 from conformance.checks.quant.stored import Small
 from conformance.models.fixtures import fixture_config
@@ -38,12 +38,12 @@ def our_own_formats_by_hand() -> None:
             fields = getattr(rowwise, f"encode_{name}")(values)
             for each in (fields, *(getattr(rowwise, f"encode_{name}")(torch.full((1, 64), x)) for x in (0.0, 1.5))):
                 finite = all(bool(field.isfinite().all()) for field in each.values())
-                expect(f"quant.rowwise.encode_{name}", finite, f"{name}: a code or a scale is no number before it is stored")
+                expect(f"quant.formats.rowwise.encode_{name}", finite, f"{name}: a code or a scale is not finite")
             raw = torch.cat([fields[k].to(f.dtype).contiguous().view(torch.uint8) for k, f in format.layout.items()], dim=1)
             extra = {"columns": values.shape[1]} if name == "q4" else {}
             got = getattr(rowwise, f"decode_{name}")(**format.split(raw), **extra)
-            same_tensor(f"quant.rowwise.encode_{name}", got.float(), wanted, f"{name} rows, encoded and decoded")
-            same_tensor(
+            expect_equal_tensor(f"quant.rowwise.encode_{name}", got.float(), wanted, f"{name} rows, encoded and decoded")
+            expect_equal_tensor(
                 "quant.formats.rowwise.rowwise_format",
                 format.decode(format.encode(values)),
                 wanted,
@@ -51,16 +51,16 @@ def our_own_formats_by_hand() -> None:
             )
         q8, q4 = rowwise.rowwise_format("q8", 100), rowwise.rowwise_format("q4", 100)
         sizes = (q8.block_size, q8.block_bytes, q4.block_size, q4.block_bytes)
-        same("quant.formats.rowwise.rowwise_format", sizes, (100, 104, 100, 4 * 4 + 64), "sizes of rows of 100")
-        same(
+        expect_equal("quant.formats.rowwise.rowwise_format", sizes, (100, 104, 100, 4 * 4 + 64), "sizes of rows of 100")
+        expect_equal(
             "quant.formats.rowwise.format_for",
             (rowwise.format_for("q4", 7).name, rowwise.format_for("q4_0", 7).name),
             ("q4", "Q4_0"),
             "names",
         )
-        refused("quant.formats.rowwise.rowwise_format", lambda: rowwise.rowwise_format("q5", 8), "q5", "an unknown name")
+        expect_refused("quant.formats.rowwise.rowwise_format", lambda: rowwise.rowwise_format("q5", 8), "q5", "an unknown name")
     codes = torch.tensor([[3, -4]], dtype=torch.int8)
-    same(
+    expect_equal(
         "quant.formats.rowwise.decode_q8",
         rowwise.decode_q8(torch.tensor([[0.5]]), codes).tolist(),
         [[1.5, -2.0]],
@@ -69,20 +69,20 @@ def our_own_formats_by_hand() -> None:
     got = rowwise.decode_q4(
         torch.tensor([[2.0]]), torch.tensor([[-1.0]]), torch.tensor([[0x21, *[0] * 15]], dtype=torch.uint8), 3
     )
-    same("quant.formats.rowwise.decode_q4", got.tolist(), [[1.0, 3.0, -1.0]], "codes of q4")
+    expect_equal("quant.formats.rowwise.decode_q4", got.tolist(), [[1.0, 3.0, -1.0]], "codes of q4")
     random = torch.randn(40, 70, generator=torch.Generator().manual_seed(1)) * torch.logspace(-2, 2, 40)[:, None]
     filled = torch.cat([random, random[:, -1:].expand(40, 26)], dim=1).reshape(40, 3, 32)
     least, step = filled.amin(2), (filled.amax(2) - filled.amin(2)) / 15
     fields = rowwise.encode_q4(random)
-    same_tensor("quant.formats.rowwise.encode_q4", fields["scale"], step.half(), "scales")
-    same_tensor("quant.formats.rowwise.encode_q4", fields["least"], least.half(), "minimums")
+    expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["scale"], step.half(), "scales")
+    expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["least"], least.half(), "minimums")
     small, low = step.half().float()[:, :, None], least.half().float()[:, :, None]
     codes = ((filled - low) / small).round().clamp(0, 15).to(torch.uint8).flatten(1)
     wanted_codes = codes[:, ::2] + 16 * codes[:, 1::2]
-    same_tensor("quant.formats.rowwise.encode_q4", fields["q"], wanted_codes, "codes for the scales as they are stored")
+    expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["q"], wanted_codes, "codes for the scales as they are stored")
     fields = rowwise.encode_q4(torch.tensor([[0.0, 15.0, 1.0, *[2.0] * 30]]))
-    same("quant.formats.rowwise.encode_q4", fields["q"][0, :2].tolist(), [0xF0, 0x21], "the first codes")
-    same(
+    expect_equal("quant.formats.rowwise.encode_q4", fields["q"][0, :2].tolist(), [0xF0, 0x21], "the first codes")
+    expect_equal(
         "quant.formats.rowwise.encode_q4",
         (fields["scale"].tolist(), fields["least"].tolist()),
         ([[1.0, 0.0]], [[0.0, 2.0]]),
@@ -103,28 +103,28 @@ def a_loaded_model_is_quantized_matrix_by_matrix() -> None:
     with blamed(place):
         changes = own.quantize_model(model, "q4")
     facts = [(c.name, c.shape, c.format, c.bytes_before, c.bytes_after) for c in changes]
-    same(place, facts, [("embed_tokens", (4, 32), "q8", 512, 144), ("inner.0", (2, 32), "q4", 256, 40)], "what changed")
+    expect_equal(place, facts, [("embed_tokens", (4, 32), "q8", 512, 144), ("inner.0", (2, 32), "q4", 256, 40)], "what changed")
     expect(place, model.embed_positions.weight is position and model.inner[0].bias is bias, "positions or a bias changed")
     kinds = [type(m).__name__ for m in (model.lm_head, model.embed_tokens, model.inner[0])]
-    same(place, kinds, ["QuantLinear", "QuantEmbedding", "QuantLinear"], "the modules")
+    expect_equal(place, kinds, ["QuantLinear", "QuantEmbedding", "QuantLinear"], "the modules")
     head, table_, first = (m.weight for m in (model.lm_head, model.embed_tokens, model.inner[0]))
     expect(place, head.rows.data_ptr() == table_.rows.data_ptr(), "a tied head is stored twice")
-    close(place, table_.dequantize(), wanted, 0.5 / 127 * 1.01, "the embedding as q8")
-    same_tensor(place, first.dequantize(), torch.arange(64.0).reshape(2, 32) % 16, "a matrix that q4 holds exactly")
+    expect_close(place, table_.dequantize(), wanted, 0.5 / 127 * 1.01, "the embedding as q8")
+    expect_equal_tensor(place, first.dequantize(), torch.arange(64.0).reshape(2, 32) % 16, "a matrix that q4 holds exactly")
     off = float((table_.dequantize().double() - wanted).norm() / wanted.double().norm())
-    close(
+    expect_close(
         "quant.weight_only.quantize_matrix", torch.tensor([changes[0].error]), torch.tensor([off]), 1e-5, "the reported error"
     )
-    same("quant.weight_only.quantize_matrix", changes[1].error, 0.0, "the reported error of an exact matrix")
-    refused(place, lambda: own.quantize_model(model, "q8"), "already", "a model that is quantized")
-    refused("quant.formats.rowwise.rowwise_format", lambda: own.quantize_model(Small(), "q7"), "q7", "an unknown name")
+    expect_equal("quant.weight_only.quantize_matrix", changes[1].error, 0.0, "the reported error of an exact matrix")
+    expect_refused(place, lambda: own.quantize_model(model, "q8"), "already", "a model that is quantized")
+    expect_refused("quant.formats.rowwise.rowwise_format", lambda: own.quantize_model(Small(), "q7"), "q7", "an unknown name")
 
 
 @check("QUNT-042", area="quantization")
 def which_matrices_are_quantized_and_how() -> None:
     free = Small()
     facts = [(c.name, c.format) for c in own.quantize_model(free, "q4")]
-    same(
+    expect_equal(
         "quant.weight_only.quantize_model",
         facts,
         [("embed_tokens", "q8"), ("inner.0", "q4"), ("lm_head", "q8")],
@@ -136,13 +136,13 @@ def which_matrices_are_quantized_and_how() -> None:
     expect("quant.weight_only.matrices", not any(name.endswith(".gate") for name in names), "a router is among the matrices")
     expect("quant.weight_only.matrices", sum(".experts." in name for name in names) > 0, "no expert is among the matrices")
     stored, change = own.quantize_matrix("x", torch.zeros(2, 32), "q4")
-    same(
+    expect_equal(
         "quant.weight_only.quantize_matrix",
         (change.error, stored.dequantize().tolist()),
         (0.0, [[0.0] * 32] * 2),
         "a matrix of zeros",
     )
-    refused(
+    expect_refused(
         "quant.weight_only.quantize_matrix",
         lambda: own.quantize_matrix("x", torch.full((1, 32), float("nan")), "q8"),
         "x",

@@ -6,7 +6,7 @@
 from collections.abc import Iterator, Sequence
 
 from conformance.checks import check
-from conformance.checks.assertions import same
+from conformance.checks.assertions import expect_equal
 from nanollama.text import added_tokens
 from nanollama.text.added_tokens import AddedToken
 from nanollama.text.llamacpp import special as gguf_special
@@ -46,8 +46,8 @@ def added_tokens_are_found_in_text() -> None:
         ("", True, []),
         ("abc", True, ["abc"]),
     ):
-        same(place, splits(tokens, added_tokens.AddedTokens, text, special), wanted, f"{text!r}, special {special}")
-    same(place, splits([], added_tokens.AddedTokens, "<s>", True), ["<s>"], "no added tokens")
+        expect_equal(place, splits(tokens, added_tokens.AddedTokens, text, special), wanted, f"{text!r}, special {special}")
+    expect_equal(place, splits([], added_tokens.AddedTokens, "<s>", True), ["<s>"], "no added tokens")
     for letter, wanted in (
         ("a", True),
         ("_", True),
@@ -59,7 +59,9 @@ def added_tokens_are_found_in_text() -> None:
         ("-", False),
         ("²", False),
     ):
-        same("text.added_tokens._in_word", added_tokens._in_word(letter), wanted, f"whether {letter!r} belongs to a word")
+        expect_equal(
+            "text.added_tokens._in_word", added_tokens._in_word(letter), wanted, f"whether {letter!r} belongs to a word"
+        )
 
 
 @check("TOKN-023", area="tokenization")
@@ -87,8 +89,8 @@ def gguf_finds_the_longest_tokens_first() -> None:
         ("<a><a>", True, [1, 1]),
         ("", True, []),
     ):
-        same(place, splits(tokens, gguf_special.LongestFirst, text, special), wanted, f"{text!r}, special {special}")
-    same(place, splits([], gguf_special.LongestFirst, "<s>", True), ["<s>"], "no tokens")
+        expect_equal(place, splits(tokens, gguf_special.LongestFirst, text, special), wanted, f"{text!r}, special {special}")
+    expect_equal(place, splits([], gguf_special.LongestFirst, "<s>", True), ["<s>"], "no tokens")
 
 
 class Doubling:
@@ -116,18 +118,18 @@ def a_vocabulary_is_a_model_and_the_tokens_around_it() -> None:
         [AddedToken("<s>", 41, True), AddedToken("<t>", 5, False), AddedToken("<unk>", 0, True)],
     )
     subject = added_tokens.ModelVocabulary(Doubling(), tokens, unused=frozenset({9}))
-    same(place, (subject.size, set(subject.special_ids)), (42, {41}), "size and special ids")
+    expect_equal(place, (subject.size, set(subject.special_ids)), (42, {41}), "size and special ids")
     for text, special, wanted in (
         ("ab", True, [32, 1, 1]),
         ("ab<s>c", True, [32, 1, 0, 41, 31, 0, 1]),
         ("ab<s>c", False, [36, 1, 1]),
         ("<t>ab<t>", False, [5, 32, 0, 0, 5]),
     ):
-        same(place, subject.encode(text, special), wanted, f"{text!r}, special {special}")
+        expect_equal(place, subject.encode(text, special), wanted, f"{text!r}, special {special}")
     every = added_tokens.ModelVocabulary(Doubling(), tokens, prefix_every_text=True)
-    same(place, every.encode("ab<s>c", True), [32, 1, 0, 41, 31, 1, 1], "every text begins the input")
+    expect_equal(place, every.encode("ab<s>c", True), [32, 1, 0, 41, 31, 1, 1], "every text begins the input")
     ids = [7, 41, 5, 9, 13, 99, 0, 7]
-    same(place, subject.decode(ids, True), "7|<t>|0|7", "decoded without special tokens")
-    same(place, subject.decode(ids, False), "7|<s>|<t>|<unk>|7", "decoded with special tokens")
+    expect_equal(place, subject.decode(ids, True), "7|<t>|0|7", "decoded without special tokens")
+    expect_equal(place, subject.decode(ids, False), "7|<s>|<t>|<unk>|7", "decoded with special tokens")
     got = [subject.token_to_id(t) for t in ("<s>", "x", "y")], [subject.id_to_token(i) for i in (41, 5, 7, 13, 99)]
-    same(place, got, ([41, 7, None], ["<s>", "<t>", "t7", None, None]), "names and ids")
+    expect_equal(place, got, ([41, 7, None], ["<s>", "<t>", "t7", None, None]), "names and ids")

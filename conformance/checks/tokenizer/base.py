@@ -12,7 +12,7 @@ import sentencepiece
 from sentencepiece import sentencepiece_model_pb2
 
 from conformance.checks import check
-from conformance.checks.assertions import same
+from conformance.checks.assertions import expect_equal
 from nanollama.text.bpe import merge as segment
 from nanollama.text.sentencepiece.unigram import Unigram
 
@@ -47,12 +47,12 @@ def pairs_merge_by_rank_and_from_the_left() -> None:
         for length in range(7):
             for text in itertools.product("abc" if length < 5 else "ab", repeat=length):
                 got = segment.merge_pairs(list(text), rank)
-                same("text.bpe.merge.merge_pairs", got, merged(text, rank), f"{''.join(text)!r} merged by {pairs}")
+                expect_equal("text.bpe.merge.merge_pairs", got, merged(text, rank), f"{''.join(text)!r} merged by {pairs}")
     random_ = random.Random(3)
     pairs = {(a, b): random_.random() for a in ("a", "b", "aa", "ab", "ba") for b in ("a", "b", "ab", "bb")}
     for _ in range(20):
         text = random_.choices("ab", k=40)
-        same(
+        expect_equal(
             "text.bpe.merge.merge_pairs",
             segment.merge_pairs(list(text), rank_of(pairs)),
             merged(text, rank_of(pairs)),
@@ -73,10 +73,10 @@ def a_queue_gives_the_lowest_rank_and_of_equals_the_leftmost() -> None:
             added.append((float(random_.randrange(4)), random_.randrange(1000)))
             queue.push(*added[-1])
         else:
-            same("text.bpe.merge.RankedPlaces", queue.pop(), min(added), "what comes first")
+            expect_equal("text.bpe.merge.RankedPlaces", queue.pop(), min(added), "what comes first")
             added.remove(min(added))
     rest = [queue.pop() for _ in range(len(added) + 1)]
-    same("text.bpe.merge.RankedPlaces", rest, [*sorted(added), None], "the rest")
+    expect_equal("text.bpe.merge.RankedPlaces", rest, [*sorted(added), None], "the rest")
 
 
 def by_score(text: str, scores: dict[str, float]) -> list[str]:
@@ -93,14 +93,14 @@ def the_pair_of_the_highest_score_is_made_first() -> None:
     for length in range(8):
         for letters in itertools.product("ab" if length > 4 else "abz", repeat=length):
             text = "".join(letters)
-            same(place, subject.segment(text), by_score(text, scores), f"{text!r} cut")
+            expect_equal(place, subject.segment(text), by_score(text, scores), f"{text!r} cut")
     long = "abba" * 12 + "z" + "bab" * 15
-    same(place, subject.segment(long), by_score(long, scores), "a long text cut")
+    expect_equal(place, subject.segment(long), by_score(long, scores), "a long text cut")
     unused = segment.ScoredBpe(scores | {"abab": 0.0}, frozenset({"ab", "abab"}), None)
     for text, wanted in (("ab", ["a", "b"]), ("abab", ["a", "b", "a", "b"][:0] or ["a", "bab"]), ("aab", ["aa", "b"])):
-        same(place, unused.segment(text), wanted, f"{text!r} with unused pieces")
+        expect_equal(place, unused.segment(text), wanted, f"{text!r} with unused pieces")
     kept = segment.ScoredBpe(scores, frozenset(), re.compile("ba"))
-    same(place, kept.segment("abaab"), ["a", "ba", "ab"], "with a piece that is found first")
+    expect_equal(place, kept.segment("abaab"), ["a", "ba", "ab"], "with a piece that is found first")
 
 
 def best_cut(text: str, scores: dict[str, float], unknown: float) -> tuple[float, list[str]]:
@@ -124,13 +124,13 @@ def the_cut_with_the_highest_sum_wins() -> None:
         for letters in itertools.product("abz" if length < 5 else "ab", repeat=length):
             text = "".join(letters)
             got = subject.segment(text)
-            same("text.sentencepiece.unigram.Unigram", "".join(got), text, "the pieces put together")
+            expect_equal("text.sentencepiece.unigram.Unigram", "".join(got), text, "the pieces put together")
             total = sum((scores.get(piece, -20.0) for piece in got), 0.0)
-            same("text.sentencepiece.unigram.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
-    same("text.sentencepiece.unigram.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
+            expect_equal("text.sentencepiece.unigram.Unigram", total, best_cut(text, scores, -20.0)[0], f"the score of {got}")
+    expect_equal("text.sentencepiece.unigram.Unigram", subject.segment("zab"), ["z", "ab"], "an unknown character stands alone")
     tie = Unigram({"a": -1.0, "b": -1.0, "ab": -2.0}, -20.0)
     proto = trained([("a", -1.0), ("b", -1.0), ("ab", -2.0)])
-    same(
+    expect_equal(
         "text.sentencepiece.unigram.Unigram",
         tie.segment("abab"),
         proto.encode("abab", out_type=str),
@@ -139,7 +139,9 @@ def the_cut_with_the_highest_sum_wins() -> None:
     long = Unigram({"a": -3e4, "b": -7e4, "ab": -9.5e4}, -2e5)
     proto = trained([("a", -3e4), ("b", -7e4), ("ab", -9.5e4)])
     text = "abba" * 20
-    same("text.sentencepiece.unigram.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew")
+    expect_equal(
+        "text.sentencepiece.unigram.Unigram", long.segment(text), proto.encode(text, out_type=str), "sums that begin anew"
+    )
 
 
 def trained(pieces: list[tuple[str, float]]) -> sentencepiece.SentencePieceProcessor:

@@ -11,7 +11,7 @@ from typing import Any
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, refused, same
+from conformance.checks.assertions import at, expect, expect_equal, expect_refused
 from conformance.fuzz.valid_vocabulary import KEY, scored
 from conformance.models.fixtures import fixture_config
 from nanollama.checkpoint.gguf.reader import GGUF
@@ -67,7 +67,7 @@ def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
     """Every key by the function that gives it."""
     for key in [*want, *(key for key in got if key not in want)]:
         place = WRITERS.get(key, "text.convert.to_gguf.template_keys" if "template" in key else "text.convert.to_gguf.role_ids")
-        same(place, got.get(key), want.get(key), key)
+        expect_equal(place, got.get(key), want.get(key), key)
 
 
 def files_of(metadata: Mapping[str, Any]) -> dict[str, bytes]:
@@ -89,16 +89,18 @@ def a_byte_level_folder_becomes_tokens_types_and_merges() -> None:
     }
     same_keys(got, want)
     got, _ = keys_of({"tokenizer.json": byte_level(), "tokenizer_config.json": {"eos_token": "<end>"}}, 99)
-    same("text.convert.to_gguf.token_keys", got["token_type"][97:], [3, 4], "the types of <end> and <think>")
+    expect_equal("text.convert.to_gguf.token_keys", got["token_type"][97:], [3, 4], "the types of <end> and <think>")
     for merges in ([["a", "b"]], []):
         changed = byte_level(model={"merges": merges})
         with folder_of({"tokenizer.json": changed, "tokenizer_config.json": config}) as folder:
             types = gguf_text(folder, config_of(99), ()).types
-            same("text.convert.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys")
+            expect_equal(
+                "text.convert.to_gguf.folder_metadata", types, {KEY + "merges": ValueType(ARRAY, STRING)}, "types of keys"
+            )
     around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
     got, _ = keys_of({"tokenizer.json": byte_level(post_processor=around)}, 99)
     flags = [got.get(key) for key in ("add_bos_token", "add_eos_token", "bos_token_id", "eos_token_id")]
-    same("text.convert.to_gguf.around_keys", flags, [True, True, 98, 97], "BOS and EOS of a post-processor")
+    expect_equal("text.convert.to_gguf.around_keys", flags, [True, True, 98, 97], "BOS and EOS of a post-processor")
 
 
 @check("TOKN-058", "EOSX-001", area="tokenization")
@@ -113,19 +115,25 @@ def end_ids_and_templates_come_along() -> None:
     ):
         got, _ = keys_of(files, 99, ends)
         named = tuple(got.get(key) for key in ("eos_token_id", "eot_token_id", "eom_token_id"))
-        same("text.convert.to_gguf.add_end_ids", named, want, f"the ids that end, of {ends}")
-    refused("text.convert.to_gguf.add_end_ids", lambda: keys_raised(files, 99, [97, 5, 98, 6]), "[5, 98, 6]", "a fourth end id")
+        expect_equal("text.convert.to_gguf.add_end_ids", named, want, f"the ids that end, of {ends}")
+    expect_refused(
+        "text.convert.to_gguf.add_end_ids", lambda: keys_raised(files, 99, [97, 5, 98, 6]), "[5, 98, 6]", "a fourth end id"
+    )
     got, said = keys_of({"tokenizer.json": byte_level()}, 99, [5, 6])
-    same("text.convert.to_gguf.role_ids", got.get("eos_token_id"), 5, "the end id where only the config names one")
-    same("text.convert.to_gguf.role_ids", "no token that ends" in said, False, "a notice")
+    expect_equal("text.convert.to_gguf.role_ids", got.get("eos_token_id"), 5, "the end id where only the config names one")
+    expect_equal("text.convert.to_gguf.role_ids", "no token that ends" in said, False, "a notice")
     got, said = keys_of({"tokenizer.json": byte_level()}, 99)
-    same("text.convert.to_gguf.role_ids", ("eos_token_id" in got, "no token that ends" in said), (False, True), "no end at all")
+    expect_equal(
+        "text.convert.to_gguf.role_ids", ("eos_token_id" in got, "no token that ends" in said), (False, True), "no end at all"
+    )
     texts = {"default": "{{ 'é' }}\r\n", "tool_use": " {{ x }}", "rag": ""}
     config["chat_template"] = [{"name": name, "template": text} for name, text in texts.items()]
     got, _ = keys_of(files, 99)
-    same("text.convert.to_gguf.template_keys", got.get("tokenizer.chat_templates"), ["tool_use", "rag"], "names of templates")
+    expect_equal(
+        "text.convert.to_gguf.template_keys", got.get("tokenizer.chat_templates"), ["tool_use", "rag"], "names of templates"
+    )
     written = {key.partition("chat_template")[2]: value for key, value in got.items() if "chat_template" in key}
-    same(
+    expect_equal(
         "text.convert.to_gguf.template_keys",
         written,
         {"": "{{ 'é' }}\r\n", "s": ["tool_use", "rag"], ".tool_use": " {{ x }}", ".rag": ""},
@@ -156,12 +164,12 @@ def what_keys_cant_say_is_refused_or_told() -> None:
         ({"model": {"type": "WordLevel", "unk_token": "a"}}, f"{model}.from_tokenizer_json", "WordLevel"),
     ):
         files = {"tokenizer.json": byte_level(**changes)}
-        refused(place, functools.partial(keys_raised, files, 99, [97]), part, f"a tokenizer.json with {changes}")
+        expect_refused(place, functools.partial(keys_raised, files, 99, [97]), part, f"a tokenizer.json with {changes}")
     plain = {"tokenizer.json": byte_level()}
-    refused("text.convert.to_gguf.token_keys", lambda: keys_raised(plain, 98, [97]), "98 rows", "more ids than rows")
+    expect_refused("text.convert.to_gguf.token_keys", lambda: keys_raised(plain, 98, [97]), "98 rows", "more ids than rows")
     around = {"type": "BertProcessing", "sep": ["<end>", 97], "cls": ["<think>", 98]}
     odd = {"tokenizer.json": byte_level(post_processor=around), "tokenizer_config.json": {"bos_token": "<end>"}}
-    refused(
+    expect_refused(
         "text.convert.to_gguf.around_keys", lambda: keys_raised(odd, 99), "[98]", "another token than BOS before every text"
     )
     nfc = {"tokenizer.json": byte_level(normalizer={"type": "NFC"})}
@@ -172,7 +180,7 @@ def what_keys_cant_say_is_refused_or_told() -> None:
     ):
         said = keys_of({**plain, **more}, 100, [97])[1]
         expect(place, part in said, f"nothing is said of it: {said!r} has no {part!r}")
-    same(f"{model}", keys_of(plain, 99, [97])[1], "", "what is said of a folder that fits")
+    expect_equal(f"{model}", keys_of(plain, 99, [97])[1], "", "what is said of a folder that fits")
 
 
 @check("TOKN-058", "TOKN-050", area="tokenization")
@@ -182,7 +190,7 @@ def ranks_and_merges_files_become_merges() -> None:
     for kind, pre in (("gpt2", "gpt-2"), ("qwen2", "qwen2")):
         files = {"vocab.json": vocab, "merges.txt": merges, "config.json": {"model_type": kind}}
         got, said = keys_of(files, 98, [5])
-        same(
+        expect_equal(
             "text.convert.to_gguf_model.from_merges",
             (got["model"], got["pre"], got["merges"]),
             ("gpt2", pre, ["a b", "Ġ ab"]),
@@ -190,7 +198,7 @@ def ranks_and_merges_files_become_merges() -> None:
         )
         expect("text.convert.to_gguf_model.from_merges", ("NFC" in said) == (kind == "qwen2"), f"{kind}: {said!r}")
     spaced = {**files, "tokenizer_config.json": {"add_prefix_space": True}}
-    refused(
+    expect_refused(
         "text.convert.to_gguf_model.from_merges",
         lambda: keys_raised(spaced, 98, [5]),
         "add_prefix_space",
@@ -202,7 +210,7 @@ def ranks_and_merges_files_become_merges() -> None:
     lines = b"".join(base64_line(token, rank) for rank, token in enumerate(ranks))
     made = from_tiktoken(lines)
     want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by what they make, then by the left part's rank
-    same(
+    expect_equal(
         "text.convert.to_gguf_model.from_tiktoken",
         (made.keys["merges"], made.keys["pre"]),
         (want, "llama-bpe"),
@@ -221,7 +229,7 @@ def there_and_back(place: str, files: Mapping[str, Any], rows: int, ends: list[i
     """Keys of a folder, that as a folder, and that one's keys: the same."""
     first, _ = keys_of(files, rows, ends)
     second, _ = keys_of(files_of({KEY + key if "chat" not in key else key: value for key, value in first.items()}), rows, ends)
-    same(place, second, first, "keys of the folder that keys became")
+    expect_equal(place, second, first, "keys of the folder that keys became")
 
 
 def parse(model: Any, data: bytes) -> None:
@@ -240,7 +248,7 @@ def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
     want["token_type"], want["scores"] = [*want["token_type"], 5, 5], [*want["scores"], -10000.0, -10000.0]
     want |= {"pre": "default", "add_space_prefix": True, "remove_extra_whitespaces": False}
     same_keys(got, want)
-    same("text.convert.to_gguf_model.from_sentencepiece", said, "", "what is said of it")
+    expect_equal("text.convert.to_gguf_model.from_sentencepiece", said, "", "what is said of it")
     model: Any = proto.ModelProto()  # type: ignore[attr-defined]
     for change, part in (
         (lambda m: setattr(m.trainer_spec, "model_type", 1), "unigram"),
@@ -250,11 +258,15 @@ def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
         parse(model, files["tokenizer.model"])
         change(model)
         other = {**files, "tokenizer.model": model.SerializeToString()}
-        refused("text.convert.to_gguf_model.from_sentencepiece", functools.partial(keys_raised, other, 270, [2]), part, part)
+        expect_refused(
+            "text.convert.to_gguf_model.from_sentencepiece", functools.partial(keys_raised, other, 270, [2]), part, part
+        )
     parse(model, files["tokenizer.model"])
     model.normalizer_spec.remove_extra_whitespaces = True
     got, said = keys_of({**files, "tokenizer.model": model.SerializeToString()}, 270, [2])
-    same("text.convert.to_gguf_model.from_sentencepiece", got.get("remove_extra_whitespaces"), True, "remove_extra_whitespaces")
+    expect_equal(
+        "text.convert.to_gguf_model.from_sentencepiece", got.get("remove_extra_whitespaces"), True, "remove_extra_whitespaces"
+    )
     expect("text.convert.to_gguf_model.from_sentencepiece", "spaces" in said, "nothing is said of spaces that are removed")
 
 
@@ -266,7 +278,7 @@ def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
     own = json.loads(files["tokenizer.json"])
     named = {"tokenizer.json": own, "tokenizer_config.json": {"eos_token": "</s>", "bos_token": "<s>"}}
     got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
-    same(
+    expect_equal(
         "text.convert.to_gguf_model.tokenizer_model_scores",
         got["scores"][263:],
         [-2.0, -1.0, -3.0, -4.0, -5.0],
@@ -275,7 +287,7 @@ def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
     own["model"]["merges"].reverse()
     got, _ = keys_of({**named, "tokenizer.model": files["tokenizer.model"]}, 268, [2])
     ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
-    same(
+    expect_equal(
         "text.convert.to_gguf_model.merge_scores",
         ranked[0],
         267,
@@ -284,7 +296,9 @@ def a_spaced_tokenizer_json_becomes_tokens_types_and_scores() -> None:
     own["model"]["merges"].reverse()
     got, _ = keys_of(named, 268, [2])
     ranked = sorted(range(263, 268), key=lambda id: -got["scores"][id])
-    same(
+    expect_equal(
         "text.convert.to_gguf_model.merge_scores", ranked, [264, 263, 265, 266, 267], "pieces by the scores that merges become"
     )
-    same("text.convert.to_gguf_model.from_spaced", got["token_type"][:5], [2, 3, 3, 6, 6], "types of a spaced tokenizer.json")
+    expect_equal(
+        "text.convert.to_gguf_model.from_spaced", got["token_type"][:5], [2, 3, 3, 6, 6], "types of a spaced tokenizer.json"
+    )

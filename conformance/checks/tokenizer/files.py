@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.tokenizer.models import MERGES, PIECES, proto
 from nanollama.text import tokenizer as own
 from nanollama.text.bpe import files as bytebpe_file
@@ -59,9 +59,9 @@ def a_tokenizer_puts_ids_round_texts_and_checks_what_it_is_given() -> None:
     place = "text.tokenizer.Tokenizer"
     echo: Any = Echo()
     subject = own.Tokenizer(echo, bos_id=5, eos_id=6, before=[5, 5], after=[6])
-    same(place, subject.encode("ab"), [5, 5, 97, 98, 6], "a text")
-    same(place, subject.encode("ab", add_special=False), [97, 98], "a text without special tokens round it")
-    same(place, subject.encode("a", add_special=False, parse_special=True), [97, 1], "a text with special tokens in it")
+    expect_equal(place, subject.encode("ab"), [5, 5, 97, 98, 6], "a text")
+    expect_equal(place, subject.encode("ab", add_special=False), [97, 98], "a text without special tokens round it")
+    expect_equal(place, subject.encode("a", add_special=False, parse_special=True), [97, 1], "a text with special tokens in it")
     facts = (
         subject.bos_id,
         subject.eos_id,
@@ -70,15 +70,15 @@ def a_tokenizer_puts_ids_round_texts_and_checks_what_it_is_given() -> None:
         subject.token_to_id("a"),
         subject.token_to_id("b"),
     )
-    same(place, facts, (5, 6, 200, frozenset({1}), 97, None), "facts")
+    expect_equal(place, facts, (5, 6, 200, frozenset({1}), 97, None), "facts")
     got = subject.decode([1, 2]), subject.decode([1, 2], skip_special=False), subject.id_to_token(97)
-    same(place, got, ("[1, 2] True , . ! 2 's", "[1, 2] False , . ! 2 's", "a"), "decoding")
-    refused(place, lambda: subject.encode(b"a"), "bytes", "bytes to encode")
-    refused(place, lambda: subject.encode("a\ud800"), "U+D800", "half a surrogate pair")
-    refused(place, lambda: subject.id_to_token(199), "199", "an id without a token")
+    expect_equal(place, got, ("[1, 2] True , . ! 2 's", "[1, 2] False , . ! 2 's", "a"), "decoding")
+    expect_refused(place, lambda: subject.encode(b"a"), "bytes", "bytes to encode")
+    expect_refused(place, lambda: subject.encode("a\ud800"), "U+D800", "half a surrogate pair")
+    expect_refused(place, lambda: subject.id_to_token(199), "199", "an id without a token")
     for bad, part in ((-1, "-1"), ("1", "'1'"), (1.0, "1.0"), (None, "None")):
-        refused("text.tokenizer._checked", lambda bad=bad: subject.decode([bad]), part, f"id {bad!r}")
-        refused("text.tokenizer._checked", lambda bad=bad: subject.id_to_token(bad), part, f"id {bad!r}")
+        expect_refused("text.tokenizer._checked", lambda bad=bad: subject.decode([bad]), part, f"id {bad!r}")
+        expect_refused("text.tokenizer._checked", lambda bad=bad: subject.id_to_token(bad), part, f"id {bad!r}")
 
 
 @check("TOKN-050", "ERRS-002", area="tokenization")
@@ -87,7 +87,7 @@ def tables_of_byte_level_bpe_are_read() -> None:
         return base64.b64encode(token) + f" {rank}\n".encode()
 
     place = "text.bpe.files.read_tiktoken"
-    same(place, bytebpe_file.read_tiktoken(line(b" a", 0) + b"\n" + line(b"\xc3", 7)), {"Ġa": 0, "Ã": 7}, "ranks")
+    expect_equal(place, bytebpe_file.read_tiktoken(line(b" a", 0) + b"\n" + line(b"\xc3", 7)), {"Ġa": 0, "Ã": 7}, "ranks")
     good = line(b"a", 0)
     for bad in (
         b"",
@@ -101,15 +101,17 @@ def tables_of_byte_level_bpe_are_read() -> None:
         b" 0\n",
         line(b"a", "1" * 10),
     ):
-        refused(place, lambda bad=bad: bytebpe_file.read_tiktoken(bad), "tokenizer.model", f"{bad!r}")
+        expect_refused(place, lambda bad=bad: bytebpe_file.read_tiktoken(bad), "tokenizer.model", f"{bad!r}")
     place = "text.bpe.files.read_merges"
-    same(place, bytebpe_file.read_merges(b"#version: 0.2\na b\nab c\r\n# d\n"), [("a", "b"), ("ab", "c"), ("#", "d")], "merges")
-    same(place, bytebpe_file.read_merges(b""), [], "merges of an empty file")
+    expect_equal(
+        place, bytebpe_file.read_merges(b"#version: 0.2\na b\nab c\r\n# d\n"), [("a", "b"), ("ab", "c"), ("#", "d")], "merges"
+    )
+    expect_equal(place, bytebpe_file.read_merges(b""), [], "merges of an empty file")
     for bad in (b"a\n", b"a b c\n", b"a b\n\nc d", b"\xff a\n"):
-        refused(place, lambda bad=bad: bytebpe_file.read_merges(bad), "merges.txt", f"{bad!r}")
-    same("text.bpe.files.read_vocab", bytebpe_file.read_vocab({"a": 0, "b": 2}), {"a": 0, "b": 2}, "a vocabulary")
+        expect_refused(place, lambda bad=bad: bytebpe_file.read_merges(bad), "merges.txt", f"{bad!r}")
+    expect_equal("text.bpe.files.read_vocab", bytebpe_file.read_vocab({"a": 0, "b": 2}), {"a": 0, "b": 2}, "a vocabulary")
     for bad in ({"a": -1}, {"a": "0"}, {"a": 1.0}, {"a": True}, {"a": 0, "b": 0}, {}, {"a": 1 << 31}):
-        refused("text.bpe.files.read_vocab", lambda bad=bad: bytebpe_file.read_vocab(bad), "vocab.json", f"{bad}")
+        expect_refused("text.bpe.files.read_vocab", lambda bad=bad: bytebpe_file.read_vocab(bad), "vocab.json", f"{bad}")
 
 
 @check("TOKN-051", "ERRS-002", area="tokenization")
@@ -119,17 +121,21 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
         proto("bpe", True, unk_surface="?", bos_piece="<x>", eos_piece="<y>", add_dummy_prefix=False)
     )
     got = model.kind, model.byte_fallback, model.unk_surface, model.bos_piece, model.eos_piece, model.add_dummy_prefix
-    same(place, got, ("bpe", True, "?", "<x>", "<y>", False), "settings")
+    expect_equal(place, got, ("bpe", True, "?", "<x>", "<y>", False), "settings")
     count = len(PIECES)
     pieces = [(p, s, t) for p, s, t in zip(model.pieces[:count], model.scores, model.types, strict=False)]
-    same(place, pieces, PIECES, "pieces, scores and types")
+    expect_equal(place, pieces, PIECES, "pieces, scores and types")
     raw = proto("unigram")
     others = b"\xa1\x06" + bytes(8) + b"\xa5\x06" + bytes(4) + b"\xa2\x06\x03abc" + b"\xa0\x06\x05"  # of field 100
     read = sentencepiece_file.read_sentencepiece(others + raw + others)
-    same("text.sentencepiece.reader.fields", read, sentencepiece_file.read_sentencepiece(raw), "with fields that nobody knows")
-    same(place, sentencepiece_file.read_sentencepiece(raw).kind, "unigram", "the kind")
+    expect_equal(
+        "text.sentencepiece.reader.fields", read, sentencepiece_file.read_sentencepiece(raw), "with fields that nobody knows"
+    )
+    expect_equal(place, sentencepiece_file.read_sentencepiece(raw).kind, "unigram", "the kind")
     for cut in (1, 2, 5, len(raw) // 2, len(raw) - 1):
-        refused(place, lambda cut=cut: sentencepiece_file.read_sentencepiece(raw[:cut]), "", f"a file cut after {cut} bytes")
+        expect_refused(
+            place, lambda cut=cut: sentencepiece_file.read_sentencepiece(raw[:cut]), "", f"a file cut after {cut} bytes"
+        )
     for bad, part in (
         (b"", "0 pieces"),
         (b"\x0a\x05\x0a\x01", "5 bytes"),
@@ -145,14 +151,14 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
         (raw + b"\x0a\x05\x0a\x01z\x18\x02", "unknown pieces"),
         (raw + b"\x0a\x08\x0a\x01z\x15\x00\x00\xc0\x7f", "finite"),
     ):
-        refused(place, lambda bad=bad: sentencepiece_file.read_sentencepiece(bad), part, f"damage {part}")
+        expect_refused(place, lambda bad=bad: sentencepiece_file.read_sentencepiece(bad), part, f"damage {part}")
     for value in (0, 1, 127, 128, 300, 2**32, 2**63):
         coded = bytearray()
         rest = value
         while rest > 127:
             coded.append(rest & 127 | 128)
             rest >>= 7
-        same(
+        expect_equal(
             "text.sentencepiece.reader._varint",
             sentencepiece_file._varint(bytes([9, *coded, rest, 9]), 1, "x"),
             (value, 2 + len(coded)),
@@ -185,28 +191,30 @@ def what_is_declared_beside_a_vocabulary() -> None:
         generation_config__json={"bos_token_id": 5},
     ) as path:
         got = declarations.read_declarations(path)
-    same(place, (got.tokenizer_class, got.model_type), ("LlamaTokenizer", "llama"), "kinds")
-    same(place, got.named, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": None, "unk_token": None}, "named tokens")
-    same(
+    expect_equal(place, (got.tokenizer_class, got.model_type), ("LlamaTokenizer", "llama"), "kinds")
+    expect_equal(
+        place, got.named, {"bos_token": "<s>", "eos_token": "</s>", "pad_token": None, "unk_token": None}, "named tokens"
+    )
+    expect_equal(
         place,
         (sorted(got.extra), got.flags, got.config_ids),
         (["<x>", "<y>"], {"add_bos_token": False, "legacy": True}, {"bos_token": 5, "eos_token": 7}),
         "the rest",
     )
-    same(
+    expect_equal(
         place,
         [(t.content, t.id, t.special, t.lstrip, t.rstrip) for t in got.added],
         [("<t>", 3, True, True, False), ("<u>", 4, False, False, False)],
         "added tokens",
     )
-    same(place, got.special_contents(), {"<s>", "</s>", "<x>", "<y>"}, "what is special")
+    expect_equal(place, got.special_contents(), {"<s>", "</s>", "<x>", "<y>"}, "what is special")
     with folder(
         tokenizer_config__json={"bos_token": "<a>"},
         special_tokens_map__json={"bos_token": "<b>", "eos_token": "<e>"},
         added_tokens__json={"<e>": 7, "<f>": 8},
     ) as path:
         old = declarations.read_declarations(path)
-    same(
+    expect_equal(
         place,
         (old.named, [(t.content, t.id, t.special) for t in old.added]),
         ({"bos_token": "<b>", "eos_token": "<e>"}, [("<e>", 7, True), ("<f>", 8, False)]),
@@ -222,9 +230,9 @@ def what_is_declared_beside_a_vocabulary() -> None:
         ({"additional_special_tokens": "x"}, "additional_special_tokens"),
     ):
         with folder(tokenizer_config__json=bad) as path:
-            refused(place, lambda path=path: declarations.read_declarations(path), part, f"{bad}")
+            expect_refused(place, lambda path=path: declarations.read_declarations(path), part, f"{bad}")
     for bad in ({"a": "1"}, {"a": -1}, {"": 1}, {"a": True}):
         with folder(added_tokens__json=bad) as path:
-            refused(place, lambda path=path: declarations.read_declarations(path), "added_tokens.json", f"{bad}")
+            expect_refused(place, lambda path=path: declarations.read_declarations(path), "added_tokens.json", f"{bad}")
     with folder(config__json={"eos_token_id": -1}) as path:
-        refused(place, lambda: declarations.read_declarations(path), "eos_token_id", "a negative id")
+        expect_refused(place, lambda: declarations.read_declarations(path), "eos_token_id", "a negative id")

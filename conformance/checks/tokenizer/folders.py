@@ -10,7 +10,7 @@ import tokenizers
 from tokenizers import processors
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.generation.rigged import blamed
 from conformance.checks.tokenizer.files import folder, spelled
 from conformance.fuzz.valid_checkpoint import LETTERS, TOKENIZER
@@ -40,9 +40,9 @@ def a_tokenizer_json_does_what_it_says() -> None:
         theirs = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
         for text in ("ab cd", "ab<s>cd", "a<|end|>", "", "  ab"):
             theirs.encode_special_tokens = True
-            same(LIBRARY, tokenizer.encode(text), theirs.encode(text).ids, f"ids of {text!r}")
+            expect_equal(LIBRARY, tokenizer.encode(text), theirs.encode(text).ids, f"ids of {text!r}")
             theirs.encode_special_tokens = False
-            same(
+            expect_equal(
                 LIBRARY,
                 tokenizer.encode(text, parse_special=True),
                 theirs.encode(text).ids,
@@ -51,7 +51,7 @@ def a_tokenizer_json_does_what_it_says() -> None:
         for ids in ([18, 1, 20, 999, 2], [], [17, 18]):
             for skip in (True, False):
                 wanted = theirs.decode([i for i in ids if i < 999], skip_special_tokens=skip)
-                same(LIBRARY, tokenizer.decode(ids, skip_special=skip), wanted, f"text of {ids}, skip_special {skip}")
+                expect_equal(LIBRARY, tokenizer.decode(ids, skip_special=skip), wanted, f"text of {ids}, skip_special {skip}")
         facts = (
             tokenizer.vocab_size,
             set(tokenizer.special_ids),
@@ -59,7 +59,7 @@ def a_tokenizer_json_does_what_it_says() -> None:
             tokenizer.token_to_id("zz"),
             tokenizer.id_to_token(18),
         )
-        same(LIBRARY, facts, (len(LETTERS), {0, 1, 2, 3}, LETTERS.index("ab"), None, LETTERS[18]), "facts")
+        expect_equal(LIBRARY, facts, (len(LETTERS), {0, 1, 2, 3}, LETTERS.index("ab"), None, LETTERS[18]), "facts")
     shortened = changed(truncation={"direction": "Right", "max_length": 1, "strategy": "LongestFirst", "stride": 0})
     shortened["padding"] = {
         "strategy": {"Fixed": 9},
@@ -70,10 +70,12 @@ def a_tokenizer_json_does_what_it_says() -> None:
         "pad_token": "<unk>",
     }
     with folder(tokenizer__json=shortened) as path:
-        same(LIBRARY, spelled(own.load_tokenizer(path), "abcd"), ["ab", "cd"], "truncation and padding are switched off")
+        expect_equal(
+            LIBRARY, spelled(own.load_tokenizer(path), "abcd"), ["ab", "cd"], "truncation and padding are switched off"
+        )
     for bad in ("{}", "[", '{"model": 3}'):
         with folder(tokenizer__json=bad) as path:
-            refused(LIBRARY, lambda path=path: own.load_tokenizer(path), "tokenizer.json", f"{bad}")
+            expect_refused(LIBRARY, lambda path=path: own.load_tokenizer(path), "tokenizer.json", f"{bad}")
 
 
 @check("TOKN-054", "TOKN-055", area="tokenization")
@@ -92,7 +94,7 @@ def bos_and_eos_are_put_where_the_files_ask() -> None:
     ):
         with folder(tokenizer__json=changed(post_processor=post), tokenizer_config__json=config) as path:
             tokenizer = own.load_tokenizer(path)
-            same(
+            expect_equal(
                 place,
                 (tokenizer.bos_id, tokenizer.eos_id, spelled(tokenizer, "ab")),
                 wanted,
@@ -100,20 +102,20 @@ def bos_and_eos_are_put_where_the_files_ask() -> None:
             )
     with folder(tokenizer__json=TOKENIZER, config__json={"bos_token_id": 1, "eos_token_id": [3, 2]}) as path:
         tokenizer = own.load_tokenizer(path)
-        same(place, (tokenizer.bos_id, tokenizer.eos_id), (1, 3), "ids that the config names")
+        expect_equal(place, (tokenizer.bos_id, tokenizer.eos_id), (1, 3), "ids that the config names")
     for name, bad, part in (
         ("tokenizer_config__json", {"bos_token": "zz"}, "zz"),
         ("tokenizer_config__json", {"add_bos_token": True}, "add_bos_token"),
         ("config__json", {"eos_token_id": 999}, "999"),
     ):
         with folder(**{"tokenizer__json": TOKENIZER, name: bad}) as path:
-            refused(place, lambda path=path: own.load_tokenizer(path), part, f"{bad}")
+            expect_refused(place, lambda path=path: own.load_tokenizer(path), part, f"{bad}")
     template: Any = processors.TemplateProcessing(single="<s> $A </s>", special_tokens=[("<s>", 1), ("</s>", 2)])
     library = tokenizers.Tokenizer.from_str(__import__("json").dumps(TOKENIZER))
     library.post_processor = processors.Sequence(
         [processors.ByteLevel(), template, processors.BertProcessing(("x", 9), ("y", 8))]
     )
-    same(
+    expect_equal(
         "text.folder.tokenizer_json.template_ids", libraries.template_ids(library), ([8, 1], [2, 9]), "processors in a sequence"
     )
 
@@ -131,17 +133,17 @@ def tokens_declared_beside_a_tokenizer_json_count() -> None:
         blamed(LIBRARY),
     ):
         tokenizer = own.load_tokenizer(path)
-        same(LIBRARY, spelled(tokenizer, "ab<new>", parse_special=True), ["ab", "<new>"], "a new special token")
-        same(LIBRARY, "<new>" in spelled(tokenizer, "ab<new>"), False, "a new special token in a user's text")
-        same(
+        expect_equal(LIBRARY, spelled(tokenizer, "ab<new>", parse_special=True), ["ab", "<new>"], "a new special token")
+        expect_equal(LIBRARY, "<new>" in spelled(tokenizer, "ab<new>"), False, "a new special token in a user's text")
+        expect_equal(
             LIBRARY,
             spelled(tokenizer, "ab<w> cd"),
             ["ab", "<w>", "cd"],
             "a new token that is not special, and one that became it",
         )
-        same(LIBRARY, set(tokenizer.special_ids), {0, 1, 2, 3, len(LETTERS), LETTERS.index("cd")}, "special ids")
-        same(LIBRARY, tokenizer.vocab_size, len(LETTERS) + 2, "the size")
+        expect_equal(LIBRARY, set(tokenizer.special_ids), {0, 1, 2, 3, len(LETTERS), LETTERS.index("cd")}, "special ids")
+        expect_equal(LIBRARY, tokenizer.vocab_size, len(LETTERS) + 2, "the size")
     with folder(
         tokenizer__json=TOKENIZER, tokenizer_config__json={"added_tokens_decoder": {"99": {"content": "<new>"}}}
     ) as path:
-        refused(LIBRARY, lambda: own.load_tokenizer(path), "99", "a token with an id that it can't get")
+        expect_refused(LIBRARY, lambda: own.load_tokenizer(path), "99", "a token with an id that it can't get")

@@ -9,7 +9,7 @@ import itertools
 import sentencepiece
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.tokenizer.files import MERGES_TXT, folder, spelled
 from conformance.checks.tokenizer.models import PIECES, TEXTS, VOCAB, peer, proto
 from conformance.fuzz.valid_checkpoint import LETTERS, TOKENIZER
@@ -27,13 +27,13 @@ def vocab_json_and_merges_make_gpt2_or_qwen2() -> None:
         with folder(**files, config__json=config) as path:
             tokenizer = own.load_tokenizer(path)
             for text in TEXTS:
-                same(
+                expect_equal(
                     place,
                     tokenizer.encode(text),
                     peer(name).encode(text.replace("a\u0301", "á") if name == "qwen2" else text).ids,
                     f"{text!r} by {name}",
                 )
-            same(place, (tokenizer.bos_id, tokenizer.eos_id), ends, f"ends of {name}")
+            expect_equal(place, (tokenizer.bos_id, tokenizer.eos_id), ends, f"ends of {name}")
     with folder(
         vocab__json={**VOCAB, "<|endoftext|>": 300},
         merges__txt=MERGES_TXT,
@@ -41,12 +41,14 @@ def vocab_json_and_merges_make_gpt2_or_qwen2() -> None:
     ) as path:
         tokenizer = own.load_tokenizer(path)
         got = tokenizer.bos_id, tokenizer.eos_id, tokenizer.encode("w"), tokenizer.encode("<|endoftext|>", parse_special=True)
-        same(place, got, (300, 300, [VOCAB["Ġw"]], [300]), "GPT-2 with its end of text and a space put before")
+        expect_equal(place, got, (300, 300, [VOCAB["Ġw"]], [300]), "GPT-2 with its end of text and a space put before")
     for config, part in (({}, "tokenizer_class"), ({"model_type": "llama"}, "llama")):
         with folder(**files, config__json=config) as path:
-            refused("text.folder.vocabulary._merges_kind", lambda path=path: own.load_tokenizer(path), part, f"{config}")
+            expect_refused("text.folder.vocabulary._merges_kind", lambda path=path: own.load_tokenizer(path), part, f"{config}")
     with folder(**files, tokenizer_config__json={"tokenizer_class": "BertTokenizer"}) as path:
-        refused("text.folder.vocabulary._check_class", lambda: own.load_tokenizer(path), "BertTokenizer", "an unknown class")
+        expect_refused(
+            "text.folder.vocabulary._check_class", lambda: own.load_tokenizer(path), "BertTokenizer", "an unknown class"
+        )
 
 
 @check("TOKN-056", "TOKN-007", area="tokenization")
@@ -58,7 +60,7 @@ def a_tiktoken_file_is_llama_3() -> None:
         tokenizer = own.load_tokenizer(path)
         begin, end = len(tokens), len(tokens) + 1
         got = tokenizer.bos_id, tokenizer.eos_id, tokenizer.vocab_size, tokenizer.encode("abc ab123")
-        same(place, got, (begin, end, len(tokens) + 256, [begin, 258, 257, 259, ord("3")]), "BOS, EOS, size and ids")
+        expect_equal(place, got, (begin, end, len(tokens) + 256, [begin, 258, 257, 259, ord("3")]), "BOS, EOS, size and ids")
         names = {
             0: "<|begin_of_text|>",
             4: "<|finetune_right_pad_id|>",
@@ -67,17 +69,19 @@ def a_tiktoken_file_is_llama_3() -> None:
             12: "<|reserved_special_token_2|>",
             255: "<|reserved_special_token_245|>",
         }
-        same(place, {i: tokenizer.id_to_token(begin + i) for i in names}, names, "special tokens")
+        expect_equal(place, {i: tokenizer.id_to_token(begin + i) for i in names}, names, "special tokens")
     with folder(
         tokenizer__model=data,
         tokenizer_config__json={"added_tokens_decoder": {"260": {"content": "<x>", "special": True}}, "bos_token": "<x>"},
     ) as path:
         tokenizer = own.load_tokenizer(path)
-        same(place, (tokenizer.vocab_size, tokenizer.encode("a")), (261, [260, 97]), "declared tokens in place of Llama's")
+        expect_equal(
+            place, (tokenizer.vocab_size, tokenizer.encode("a")), (261, [260, 97]), "declared tokens in place of Llama's"
+        )
     with folder(tokenizer__model=data, config__json={"model_type": "gpt2"}) as path:
-        refused(place, lambda: own.load_tokenizer(path), "gpt2", "another model")
+        expect_refused(place, lambda: own.load_tokenizer(path), "gpt2", "another model")
     with folder(tokenizer__model=data + base64.b64encode(b"xyz") + b" 900\n") as path:
-        refused(place, lambda: own.load_tokenizer(path), "gaps", "ranks with gaps")
+        expect_refused(place, lambda: own.load_tokenizer(path), "gaps", "ranks with gaps")
 
 
 @check("TOKN-033", "TOKN-034", "TOKN-055", area="tokenization")
@@ -87,27 +91,27 @@ def a_sentencepiece_file_gets_bos_and_its_special_tokens() -> None:
     with folder(tokenizer__model=raw) as path:
         tokenizer = own.load_tokenizer(path)
         for words in itertools.product(("abc", "<w>", "é "), repeat=2):
-            same(place, tokenizer.encode("".join(words)), [1, *library.encode("".join(words))], f"ids of {words}")
-        same(
+            expect_equal(place, tokenizer.encode("".join(words)), [1, *library.encode("".join(words))], f"ids of {words}")
+        expect_equal(
             place, (tokenizer.bos_id, tokenizer.eos_id, set(tokenizer.special_ids)), (1, 2, {1, 2}), "BOS, EOS and special ids"
         )
-        same(
+        expect_equal(
             place,
             spelled(tokenizer, "ab</s>ab", parse_special=True),
             ["<s>", "▁ab", "</s>", "ab"],
             "no space after a special token",
         )
-        same(place, "</s>" in spelled(tokenizer, "ab</s>"), False, "a special token in a user's text")
-        same(place, tokenizer.decode([1, *library.encode("ab é"), 2]), "ab é", "text of ids")
+        expect_equal(place, "</s>" in spelled(tokenizer, "ab</s>"), False, "a special token in a user's text")
+        expect_equal(place, tokenizer.decode([1, *library.encode("ab é"), 2]), "ab é", "text of ids")
         got = tokenizer.decode([0]), tokenizer.decode([0], skip_special=False)
-        same(place, got, (" ⁇ ", "<unk>"), "the unknown id")
+        expect_equal(place, got, (" ⁇ ", "<unk>"), "the unknown id")
     for config, wanted in (
         ({"legacy": True}, ["<s>", "▁ab", "</s>", "▁ab"]),
         ({"add_bos_token": False, "add_eos_token": True}, ["▁ab", "</s>", "ab", "</s>"]),
         ({"add_prefix_space": False}, ["<s>", "ab", "</s>", "ab"]),
     ):
         with folder(tokenizer__model=raw, tokenizer_config__json=config) as path:
-            same(place, spelled(own.load_tokenizer(path), "ab</s>ab", parse_special=True), wanted, f"{config}")
+            expect_equal(place, spelled(own.load_tokenizer(path), "ab</s>ab", parse_special=True), wanted, f"{config}")
     extra = {
         "added_tokens_decoder": {
             str(len(PIECES) + 256): {"content": "<x>", "special": True},
@@ -116,28 +120,28 @@ def a_sentencepiece_file_gets_bos_and_its_special_tokens() -> None:
     }
     with folder(tokenizer__model=raw, tokenizer_config__json=extra) as path:
         tokenizer = own.load_tokenizer(path)
-        same(place, tokenizer.encode("<x>", parse_special=True), [1, len(PIECES) + 256], "a token behind the model's")
+        expect_equal(place, tokenizer.encode("<x>", parse_special=True), [1, len(PIECES) + 256], "a token behind the model's")
         got = (
             tokenizer.token_to_id("<w>") in tokenizer.special_ids,
             [tokenizer.token_to_id("<w>")] == tokenizer.encode("<w>", add_special=False),
         )
-        same(place, got, (True, False), "a user-defined piece that became special")
+        expect_equal(place, got, (True, False), "a user-defined piece that became special")
     for bad in ({"10": {"content": "zz"}}, {"77": {"content": "abc"}}):
         with folder(tokenizer__model=raw, tokenizer_config__json={"added_tokens_decoder": bad}) as path:
-            refused(place, lambda path=path: own.load_tokenizer(path), next(iter(bad.values()))["content"], f"{bad}")
+            expect_refused(place, lambda path=path: own.load_tokenizer(path), next(iter(bad.values()))["content"], f"{bad}")
     with folder(tokenizer__model=raw, tokenizer_config__json={"extra_special_tokens": ["<none>"]}) as path:
-        refused(
+        expect_refused(
             "text.folder.vocabulary._with_declared", lambda: own.load_tokenizer(path), "<none>", "a special token without an id"
         )
     with folder(README__md="x") as path:
-        refused(
+        expect_refused(
             "text.folder.vocabulary.open_vocabulary",
             lambda: own.load_tokenizer(path),
             "no tokenizer",
             "a folder without a tokenizer",
         )
     with folder(tokenizer__json=TOKENIZER, tokenizer__model=raw) as path:
-        same(
+        expect_equal(
             "text.folder.vocabulary.open_vocabulary",
             own.load_tokenizer(path).vocab_size,
             len(LETTERS),

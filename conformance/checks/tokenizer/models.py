@@ -13,7 +13,7 @@ from sentencepiece import sentencepiece_model_pb2
 from tokenizers import decoders, models, pre_tokenizers
 
 from conformance.checks import check
-from conformance.checks.assertions import refused, same
+from conformance.checks.assertions import expect_equal, expect_refused
 from conformance.checks.generation.rigged import fresh
 from nanollama.text.bpe import byte_level as bytebpe
 from nanollama.text.llamacpp import pretokenizers
@@ -56,9 +56,9 @@ def peer(name: str, *, prefix_space: bool = False, whole: bool = False) -> token
 def bytes_are_spelled_as_printable_letters() -> None:
     data = bytes(range(256))
     spelled = bytebpe.spell(data)
-    same("text.bpe.byte_level.spell", sorted(spelled), ALPHABET, "the letters of all bytes")
+    expect_equal("text.bpe.byte_level.spell", sorted(spelled), ALPHABET, "the letters of all bytes")
     known = {0x20: "Ġ", 0x0A: "Ċ", 0x09: "ĉ", 0x41: "A", 0xC3: "Ã", 0xA9: "©", 0xAD: "Ń", 0x00: "Ā", 0x7F: "ġ"}
-    same("text.bpe.byte_level.spell", {byte: spelled[byte] for byte in known}, known, "some letters")
+    expect_equal("text.bpe.byte_level.spell", {byte: spelled[byte] for byte in known}, known, "some letters")
 
 
 @check("TOKN-002", "TOKN-011", area="tokenization")
@@ -66,76 +66,82 @@ def merges_rank_by_their_place_and_must_fit_the_vocabulary() -> None:
     place, vocab = "text.bpe.byte_level.merge_ranks", {"a": 0, "b": 1, "ab": 2, "aba": 3, "ba": 4}
     rank = bytebpe.merge_ranks([("a", "b"), ("ab", "a")], vocab)
     got = [rank(*pair) for pair in (("a", "b"), ("ab", "a"), ("a", "ba"), ("b", "a"))]
-    same(place, got, [0, 1, None, None], "ranks: of the pair, not of what it makes")
+    expect_equal(place, got, [0, 1, None, None], "ranks: of the pair, not of what it makes")
     for merges, part in (([("a", "x")], "'x'"), ([("x", "a")], "'x'"), ([("b", "b")], "'bb'"), ([("a", "b")] * 2, "twice")):
-        refused(place, lambda merges=merges: bytebpe.merge_ranks(merges, vocab), part, f"merges {merges}")
+        expect_refused(place, lambda merges=merges: bytebpe.merge_ranks(merges, vocab), part, f"merges {merges}")
 
 
 @check("TOKN-003", "TOKN-005", "TOKN-006", "TOKN-009", area="tokenization", each=("gpt2", "llama3", "qwen2"))
 def byte_level_bpe_gives_the_ids_of_the_library(name: str) -> None:
     place = "text.bpe.byte_level.ByteBpe"
     words = bytebpe.library_words(name)
-    same("text.bpe.byte_level.library_words", "".join(words("a b 12\n\nc's")), "a b 12\n\nc's", "the words put together")
+    expect_equal(
+        "text.bpe.byte_level.library_words", "".join(words("a b 12\n\nc's")), "a b 12\n\nc's", "the words put together"
+    )
     wanted = {"gpt2": ["a", " 1234"], "llama3": ["a", " ", "123", "4"], "qwen2": ["a", " ", *"1234"]}[name]
-    same("text.bpe.byte_level.library_words", words("a 1234"), wanted, f"words by {name}")
+    expect_equal("text.bpe.byte_level.library_words", words("a 1234"), wanted, f"words by {name}")
     for whole, prefix in ((False, False), (True, False), *([(False, True)] if name == "gpt2" else [])):
         subject = bytebpe.ByteBpe(VOCAB, bytebpe.merge_ranks(MERGES, VOCAB), name, whole_words=whole, prefix_space=prefix)
         library = peer(name, prefix_space=prefix, whole=whole)
         for text in TEXTS:
             given = text.replace("a\u0301", "á") if name == "qwen2" else text  # composed first
             got = subject.encode(text)
-            same(place, got, library.encode(given).ids, f"ids of {text!r} by {name}")
-            same(place, subject.decode(got), library.decode(got), f"text of the ids of {text!r}")
-            same(
+            expect_equal(place, got, library.encode(given).ids, f"ids of {text!r} by {name}")
+            expect_equal(place, subject.decode(got), library.decode(got), f"text of the ids of {text!r}")
+            expect_equal(
                 place,
                 subject.decode(got).removeprefix(" " * prefix),
                 given.removeprefix(" " * prefix),
                 f"{text!r}, there and back",
             )
-    refused("text.bpe.byte_level.library_words", lambda: bytebpe.library_words("gpt9"), "gpt9", "an unknown pre-tokenizer")
+    expect_refused(
+        "text.bpe.byte_level.library_words", lambda: bytebpe.library_words("gpt9"), "gpt9", "an unknown pre-tokenizer"
+    )
 
 
 @check("TOKN-003", "TOKN-007", "DETO-004", "ERRS-001", area="tokenization")
 def the_edges_of_byte_level_bpe() -> None:
     place, rank = "text.bpe.byte_level.ByteBpe", bytebpe.merge_ranks(MERGES, VOCAB)
     subject = bytebpe.ByteBpe({**VOCAB, "<odd é>": 400}, rank, "gpt2")
-    same(
+    expect_equal(
         place,
         (subject.size, subject.token_to_id("he"), subject.token_to_id("x y"), subject.unknown_id),
         (401, 256, None, None),
         "facts",
     )
-    same(place, (subject.id_to_token(256), subject.id_to_token(399)), ("he", None), "tokens by id")
+    expect_equal(place, (subject.id_to_token(256), subject.id_to_token(399)), ("he", None), "tokens by id")
     ids = [VOCAB["Ã"], "text é", VOCAB["©"], VOCAB["Ã"], VOCAB["©"], 400]
-    same(place, subject.decode(ids), "\ufffdtext é\ufffdé<odd é>", "ids with text between them")
+    expect_equal(place, subject.decode(ids), "\ufffdtext é\ufffdé<odd é>", "ids with text between them")
     whole = {**VOCAB, "xyz": 300}
     taken = bytebpe.ByteBpe(whole, rank, "gpt2", whole_words=True)
-    same(place, (taken.encode("xyz"), taken.encode("xyzz")), ([300], [VOCAB[c] for c in "xyzz"]), "a word that is a token")
-    same(
+    expect_equal(
+        place, (taken.encode("xyz"), taken.encode("xyzz")), ([300], [VOCAB[c] for c in "xyzz"]), "a word that is a token"
+    )
+    expect_equal(
         place,
         bytebpe.ByteBpe(whole, rank, "gpt2").encode("xyz"),
         [VOCAB[c] for c in "xyz"],
         "a word that is a token, by merges",
     )
     lacking = {token: id for token, id in VOCAB.items() if token != "z"}
-    refused(place, lambda: bytebpe.ByteBpe(lacking, rank, "gpt2").encode("az"), "'z'", "a byte without a token")
+    expect_refused(place, lambda: bytebpe.ByteBpe(lacking, rank, "gpt2").encode("az"), "'z'", "a byte without a token")
     drops = bytebpe.ByteBpe(lacking, rank, "gpt2", drops_bytes=True)
-    same(place, drops.encode("aza"), [VOCAB["a"]] * 2, "a byte without a token that is left out")
+    expect_equal(place, drops.encode("aza"), [VOCAB["a"]] * 2, "a byte without a token that is left out")
     cut = bytebpe.ByteBpe(VOCAB, rank, lambda text: list(text))
-    same(place, cut.encode("he"), [VOCAB["h"], VOCAB["e"]], "words that a function cuts")
+    expect_equal(place, cut.encode("he"), [VOCAB["h"], VOCAB["e"]], "words that a function cuts")
 
 
 @check("TOKN-015", "TOKN-016", area="tokenization")
 def gguf_pre_tokenizers_cut_in_stages() -> None:
     place, three = "text.llamacpp.pretokenizers.words_of", pretokenizers.DigitTriples("[0-9]+", after=True)
-    same(
+    expect_equal(
         "text.llamacpp.pretokenizers.DigitTriples",
         [list(three.places(2, end)) for end in (3, 5, 6, 8)],
         [[3], [5], [3, 6], [5, 8]],
         "after threes",
     )
     three = pretokenizers.DigitTriples("[0-9]+", after=False)
-    same(
+    expect_equal(
         "text.llamacpp.pretokenizers.DigitTriples",
         [list(three.places(2, end)) for end in (2, 4, 5, 6, 8)],
         [[], [], [2], [3], [2, 5]],
@@ -159,15 +165,17 @@ def gguf_pre_tokenizers_cut_in_stages() -> None:
             ("jais-2", "a     b", ["a", "    ", " b"]),
         ):
             got = pretokenizers.words_of(name)(text)
-            same(place, got, wanted, f"{text!r} by {name}")
+            expect_equal(place, got, wanted, f"{text!r} by {name}")
         for name in pretokenizers.PRE_TOKENIZERS:
             text = "Ab1  é文12345.\n\n\tx's \u3000'LL 🙂\u0301 "
-            same(place, "".join(pretokenizers.words_of(name)(text)), text, f"the words of {name} put together")
+            expect_equal(place, "".join(pretokenizers.words_of(name)(text)), text, f"the words of {name} put together")
         for name in ("gpt-2", "llama-bpe", "qwen2"):
             theirs = bytebpe.library_words({"gpt-2": "gpt2", "llama-bpe": "llama3", "qwen2": "qwen2"}[name])
             for text in (*TEXTS, "x½ 𝟘²a文b\u0301c\u00a0d"):
-                same(place, pretokenizers.words_of(name)(text), theirs(text), f"words of {text!r} by {name} and by its pattern")
-        refused(place, lambda: pretokenizers.words_of("gpt-9"), "gpt-9", "an unknown name")
+                expect_equal(
+                    place, pretokenizers.words_of(name)(text), theirs(text), f"words of {text!r} by {name} and by its pattern"
+                )
+        expect_refused(place, lambda: pretokenizers.words_of("gpt-9"), "gpt-9", "an unknown name")
 
 
 PIECES: list[tuple[str, float, PieceType]] = [("<unk>", 0.0, U), ("<s>", 0.0, C), ("</s>", 0.0, C), ("▁", -4.0, N)]
@@ -221,15 +229,15 @@ def sentencepiece_models_give_the_ids_and_texts_of_the_library(kind: str) -> Non
         library = sentencepiece.SentencePieceProcessor(model_proto=raw)
         subject = own.SentencePiece(sentencepiece_file.read_sentencepiece(raw))
         for text in texts:
-            same(place, subject.encode(text), library.encode(text), f"ids of {text!r}, {kind}, {options}")
+            expect_equal(place, subject.encode(text), library.encode(text), f"ids of {text!r}, {kind}, {options}")
         count = len(PIECES)
         for ids in itertools.product((0, 3, 4, 8, 10, 12, count - 1), repeat=3):
-            same(place, subject.decode(ids), library.decode(list(ids)), f"text of {ids}, {options}")
+            expect_equal(place, subject.decode(ids), library.decode(list(ids)), f"text of {ids}, {options}")
         if options.get("bytes_"):
             for bytes_ in ("é", "🙂a"):
                 ids = [count + byte for byte in bytes_.encode()]
                 for part in range(len(ids) + 1):
-                    same(
+                    expect_equal(
                         place,
                         subject.decode([4, *ids[:part], 4]),
                         library.decode([4, *ids[:part], 4]),
@@ -255,4 +263,4 @@ def an_unknown_character_scores_far_below_every_piece() -> None:
     subject = own.SentencePiece(sentencepiece_file.read_sentencepiece(raw))
     for letters in itertools.product("abcd", repeat=4):
         text = "".join(letters) + "e"
-        same("text.sentencepiece.model._segmenter", subject.encode(text), library.encode(text), f"ids of {text!r}")
+        expect_equal("text.sentencepiece.model._segmenter", subject.encode(text), library.encode(text), f"ids of {text!r}")

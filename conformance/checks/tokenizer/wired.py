@@ -8,7 +8,7 @@ from typing import Any
 import tokenizers
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, refused, same
+from conformance.checks.assertions import at, expect, expect_equal, expect_refused
 from conformance.checks.chat.template_input import template
 from conformance.checks.chat.to_ids import Letters, ids_of
 from conformance.checks.generation.rigged import Pieces
@@ -47,7 +47,7 @@ def any_added_tokens_are_found_as_the_library_finds_them() -> None:
             want = by_the_library([token for token in tokens if special or not token.special], text)
             with at("text.added_tokens.AddedTokens"):
                 got = list(added_tokens.AddedTokens(tokens).split(text, special))
-            same("text.added_tokens.AddedTokens", got, want, f"{text!r} with {tokens}, special {special}")
+            expect_equal("text.added_tokens.AddedTokens", got, want, f"{text!r} with {tokens}, special {special}")
 
 
 @check("TMPL-008", "ERRS-008", area="chat_template")
@@ -63,9 +63,9 @@ def a_template_is_given_nothing_unchecked() -> None:
         ({"extra": [b"x"]}, "extra"),
     ):
         given: dict[str, Any] = options
-        refused("text.chat.template.ChatTemplate", lambda given=given: subject.render(hi, **given), part, f"{options}")  # type: ignore[misc]
+        expect_refused("text.chat.template.ChatTemplate", lambda given=given: subject.render(hi, **given), part, f"{options}")  # type: ignore[misc]
     for messages in ([], [{"role": 1, "content": "x"}], [{"role": "user", "content": object()}], "x"):
-        refused("text.chat.messages.checked_messages", lambda m=messages: subject.render(m), "", f"messages {messages}")  # type: ignore[misc]
+        expect_refused("text.chat.messages.checked_messages", lambda m=messages: subject.render(m), "", f"messages {messages}")  # type: ignore[misc]
 
 
 @check("CHAT-010", area="chat_template")
@@ -77,7 +77,7 @@ def all_renderings_of_a_chat_show_the_same_time() -> None:
         got = chat.encode_chat(Letters(), subject, [{"role": "user", "content": "<s>"}])
     first = next(ticks)  # how often the clock was asked
     want = [*map(ord, "00"), *ids_of("<s>"), *map(ord, "<s>00")]
-    same("text.chat.encode.encode_chat", got, want, "a chat that shows the time, and a special token as text")
+    expect_equal("text.chat.encode.encode_chat", got, want, "a chat that shows the time, and a special token as text")
     expect("text.chat.encode.encode_chat", first == 1, f"the clock was asked {first} times")
 
 
@@ -90,4 +90,6 @@ def an_answer_continues_the_prompts_last_tokens() -> None:
             prompt = [*[0] * (length - 1), *end]
             stream = TextStream(tokenizer, prompt, ())
             text = "".join([*map(stream.push, answer), stream.flush()])
-            same("generation.row.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}")
+            expect_equal(
+                "generation.row.TextStream", text, want, f"{answer} after a prompt of {length} tokens that ends in {end}"
+            )

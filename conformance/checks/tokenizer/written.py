@@ -7,7 +7,7 @@ import itertools
 from typing import Any
 
 from conformance.checks import check
-from conformance.checks.assertions import expect, refused, same
+from conformance.checks.assertions import expect, expect_equal, expect_refused
 from conformance.checks.tokenizer.base import by_score, merged, rank_of
 from nanollama.text.bpe import byte_level as bytebpe
 from nanollama.text.convert import pretokenizer_names as cuts
@@ -41,7 +41,7 @@ def pre_tokenizers_have_names_or_none() -> None:
         (sequence(digits, {**BYTE_LEVEL, "use_regex": True}), False, False, "smollm"),
         (sequence(split(r"\p{N}"), {**BYTE_LEVEL, "use_regex": True}), False, False, "smollm"),
     ):
-        same(place, cuts.pre_name(step, composes=composes, whole_words=whole), name, f"the name of {str(step)[:60]}")
+        expect_equal(place, cuts.pre_name(step, composes=composes, whole_words=whole), name, f"the name of {str(step)[:60]}")
     for step, whole, part in (
         (sequence(split("abc"), BYTE_LEVEL), False, "abc"),
         (sequence(split(qwen), BYTE_LEVEL), True, "ignore_merges"),
@@ -57,7 +57,7 @@ def pre_tokenizers_have_names_or_none() -> None:
         (sequence({"type": "Punctuation"}, BYTE_LEVEL), False, "Punctuation"),
         (None, False, "None"),
     ):
-        refused(
+        expect_refused(
             "text.convert.pretokenizer_names.patterns_of",
             lambda s=step, w=whole: cuts.pre_name(s, composes=False, whole_words=w),
             part,
@@ -69,7 +69,7 @@ def pre_tokenizers_have_names_or_none() -> None:
 def names_become_pre_tokenizers_again() -> None:
     for name in ("llama-bpe", "qwen2", "gpt-2", "starcoder", "deepseek-v3", "tekken"):
         made = cuts.pre_tokenizer_of(name)
-        same(
+        expect_equal(
             "text.convert.pretokenizer_names.pre_tokenizer_of",
             made["pretokenizers"][-1],
             BYTE_LEVEL,
@@ -77,16 +77,16 @@ def names_become_pre_tokenizers_again() -> None:
         )
         found = [cuts.pre_name(made, composes=False, whole_words=whole) for whole in (True, False) if fits(made, whole)]
         expect("text.convert.pretokenizer_names.pre_tokenizer_of", len(found) > 0, f"{name} has no name any more")
-    refused(
+    expect_refused(
         "text.convert.pretokenizer_names.pre_tokenizer_of",
         lambda: cuts.pre_tokenizer_of("superbpe"),
         "superbpe",
         "a cut that is no pattern",
     )
-    refused(
+    expect_refused(
         "text.convert.pretokenizer_names.pre_tokenizer_of", lambda: cuts.pre_tokenizer_of("none"), "none", "an unknown name"
     )
-    same(
+    expect_equal(
         "text.convert.pretokenizer_names.unescaped",
         cuts.unescaped(r"[\u4e00-\u9fa5]\U0001F600\n"),
         "[一-龥]😀\\n",
@@ -94,7 +94,9 @@ def names_become_pre_tokenizers_again() -> None:
     )
     pairs = ((r"(?i:'s|'t|'re|'ve|'m|'ll|'d)", cuts.ASCII_CONTRACTIONS), (r"[\p{L}]", r"\p{L}"), ("\r", r"\r"), (r"\Z", "$"))
     for pattern, wanted in pairs:
-        same("text.convert.pretokenizer_names.canonical", cuts.canonical(pattern), wanted, f"{pattern!r} in one spelling")
+        expect_equal(
+            "text.convert.pretokenizer_names.canonical", cuts.canonical(pattern), wanted, f"{pattern!r} in one spelling"
+        )
 
 
 def fits(step: dict[str, Any], whole: bool) -> bool:
@@ -110,21 +112,21 @@ def merges_become_scores_and_back() -> None:
     merges = [("a", "b"), ("b", "a"), ("a", "ba"), ("ab", "a")]
     scores = spaced_bpe.scores_of(tokens, merges)
     order = sorted(("ab", "ba", "aba"), key=lambda token: -scores[tokens[token]])
-    same("text.convert.spaced_bpe.scores_of", order, ["ab", "ba", "aba"], "tokens by score")
+    expect_equal("text.convert.spaced_bpe.scores_of", order, ["ab", "ba", "aba"], "tokens by score")
     by_token = {token: scores[id] for token, id in tokens.items()}
     ranks = {pair: place for place, pair in enumerate(merges)}
     for length in range(6):
         for letters in itertools.product("ab", repeat=length):
             text = "".join(letters)
-            same(
+            expect_equal(
                 "text.convert.spaced_bpe.scores_of",
                 by_score(text, by_token),
                 merged(text, rank_of(ranks)),
                 f"{text!r} by scores and merges",
             )
     back = spaced_bpe.merges_of({"a": -9.0, "b": -9.0, "ab": -1.0, "ba": -2.0, "aba": -3.0})
-    same("text.convert.spaced_bpe.merges_of", back, merges, "merges of scores")
-    same(
+    expect_equal("text.convert.spaced_bpe.merges_of", back, merges, "merges of scores")
+    expect_equal(
         "text.convert.spaced_bpe.merges_of",
         spaced_bpe.merges_of({"a": 0.0, "b": 0.0, "ab": -1.0, "ba": -1.0}),
         None,
@@ -132,15 +134,17 @@ def merges_become_scores_and_back() -> None:
     )
     runs = spaced_bpe.merges_of({"x": 0.0, "xx": -1.0, "xxxx": -1.0})
     expect("text.convert.spaced_bpe.settles_ties", runs is not None, "runs of one letter that share a score are refused")
-    same(
+    expect_equal(
         "text.convert.spaced_bpe.halves",
         list(spaced_bpe.halves("aba", tokens)),
         [("a", "ba"), ("ab", "a")],
         "halves of a token",
     )
     for bad, part in (([("a", "b")], "never merge"), ([("a", "ba"), ("a", "b"), ("ab", "a"), ("b", "a")], "neighbours")):
-        refused("text.convert.spaced_bpe.scores_of", lambda bad=bad: spaced_bpe.scores_of(tokens, bad), part, f"merges {bad}")
-    refused(
+        expect_refused(
+            "text.convert.spaced_bpe.scores_of", lambda bad=bad: spaced_bpe.scores_of(tokens, bad), part, f"merges {bad}"
+        )
+    expect_refused(
         "text.convert.spaced_bpe.halves", lambda: list(spaced_bpe.halves("a" * 1025, {})), "1,025", "a token of 1025 letters"
     )
 
@@ -157,7 +161,7 @@ def the_space_before_a_text_is_read_from_a_tokenizer_json() -> None:
         (None, {**meta, "prepend_scheme": "never"}, False),
     ):
         got = spaced_bpe.space_prefix({"normalizer": normalizer, "pre_tokenizer": cut})
-        same(place, got, wanted, f"normalizer {normalizer}, pre-tokenizer {cut}")
+        expect_equal(place, got, wanted, f"normalizer {normalizer}, pre-tokenizer {cut}")
     for normalizer, cut in ((prepend, None), (None, {**meta, "split": True}), (replace, meta), (None, None)):
         content = {"normalizer": normalizer, "pre_tokenizer": cut}
-        refused(place, lambda content=content: spaced_bpe.space_prefix(content), "byte_fallback", f"{content}")
+        expect_refused(place, lambda content=content: spaced_bpe.space_prefix(content), "byte_fallback", f"{content}")

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from conformance.diagnosis.causes.hypotheses.hypothesis import Wrong, slip
 from conformance.truth.reference import Reference
-from conformance.truth.rotation import Rope, frequencies, table, turn
+from conformance.truth.rotation import Rope, cos_sin, frequencies, rotate
 from conformance.truth.spec import Spec
 
 Turn = Callable[[Rope, str, Tensor, Tensor, Tensor], Tensor]
@@ -42,7 +42,7 @@ def turning(when: Callable[[Spec], Any], label: str = "turning") -> Callable[[Tu
     def register(function: Turn) -> Turn:
         def turned(self: Reference, i: int, part: str, heads: Tensor, positions: Tensor, length: int) -> Tensor:
             rope = self.spec.ropes[i]
-            return function(rope, part, heads, *table(rope, positions, length)) if rope and part != "v" else heads
+            return function(rope, part, heads, *cos_sin(rope, positions, length)) if rope and part != "v" else heads
 
         turned.__doc__ = function.__doc__
         slip(label, "turned", when)(turned)
@@ -54,7 +54,7 @@ def turning(when: Callable[[Spec], Any], label: str = "turning") -> Callable[[Tu
 @turning(rotates)
 def backwards(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """the sines of the rotation have the wrong sign: positions count backwards"""
-    return turn(x, cos, -sin)
+    return rotate(x, cos, -sin)
 
 
 @turning(rotates)
@@ -68,19 +68,19 @@ def neighbours(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Te
 def end_of_head(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """the last dimensions of each head are rotated, not the first"""
     rest = x.shape[-1] - rope.dim
-    return torch.cat((x[..., :rest], turn(x[..., rest:], cos, sin)), -1)
+    return torch.cat((x[..., :rest], rotate(x[..., rest:], cos, sin)), -1)
 
 
 @turning(rotates)
 def queries_only(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """queries are rotated and keys are not"""
-    return turn(x, cos, sin) if part == "q" else x
+    return rotate(x, cos, sin) if part == "q" else x
 
 
 @turning(rotates)
 def keys_only(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """keys are rotated and queries are not"""
-    return turn(x, cos, sin) if part == "k" else x
+    return rotate(x, cos, sin) if part == "k" else x
 
 
 @turning(rotates)
@@ -94,13 +94,13 @@ def one_sign(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tens
 @turning(sharpened, "frequencies")
 def sharp_cosines(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """the attention factor of the rotation multiplies the cosines and not the sines"""
-    return turn(x, cos, sin / rope.sharpness)
+    return rotate(x, cos, sin / rope.sharpness)
 
 
 @turning(sharpened, "frequencies")
 def sharp_once(rope: Rope, part: str, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """the attention factor of the rotation multiplies queries and not keys"""
-    return turn(x, cos, sin) if part == "q" else turn(x, cos / rope.sharpness, sin / rope.sharpness)
+    return rotate(x, cos, sin) if part == "q" else rotate(x, cos / rope.sharpness, sin / rope.sharpness)
 
 
 def turning_by(when: Callable[[Spec], Any]) -> Callable[[Frequencies], Frequencies]:
@@ -112,7 +112,7 @@ def turning_by(when: Callable[[Spec], Any]) -> Callable[[Frequencies], Frequenci
             if rope is None or part == "v":
                 return heads
             angles = positions.double()[:, None] * function(self, rope, length)
-            return turn(heads, angles.cos() * rope.sharpness, angles.sin() * rope.sharpness)
+            return rotate(heads, angles.cos() * rope.sharpness, angles.sin() * rope.sharpness)
 
         turned.__doc__ = function.__doc__
         slip("frequencies", "turned", when)(turned)

@@ -15,7 +15,7 @@ import nanollama.model.layers
 import nanollama.model.rope
 import nanollama.model.transformer
 from conformance.checks import Check, Failed, all_checks, check, compared, judged, place_of
-from conformance.checks.assertions import close, expect, refused, same, same_tensor
+from conformance.checks.assertions import expect, expect_close, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.model.diagnosis import diagnose
 from conformance.checks.model.steps import Step, all_faults
 from conformance.models.fixtures import FIXTURES
@@ -81,7 +81,7 @@ def test_checks_come_in_the_order_of_dependency_each_time() -> None:
 def test_a_check_is_listed_once_per_case() -> None:
     @check("TEST-001", area="none", each=("a", "b"))
     def judge_letter(letter: str) -> None:
-        same("nowhere", letter, "a")
+        expect_equal("nowhere", letter, "a")
 
     from conformance.checks import _registered
 
@@ -96,13 +96,13 @@ def test_a_check_is_listed_once_per_case() -> None:
     "compare",
     [
         lambda: expect("p", False, "d"),
-        lambda: same("p", 1, 2),
-        lambda: same_tensor("p", torch.ones(2), torch.ones(2).double()),
-        lambda: same_tensor("p", torch.ones(2), torch.tensor([1.0, torch.nan])),
-        lambda: close("p", torch.ones(2), torch.tensor([1.0, 1.1]), 1e-3),
-        lambda: close("p", torch.ones(3), torch.ones(2), 1e-3),
-        lambda: close("p", torch.tensor([torch.nan]), torch.ones(1), 1e-3),
-        lambda: refused("p", lambda: None),
+        lambda: expect_equal("p", 1, 2),
+        lambda: expect_equal_tensor("p", torch.ones(2), torch.ones(2).double()),
+        lambda: expect_equal_tensor("p", torch.ones(2), torch.tensor([1.0, torch.nan])),
+        lambda: expect_close("p", torch.ones(2), torch.tensor([1.0, 1.1]), 1e-3),
+        lambda: expect_close("p", torch.ones(3), torch.ones(2), 1e-3),
+        lambda: expect_close("p", torch.tensor([torch.nan]), torch.ones(1), 1e-3),
+        lambda: expect_refused("p", lambda: None),
     ],
 )
 def test_comparisons_fail_at_their_place(compare: Callable[[], None]) -> None:
