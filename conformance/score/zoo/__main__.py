@@ -1,4 +1,4 @@
-"""`python -m conformance.score.zoo`: list the zoo and test that every entry applies to the runtime; `--show NAME`: one entry."""
+"""`python -m conformance.score.zoo`: list the zoo and test that every entry applies; `--show NAME`: one entry."""
 
 import argparse
 import sys

@@ -11,7 +11,7 @@ from nanollama.model.transformer import Transformer
 def zipped(
     self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
 ) -> Tensor:
-    """layers side by side with what is theirs, and the last token found row by row"""
+    """layers zipped with their rotation, view and cache, and the last token found row by row"""
     positions = self.place(ids, cache, positions)
     stream = self.embed(ids.to(self.device), positions)
     caches = [None] * len(self.layers) if cache is None else cache.layers
@@ -29,7 +29,7 @@ def zipped(
 def all_then_last(
     self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
 ) -> Tensor:
-    """logits of every token, of which the last is picked; slower, and the same"""
+    """logits of every token, of which the last is picked; slower, with the same result"""
     positions = self.place(ids, cache, positions)
     x = self.embed(ids.to(self.device), positions)
     rotations = self.rotations(positions, cache)

@@ -1,4 +1,4 @@
-"""A test is tested: the right answers it must spare, the wrong ones it must catch."""
+"""A test is tested: right answers must pass it, wrong ones must fail it."""
 
 import torch
 from torch import Tensor
@@ -9,7 +9,7 @@ from nanollama.generation.sampling import repetition_penalty
 
 
 def verdict(penalty: Penalty) -> str:
-    """What the learner's test makes of it."""
+    """Whether the learner's test fails."""
     try:
         judge(penalty)
     except AssertionError:
@@ -23,7 +23,7 @@ def test_the_runtimes_own_is_spared() -> None:
 
 
 def test_another_way_to_write_it_is_spared() -> None:
-    """One division for either sign: by 1/number where the logit is negative. It may round the last digit otherwise."""
+    """One division for either sign: by 1/number where the logit is negative. It may round the last digit differently."""
 
     def one_division(logits: Tensor, counts: Tensor, number: float) -> Tensor:
         divisor = torch.where(logits < 0, torch.tensor(1 / number), torch.tensor(number))
@@ -33,7 +33,7 @@ def test_another_way_to_write_it_is_spared() -> None:
 
 
 def test_one_that_does_nothing_is_caught() -> None:
-    """The logits come back as they were."""
+    """The logits are returned unchanged."""
     agree("judge, of one that returns the logits", verdict(lambda logits, counts, number: logits), "caught")
 
 
@@ -47,7 +47,7 @@ def test_one_that_subtracts_is_caught() -> None:
 
 
 def test_one_that_divides_negative_logits_is_caught() -> None:
-    """-2 / 2 is -1: its token gets more likely."""
+    """-2 / 2 is -1: its token becomes more likely."""
 
     def divides(logits: Tensor, counts: Tensor, number: float) -> Tensor:
         return torch.where(counts > 0, logits / number, logits)
@@ -74,7 +74,7 @@ def test_one_that_penalises_every_token_is_caught() -> None:
 
 
 def test_one_that_edits_its_input_is_caught() -> None:
-    """The answer is right, and the caller's logits are gone."""
+    """The answer is right, but the caller's logits are overwritten."""
 
     def in_place(logits: Tensor, counts: Tensor, number: float) -> Tensor:
         return logits.copy_(repetition_penalty(logits, counts, number))
