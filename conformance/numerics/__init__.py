@@ -1,1 +1,4 @@
-"""Numerics: what an honest engine may differ by, measured; and what published acceptance rules make of the same engines."""
+"""Numerics: the measured rounding differences of correct engines (the noise floor), and judgements by that floor.
+
+It may import truth, models and requirements; not verify, engines, checks or score. acceptance/ is above score.
+"""

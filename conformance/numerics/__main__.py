@@ -27,7 +27,7 @@ def processor() -> str:
 
 
 def provenance(device: str) -> dict[str, str]:
-    """Who measured, when, with what."""
+    """The command, machine, versions and date of a measurement."""
     place = torch.device(device)
     return {
         "command": f"python -m conformance.numerics floor --device {device}",
@@ -69,7 +69,7 @@ def compact(text: str) -> str:
 
 
 def check_command(dtypes: list[str], device: str, families: list[str]) -> int:
-    """Judge the runtime as it is."""
+    """Judge the live runtime."""
     bad = 0
     for architecture in families:
         for dtype in dtypes:
@@ -82,7 +82,7 @@ def check_command(dtypes: list[str], device: str, families: list[str]) -> int:
 
 
 def alarms_command(dtypes: list[str], device: str, families: list[str], compile: bool) -> int:
-    """How often honest engines are flagged, on weights that no floor was made from."""
+    """How often honest variants are flagged, on weights that the floor was not made from."""
     if compile and (reason := without_compiler()):
         print(f"not compiled: {reason}")
         compile = False
@@ -99,8 +99,8 @@ def parser() -> argparse.ArgumentParser:
     for name, what in (
         ("floor", "measure the noise floor on this machine and store it"),
         ("check", "judge the runtime by the floor, name the first module beyond it"),
-        ("alarms", "how often honest variants are flagged, on weights that no floor was made from"),
-        ("rules", "published acceptance rules beside ours, on the zoo's bugs and the variants"),
+        ("alarms", "how often honest variants are flagged, on weights that the floor was not made from"),
+        ("rules", "published acceptance rules and the suite's, on the zoo's bugs and the variants"),
         ("variants", "list the variants"),
     ):
         command = commands.add_parser(name, help=what)
@@ -112,11 +112,11 @@ def parser() -> argparse.ArgumentParser:
         if name == "alarms":
             command.add_argument("--compile", action="store_true", help="torch.compile too, which takes minutes")
         if name == "rules":
-            command.add_argument("--bugs", type=int, default=0, help="only so many bugs, spread over the areas (0: all)")
+            command.add_argument("--bugs", type=int, default=0, help="number of bugs, spread over the areas (0: all)")
             command.add_argument("--cache", type=Path, help="folder for finished results (~/.cache/nanollama-rules)")
             command.add_argument("--output", type=Path, help="also write the table as JSON to this file")
-            command.add_argument("--fresh", action="store_true", help="ignore what the cache holds")
-            command.add_argument("--write", action="store_true", help="publish: golden/rules.json and the table in README.md")
+            command.add_argument("--fresh", action="store_true", help="ignore cached results")
+            command.add_argument("--write", action="store_true", help="publish: golden/rules.json and conformance/README.md")
     return top
 
 

@@ -1,4 +1,4 @@
-"""Judge a low-precision engine by the noise floor: which module is the first that is less exact than an honest one can be."""
+"""Judge a low-precision engine by the noise floor: find the first module with a larger error than any honest variant."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
@@ -15,14 +15,14 @@ from nanollama.model.transformer import Transformer
 
 EAGER = next(v for v in ORDER if v.name == "eager attention")
 BATCHED, SINGLE = (next(v for v in ORDER if v.name == name) for name in ("ragged decoding", "token by token"))
-ROADS = (AS_IS, EAGER, BATCHED, SINGLE)  # a subject is run as it is, by its definition, and from the cache in both ways
-HELD_OUT_SEEDS = (11, 12)  # weights and prompts that no floor was made from
+CHECKED_VARIANTS = (AS_IS, EAGER, BATCHED, SINGLE)  # as it is, eager attention, and from the cache in both ways
+HELD_OUT_SEEDS = (11, 12)  # weights and prompts that the floor was not made from
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One tap beyond its floor, by how many times what is allowed; `tier`: beyond "all" honest variants, or beyond those
-    of the same "order" of rounding only, which is a precision policy."""
+    """One tap beyond its floor; `excess` is a multiple of the allowed error. `tier`: beyond "all" honest variants, or only
+    beyond those with the same roundings ("order"), which is a precision policy."""
 
     place: str
     view: str
@@ -33,7 +33,7 @@ class Finding:
 
 @dataclass
 class Judgement:
-    """What a check found, in the order of the data path. Local replay decides; accumulated findings are a second opinion."""
+    """The findings of a check, in data-path order. Local replay decides; accumulated findings are a second opinion."""
 
     findings: list[Finding] = field(default_factory=list)
     taps: int = 0
@@ -45,7 +45,7 @@ class Judgement:
 
     @property
     def first(self) -> Finding | None:
-        """The first module that is wrong: beyond what any honest variant needs."""
+        """The first wrong module: beyond every honest variant."""
         return next(iter(self.beyond("all")), None)
 
     @property
@@ -57,7 +57,7 @@ class Judgement:
 
 
 def place_of(tap: str) -> str:
-    """The module that a tap speaks of."""
+    """The module that a tap belongs to."""
     ends = {".weights": ".attend.scores", ".context": ".attend", ".self_attn": ".self_attn.o_proj"}
     for end, place in ends.items():
         if tap.endswith(end):
@@ -66,13 +66,15 @@ def place_of(tap: str) -> str:
 
 
 def unseen(seen: Observed, want: Want) -> list[str]:
-    """Taps that some token never passed; attention weights are not asked for: fused kernels have none."""
+    """Taps that some token never passed; attention weights are not required, as fused kernels have none."""
     needed = {tap for tap in want if not tap.endswith(".weights")}
     return [t for t in want if t in needed and (t not in seen or len(seen[t].token.unique()) < len(want[t]))]
 
 
-def judge(model: Transformer, recording: Recording, floors: Floors, variant: Variant = AS_IS, second: bool = True) -> Judgement:
-    """Run a subject one way and hold every tap against its floor; `second`: the model on its own too, for a second opinion."""
+def judge_variant(
+    model: Transformer, recording: Recording, floors: Floors, variant: Variant = AS_IS, second: bool = True
+) -> Judgement:
+    """Run one variant of a model and compare every tap with its floor; `second`: also without local replay."""
     judgement, chosen = Judgement(), model.config.num_experts_per_tok
     with closing(views_of(model, recording, variant)) as views:
         several = list(islice(views, 2 if second else 1))
@@ -92,15 +94,15 @@ def judge(model: Transformer, recording: Recording, floors: Floors, variant: Var
 
 
 def check(architecture: str, dtype: str, device: str = "cpu", seed: int = SEED, floors: Floors | None = None) -> Judgement:
-    """The runtime as it is now, on one family's fixture, run every way of ROADS. Record the truth while it is clean: the first
-    call for a family and seed does, `record` does it ahead."""
+    """The live runtime on one family's fixture, run once for each of CHECKED_VARIANTS. The truth must be recorded
+    while the runtime is clean: by the first call for a family and seed, or by `record`."""
     recording, floors = record(architecture, dtype, seed), floors or load_floors(dtype, device)
     total = Judgement()
     with fixture_model(architecture, dtype, seed, device) as load:
         model = load(dtype)
-        for road in ROADS:
-            if road.reason(model.config) is None:
-                found = judge(model, recording, floors, road, second=road is AS_IS)
+        for variant in CHECKED_VARIANTS:
+            if variant.reason(model.config) is None:
+                found = judge_variant(model, recording, floors, variant, second=variant is AS_IS)
                 total.findings += found.findings
                 total.taps, total.excused = total.taps + found.taps, total.excused + found.excused
     return total
@@ -114,8 +116,8 @@ class Alarms:
     policy_runs: int = 0
     flagged: list[tuple[str, str, str, int, Finding]] = field(default_factory=list)
     policy_flags: list[tuple[str, str, str, int, Finding]] = field(default_factory=list)
-    noted: int = 0  # runs of precision policies that were told from the others, as they should be
-    accumulated: int = 0  # runs whose accumulated taps were beyond their floor, which is an opinion, not an alarm
+    noted: int = 0  # runs of precision policies that were noted, as they should be
+    accumulated: int = 0  # runs whose accumulated taps were beyond their floor; not an alarm
     accumulated_runs: int = 0
 
     def count(self, variant: Variant, judgement: Judgement, key: tuple[str, str, str, int]) -> None:
@@ -141,7 +143,7 @@ class Alarms:
             yield f"  in {len(models)} models (family, dtype, seed)"
             for variant, family, dtype, seed, f in flags:
                 yield f"  {variant}, {family} {dtype} seed {seed}: {f.place} {f.view} {f.statistic} {f.excess:.2f}x"
-        yield f"precision policies told apart: {self.noted} of {self.policy_runs}"
+        yield f"precision policies noted: {self.noted} of {self.policy_runs}"
         yield f"second opinion, accumulated taps beyond every honest variant's: {self.accumulated} of {self.accumulated_runs}"
 
 
@@ -153,13 +155,13 @@ def false_alarms(
     compile: bool = False,
     floors_of: Callable[[str, str], Floors] = load_floors,
 ) -> Alarms:
-    """Every variant, held-out ones too, on weights and prompts that no floor was made from."""
+    """Judge every variant, held-out ones too, on weights and prompts that the floor was not made from."""
     alarms = Alarms()
     for dtype in dtypes:
         floors = floors_of(dtype, device)
         for architecture, seed, model, recording in subjects(dtype, device, families, seeds):
             for variant in applicable(model.config, compile):
-                judgement = judge(model, recording, floors, variant)
+                judgement = judge_variant(model, recording, floors, variant)
                 alarms.count(variant, judgement, (variant.name, architecture, dtype, seed))
                 alarms.accumulated_runs += not any(model.config.moe_layers)
     return alarms

@@ -1,16 +1,16 @@
-"""The noise floor: how far honest implementations are from the float64 truth, per kind of tap, dtype and device.
+"""The noise floor: the errors of honest implementations against the float64 truth, per kind of tap, dtype and device.
 
 Measured, not chosen: every variant runs on every family, every tap's statistics are pooled over layers and families by kind of
-module, and the floor is the largest seen. Two floors: of the *order* variants alone, and of *all*, which also round elsewhere.
-Beyond the second is a fault, beyond the first only is a precision policy; the two are never mixed.
+module, and the floor is the largest. There are two floors: of the *order* variants, and of *all*, which also round elsewhere.
+An error beyond the second is a fault; an error beyond the first only is a precision policy.
 
 The margin comes from leave-one-out: each variant, on each seed's weights and prompts, is judged by a floor made of the other
 variants on the other seeds. The largest excess, per statistic, is the factor by which a floor is multiplied when it judges.
 
-Local replay judges. Accumulated taps have floors as well, but how much a model amplifies rounding is a property of its
-weights, which no ensemble of engines can tell: they are a second opinion. They have no floor at all in models with experts:
-rounding can send a token to another expert, after which its error says nothing. Local replay excuses, and counts, the tokens
-whose router is tied within the router's floor.
+Local replay decides. Accumulated taps have floors as well, as a second opinion: how much a model amplifies rounding depends on
+its weights, which the ensemble does not vary. They have no floor in models with experts: rounding can send a token to another
+expert, after which its error is meaningless. Local replay excuses and counts tokens whose router is tied within the router's
+floor.
 """
 
 import json
@@ -52,7 +52,7 @@ class Sample:
 
 @dataclass
 class Floors:
-    """What one dtype on one device may differ by: floors[view][tier][kind], factors[view][tier], and the router's floor."""
+    """The allowed errors of one dtype on one device: floors[view][tier][kind], factors[view][tier], and the router's floor."""
 
     floors: dict[str, dict[str, dict[str, Statistics]]]
     factors: dict[str, dict[str, Statistics]]
@@ -60,12 +60,12 @@ class Floors:
     provenance: dict[str, Any] = field(default_factory=dict)
 
     def excess(self, sample: Statistics, view: str, tier: str, kind: str) -> tuple[str, float]:
-        """The statistic that is most beyond, as a multiple of what is allowed."""
+        """The statistic with the largest excess, as a multiple of the allowed value."""
         return sample.over(self.floors[view][tier][kind]).over(self.factors[view][tier]).worst()
 
 
 def kind_of(tap: str, names: Want) -> str:
-    """What kind of module a tap belongs to."""
+    """The kind of module that a tap belongs to."""
     last = tap.rpartition(".")[2]
     if last.isdigit():
         return "block"
@@ -75,7 +75,7 @@ def kind_of(tap: str, names: Want) -> str:
 
 
 def gate_of(tap: str, want: Want) -> Tensor | None:
-    """The router's truth where a tap depends on its choice."""
+    """The router's truth if a tap depends on its choice."""
     return want.get(f"{tap}.gate" if tap.endswith(".mlp") else f"{tap}.mlp.gate")
 
 
@@ -99,7 +99,7 @@ def tap_statistics(seen: Observed, want: Want, chosen: int, nats: float | None) 
 
 
 def views_of(model: Transformer, recording: Recording, variant: Variant) -> Generator[tuple[str, Observed, Want], None, None]:
-    """A variant of a model, run with the recorded inputs in every module, and on its own where that can be judged."""
+    """A variant of a model, run with the recorded inputs in every module, and without them if the model has no experts."""
     with torch.inference_mode(), variant.patch(model) as changed:
         yield "local", observe(changed, variant.way, recording.prompts, recording.inputs)[0], recording.local
         if not any(model.config.moe_layers):
@@ -191,7 +191,7 @@ def make_floors(
 
 
 def to_json(floors: Floors) -> dict[str, Any]:
-    """As it is stored: [row, column, gain, offset] everywhere."""
+    """As it is stored: statistics as [row, column, gain, offset]."""
     return {
         "floors": {
             view: {tier: {kind: as_list(s) for kind, s in kinds.items()} for tier, kinds in tiers.items()}

@@ -1,10 +1,10 @@
-"""Watch a model work, in any way of calling it, and if asked, put the recorded inputs into every module while it does.
+"""Record the values inside a model, for any way of calling it, and optionally inject recorded inputs into every module.
 
 *Local replay by injection*: before a module runs, its input is replaced by the input that the module had in the float64 run,
-rounded to the model's dtype. So every module is judged by itself, though the model is called as its users call it: in chunks,
-padded, in batches, from a cache. Errors do not add up, and the first module that is wrong is the wrong one.
+rounded to the model's dtype. So every module is judged alone, although the model is called as users call it: in chunks,
+padded, in batches, from a cache. Errors do not accumulate, and the first module beyond its floor is the wrong one.
 
-Every value belongs to a token of the workload, whatever row or call it came in; values of padding are dropped.
+Every value belongs to a token of the workload, in any row or call; values of padding are dropped.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -31,8 +31,8 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Step:
-    """One call of the model. `tokens` int64 [B, T]: which token of the workload each entry is, -1 for padding. `implicit`: the
-    positions are where the cache stands, so the model is not told them; `last_only` as in the model."""
+    """One call of the model. `tokens` int64 [B, T]: the token of the workload at each entry, -1 for padding. `implicit`: the
+    positions follow from the cache, so they are not passed to the model; `last_only` as in the model."""
 
     ids: Tensor
     positions: Tensor
@@ -47,7 +47,7 @@ class Step:
         return model(self.ids, cache=self.cache, positions=positions, last_only=self.last_only)
 
     def tokens_of(self, value: Tensor) -> Tensor:
-        """The tokens [B, T] or, behind the place where only the last ones go on, [B, 1] that a value [B, T, …] belongs to."""
+        """The tokens that a value [B, T, …] belongs to: [B, T], or [B, 1] after the model has dropped all but the last ones."""
         if not self.last_only or value.shape[:2] != (len(self.tokens), 1):
             return self.tokens
         last = torch.where(self.tokens >= 0, torch.arange(self.tokens.shape[1]), -1).amax(1, keepdim=True)
@@ -84,7 +84,7 @@ def places(prompts: Sequence[Prompt]) -> Tensor:
 
 
 class Watch:
-    """The hooks of one observation: records, and injects if there is something to inject."""
+    """The hooks of one observation: they record, and inject if `inject` is given."""
 
     def __init__(self, prompts: Sequence[Prompt], inject: Inputs | None) -> None:
         self.prompts, self.inject = prompts, inject
@@ -94,7 +94,7 @@ class Watch:
         self.step: Step | None = None
 
     def keep(self, store: dict[str, list[Seen]], name: str, value: Tensor) -> None:
-        """File the rows of real tokens under a name; value [B, T, …] or [B·T, …]."""
+        """Store the rows of real tokens under a name; value [B, T, …] or [B·T, …]."""
         assert self.step is not None
         value, tokens = value.detach().to("cpu", torch.float64), self.step.tokens_of(value)
         if value.shape[:2] == tokens.shape:
@@ -106,17 +106,17 @@ class Watch:
         store.setdefault(name, []).append(Seen(tokens[tokens >= 0], values))
 
     def output(self, name: str) -> Callable[[Any, Any], None]:
-        """A forward hook that files what the module returned."""
+        """A forward hook that stores the module's output."""
         return lambda _, out: self.keep(self.found, name, out)
 
     def log_output(self, name: str) -> Callable[[Any, Any], None]:
-        """A forward hook that files logits as log-probabilities, which is all that matters about them."""
+        """A forward hook that stores logits as log-probabilities: a constant added to all logits does not matter."""
         return lambda _, out: self.keep(self.found, name, out.double().log_softmax(-1))
 
     def weights(self, name: str) -> Callable[[Any, Any], None]:
         """A forward hook on Scores: [B, H, T, S] → log weights, each key in its place of the prompt.
 
-        Not from a cache, whose slots only the engine knows: there the context speaks for them.
+        Not with a cache, whose slots only the engine knows: there only the context is compared.
         """
 
         def see(_: Any, out: Tensor) -> None:
@@ -125,7 +125,7 @@ class Watch:
                 return
             keys = torch.where(self.step.tokens >= 0, self.places[self.step.tokens.clamp(min=0)], self.longest)
             scores = log_weights(out.detach().to("cpu", torch.float64)).transpose(1, 2)  # [B, T, H, S]
-            scores = scores.masked_fill(scores.exp() == 0, -torch.inf)  # however the engine writes "none at all"
+            scores = scores.masked_fill(scores.exp() == 0, -torch.inf)  # whatever number the engine uses for a masked key
             wide = scores.new_full((*scores.shape[:-1], self.longest + 1), -torch.inf)  # the last: weight on padding
             wide.scatter_reduce_(-1, keys[:, None, None, :].expand(scores.shape), scores, "amax")
             self.keep(self.found, name, wide)
@@ -133,11 +133,11 @@ class Watch:
         return see
 
     def arrival(self, name: str) -> Callable[[Any, Any], None]:
-        """A pre-hook that files what arrives at a module as a tap."""
+        """A pre-hook that stores a module's input as a tap."""
         return lambda args, _: self.keep(self.found, name, args[0])
 
     def enter(self, name: str) -> Callable[[nn.Module, Any], Any]:
-        """A pre-hook that files a module's input, and puts the recorded one in its place."""
+        """A pre-hook that stores a module's input and replaces it by the recorded one."""
 
         def see(_: nn.Module, args: Any) -> Any:
             assert self.step is not None
@@ -152,12 +152,12 @@ class Watch:
 
 
 def joined(parts: dict[str, list[Seen]]) -> Observed:
-    """All calls together."""
+    """All calls concatenated."""
     return {name: Seen(torch.cat([s.token for s in seen]), torch.cat([s.values for s in seen])) for name, seen in parts.items()}
 
 
 def attach(watch: Watch, model: Transformer) -> tuple[list[Any], list[tuple[str, nn.Module]]]:
-    """What to listen to, and the modules whose inputs can be replaced. Tap names are those of the goldens."""
+    """The hooks, and the modules whose inputs can be replaced. Tap names are those of the goldens."""
     see: list[Any] = [(model.layers[0], watch.arrival("embeddings"), True)]
     entries: list[tuple[str, nn.Module]] = []
     for i, layer in enumerate(blocks(model)):
@@ -182,7 +182,7 @@ def observe(model: Transformer, way: Way, prompts: Sequence[Prompt], inject: Inp
     """Run the workload; every tap's values, in the order of the data path, and every module's inputs."""
     watch = Watch(prompts, inject)
     see, entries = attach(watch, model)
-    with hooks(see):  # before the injection: an arrival is what the engine made, not what is put in its place
+    with hooks(see):  # before the injection: `arrival` stores the engine's value, not the injected one
         handles = [module.register_forward_pre_hook(watch.enter(name)) for name, module in entries]
         try:
             for step in way(model, prompts):

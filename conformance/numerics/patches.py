@@ -1,6 +1,6 @@
-"""Other correct ways to compute the parts of a model: each a function that a variant puts in place of the runtime's own.
+"""Other correct ways to compute the parts of a model: functions by which variants replace the runtime's.
 
-`wide` is at least float32, as in the runtime: in float64 all of them are float64, which is how they are proven exact.
+`wide` is at least float32, as in the runtime. In float64 all of them compute in float64, where tests prove them exact.
 """
 
 import torch
@@ -32,7 +32,7 @@ def fused_layer(self: LayerNorm, x: Tensor) -> Tensor:
 
 
 def reordered_sum(x: Tensor) -> Tensor:
-    """Sum over the last axis in four interleaved lanes from the end, as a vector unit does it; keeps the axis."""
+    """Sum over the last axis in four interleaved lanes from the end, as in a vector unit; keeps the axis."""
     lanes = [x[..., lane::4].flip(-1).cumsum(-1)[..., -1:] for lane in range(4)]
     return (lanes[3] + lanes[1]) + (lanes[2] + lanes[0])
 
@@ -53,7 +53,7 @@ def reordered_layer(self: LayerNorm, x: Tensor) -> Tensor:
 
 
 def llama_order_rms(self: RMSNorm, x: Tensor) -> Tensor:
-    """Llama's own order: round to the model's dtype, then multiply by the weight and round again (LlamaRMSNorm)."""
+    """Llama's order: round to the model's dtype, then multiply by the weight and round again (LlamaRMSNorm)."""
     wide = x.to(at_least_float32(x.dtype))
     normed = wide * torch.rsqrt((wide * wide).mean(-1, keepdim=True) + self.eps)
     return scale_of(self, x.dtype) * normed.to(x.dtype)
@@ -63,7 +63,7 @@ def llama_order_rms(self: RMSNorm, x: Tensor) -> Tensor:
 
 
 def reversed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The sum taken from the other end."""
+    """The sum in reverse order."""
     return F.linear(x.flip(-1), weight.flip(-1), bias)
 
 
@@ -87,7 +87,7 @@ def upcast_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tens
 
 
 def transposed_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The weight laid out [in, out] in memory, as GPT-2 and many kernels keep it."""
+    """The weight stored as [in, out], as in GPT-2 and many kernels."""
     kept = weight.t().contiguous()
     flat = x.flatten(0, -2)
     out = flat @ kept if bias is None else torch.addmm(bias, flat, kept)
@@ -101,13 +101,13 @@ def row_by_row_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> 
 
 
 def tiled_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Outputs in tiles of 16, as tensor parallelism by columns has them."""
+    """Outputs in tiles of 16, as in tensor parallelism by columns."""
     biases = [None] * -(-len(weight) // 16) if bias is None else bias.split(16)
     return torch.cat([F.linear(x, w, b) for w, b in zip(weight.split(16), biases, strict=True)], -1)
 
 
 def late_bias_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """The bias added to a product that is rounded already."""
+    """The bias added to the rounded product."""
     return F.linear(x, weight) if bias is None else F.linear(x, weight) + bias
 
 
@@ -115,7 +115,7 @@ def late_bias_linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def eager(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-    """The runtime's own definition, term by term."""
+    """The runtime's definition, term by term."""
     return self.eager(q, k, v, view)
 
 
@@ -127,7 +127,7 @@ def expanded(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Ten
 
 
 def wide_scores(self: Attend, q: Tensor, k: Tensor, view: KVView) -> Tensor:
-    """Scores with the queries of a group beside their key, no key copied: [B, K, G, T, S]; scaled after the product."""
+    """Scores with queries grouped by their key head, no key copied: [B, K, G, T, S]; scaled after the product."""
     wide = at_least_float32(q.dtype)
     grouped = q.to(wide).unflatten(1, (k.shape[1], -1))
     scores = torch.einsum("bkgtd,bksd->bkgts", grouped, k.to(wide)) * self.scores.scale
@@ -156,7 +156,7 @@ def online(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tenso
 
 
 def rounded_weights(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-    """Probabilities rounded to the model's dtype before they meet the values, as transformers' eager attention has them."""
+    """Probabilities rounded to the model's dtype before they multiply the values, as in transformers' eager attention."""
     group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
     return self.scores(q, k, view.allowed).softmax(-1).to(v.dtype) @ v
@@ -179,7 +179,7 @@ def rounded_scores(self: Scores, q: Tensor, k: Tensor, allowed: Tensor) -> Tenso
 
 
 def complex_rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Pairs as complex numbers times e^(i·angle), as Meta's code turns them."""
+    """Pairs as complex numbers times e^(i·angle), as in Meta's code."""
     dim = 2 * cos.shape[-1]
     a, b = x[..., :dim].to(cos.dtype).chunk(2, -1)
     turned = torch.complex(a, b) * torch.complex(cos, sin)
@@ -222,7 +222,7 @@ def wide_activation(self: MLP, x: Tensor) -> Tensor:
 
 
 def dense_experts(wide_sum: bool) -> object:
-    """Every expert sees every token; the answers of those that were not chosen count nothing."""
+    """Every expert computes every token; outputs of experts that were not chosen have weight 0."""
 
     def forward(self: MoE, x: Tensor) -> Tensor:
         tokens = x.flatten(0, 1)

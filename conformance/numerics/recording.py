@@ -1,8 +1,8 @@
-"""The float64 truth that a low-precision engine is judged by, made from the clean runtime, once, before anything is judged.
+"""The float64 truth for low-precision engines, recorded from the clean runtime once, before anything is judged.
 
 The checkpoint's weights are rounded to the dtype first, as real checkpoints are stored, so that an engine holds exactly the
-weights of the truth and only its arithmetic counts. That the float64 runtime is right with such weights is a test, against
-transformers in float64; that it is right at the moment of recording is checked here, against the golden.
+weights of the truth and only its arithmetic counts. A test compares the float64 runtime with transformers on such weights; at
+the moment of recording it is compared with the golden here.
 """
 
 import tempfile
@@ -34,7 +34,7 @@ Want = dict[str, Tensor]  # every tap of every token, float64 [tokens, columns, 
 
 @dataclass(frozen=True)
 class Recording:
-    """One family's truth in one dtype: the inputs of all modules, rounded, and what must come out."""
+    """One family's truth in one dtype: the rounded inputs of all modules, and the expected outputs."""
 
     architecture: str
     dtype: str
@@ -42,7 +42,7 @@ class Recording:
     prompts: tuple[Prompt, ...]
     inputs: Inputs
     local: Want  # every module on the recorded inputs
-    accumulated: Want  # the whole model on its own
+    accumulated: Want  # the whole model without injected inputs
 
 
 def workload(architecture: str, seed: int = SEED) -> tuple[Prompt, ...]:
@@ -83,7 +83,7 @@ def model_config(architecture: str) -> ModelConfig:
 
 @lru_cache
 def prove_clean(architecture: str) -> None:
-    """The runtime, as it is now, must be what the golden says; a truth recorded from a faulty one would excuse the fault."""
+    """RuntimeError unless the live runtime equals the golden; a truth recorded from a faulty runtime would hide the fault."""
     golden = load_golden(architecture)
     with tempfile.TemporaryDirectory() as folder:
         model = load_model(golden.write_model(Path(folder)), "float64", "cpu")
@@ -97,14 +97,14 @@ def prove_clean(architecture: str) -> None:
 
 @lru_cache(maxsize=64)
 def record(architecture: str, dtype: str, seed: int = SEED) -> Recording:
-    """Run the float64 model on its own, round every module's input, and run it again on those."""
+    """Run the float64 model, round every module's input, and run it again with those inputs."""
     prove_clean(architecture)
     prompts, narrow = workload(architecture, seed), DTYPES[dtype]
     with fixture_model(architecture, dtype, seed) as load, torch.inference_mode():
         exact = load("float64")
         scale = torch.tensor(exact.config.embedding_scale, dtype=narrow)  # Gemma's definition rounds it to the model's dtype
         exact.config = replace(exact.config, embedding_scale=float(scale))
-        with eager_attention(exact):  # so that there are attention weights to see
+        with eager_attention(exact):  # so that there are attention weights to record
             accumulated, inputs = observe(exact, whole, prompts)
             rounded = {name: x.to(narrow).double() for name, x in recorded_inputs(inputs, prompts).items()}
             local, _ = observe(exact, whole, prompts, rounded)

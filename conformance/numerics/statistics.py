@@ -1,10 +1,10 @@
-"""Four numbers that say how a tap is off. Each finds what the others average away.
+"""Four statistics of a tap's error. Each finds errors that the others average away.
 
 *row*: the worst token; finds a stale cache entry, a mask off by one. *column*: the worst channel, head or vocabulary entry;
-finds a dead head, swapped rows. *gain*: how much of the truth itself is in the error; noise cancels in it, so that a scale
-wrong by one part in a hundred shows. *offset*: the mean error, for what is added or forgotten everywhere.
+finds a dead head, swapped rows. *gain*: the share of the truth in the error; noise cancels in it, so that a scale wrong
+by one part in a hundred shows. *offset*: the mean error, for a constant added or left out everywhere.
 All are relative to the root mean square of the truth, or of the row or column itself where that is larger: rounding is
-relative to the value, and one loud token must not make room for errors in it, nor be an error itself.
+relative to the value, and one large token must neither hide errors nor count as one.
 """
 
 import math
@@ -20,7 +20,7 @@ STATISTICS = ("row", "column", "gain", "offset")
 
 @dataclass(frozen=True)
 class Statistics:
-    """How far one tap is off; infinite where it cannot be compared."""
+    """The errors of one tap; infinite if it cannot be compared."""
 
     row: float
     column: float
@@ -28,7 +28,7 @@ class Statistics:
     offset: float
 
     def over(self, floor: "Statistics") -> "Statistics":
-        """Each as a multiple of a floor; nothing over nothing is nothing."""
+        """Each as a multiple of a floor; 0 over 0 is 0."""
         pairs = zip(astuple(self), astuple(floor), strict=True)
         return Statistics(*(0.0 if mine == 0 else math.inf if allowed == 0 else mine / allowed for mine, allowed in pairs))
 
@@ -78,7 +78,7 @@ def interval(hits: int, runs: int, z: float = 1.959964) -> tuple[float, float]:
 
 
 def as_list(statistics: Statistics) -> list[float]:
-    """For JSON: three digits are more than a floor is worth."""
+    """For JSON, with three digits."""
     return [float(f"{value:.3g}") for value in astuple(statistics)]
 
 

@@ -1,11 +1,11 @@
-"""Honest variants: correct implementations of the runtime that legitimately differ, and correct ways to call it.
+"""Honest variants: other correct implementations of the runtime, and correct ways to call it.
 
-Every one is the same function: in float64 it equals the golden to 1e-10 (a test). In lower precision each rounds a little
-differently, and that spread is what an engine may differ by. Two classes, two scores:
+All are the same function: in float64 they equal the golden to 1e-10 (a test). In lower precision each rounds a little
+differently, and an engine may differ by that spread. There are two classes with separate scores:
 
-* *order*: the same roundings, other arrangement. Whoever builds an engine has no say in which of these a kernel does.
-* *precision policy*: rounds at another place (before the norm's weight, after each partial sum, angles in float32). Known
-  engines do it on purpose; it is not wrong, but it is a choice, so it is not mixed with the others.
+* *order*: the same roundings in another order. An engine's author cannot choose the order in a kernel.
+* *precision policy*: roundings at other places (before the norm's weight, after each partial sum, angles in float32). Known
+  engines do it on purpose; it is a choice, not an error.
 """
 
 import copy
@@ -34,7 +34,7 @@ T = TypeVar("T")
 
 @contextmanager
 def put(model: T, *replacements: tuple[Any, str, object]) -> Iterator[T]:
-    """Attributes of classes or modules replaced while inside, where `model` is as it was."""
+    """Replace attributes of classes or modules inside the block; yields `model` unchanged."""
     before = [(owner, name, getattr(owner, name)) for owner, name, _ in replacements]
     for owner, name, value in replacements:
         setattr(owner, name, value)
@@ -101,13 +101,13 @@ def together(*several: Patch) -> Patch:
 
 
 def no_patch(model: Transformer) -> AbstractContextManager[Transformer]:
-    """The runtime's own code."""
+    """The runtime unchanged."""
     return put(model)
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One honest implementation. `reason` says why a model has no such variant; `held_out`: no floor was made from it."""
+    """One honest implementation. `reason`: why a model has no such variant; `held_out`: the floor was not made from it."""
 
     name: str
     what: str
@@ -120,12 +120,12 @@ class Variant:
 
 
 def unless(condition: Callable[[ModelConfig], bool], reason: str) -> Callable[[ModelConfig], Reason]:
-    """A reason that holds where the condition does."""
+    """A function that returns this reason if the condition holds."""
     return lambda config: reason if condition(config) else None
 
 
 def fixed_positions(config: ModelConfig) -> Reason:
-    """Why positions cannot be shifted, if they can't."""
+    """Why positions cannot be shifted; None if they can."""
     if config.learned_positions:
         return "learned positions: a shift is another input"
     if any(rope is not None and rope.depends_on_length for rope in config.ropes):
@@ -139,7 +139,7 @@ def has_bias(c: ModelConfig) -> bool:
 
 
 def without_compiler() -> Reason:
-    """Why torch.compile cannot work here, if it can't."""
+    """Why torch.compile cannot work here; None if it can."""
     compiler = shutil.which("g++") or shutil.which("clang++") or shutil.which("cl")
     if compiler is None:
         return "no C++ compiler"
@@ -163,16 +163,16 @@ ROUNDED_SCORES = together(replacing((layers.Scores, "forward", patches.rounded_s
 ROUNDED_ROTATION = replacing((layers, "rotate", patches.rounded_rotate))
 COMPLEX_ROTATION = replacing((layers, "rotate", patches.complex_rotate))
 
-AS_IS = Variant("as it is", "The runtime's own code, each prompt whole.")
+AS_IS = Variant("as it is", "The runtime unchanged, each prompt whole.")
 ORDER = [
     Variant("eager attention", "Attention term by term instead of SDPA.", attends(patches.eager), reason=capped),
     Variant("late scale", "Attention term by term, scaled after the product.", LATE_SCALE),
     Variant("expanded keys", "SDPA with keys and values copied to every query head.", attends(patches.expanded), reason=capped),
-    Variant("grouped queries", "Queries beside their key; scale after the product; log-sum-exp.", attends(patches.grouped)),
+    Variant("grouped queries", "Queries grouped by key head; scale after the product; log-sum-exp.", attends(patches.grouped)),
     Variant("online softmax", "A running maximum and sum over blocks of keys.", attends(patches.online)),
     Variant("fused norm", "torch's fused norm kernel.", FUSED_NORM),
     Variant("reordered norm", "Squares summed in lanes from the end, weight first, division.", REORDERED_NORM),
-    Variant("reversed sums", "Every matrix product summed from the other end.", linears(patches.reversed_linear)),
+    Variant("reversed sums", "Every matrix product summed in reverse order.", linears(patches.reversed_linear)),
     Variant("split-K 2", "Products in 2 partial sums, added wide.", linears(patches.split_linear(2, False))),
     Variant("split-K 4", "Products in 4 partial sums, added wide.", linears(patches.split_linear(4, False))),
     Variant("upcast products", "Operands widened before the product.", linears(patches.upcast_linear)),
@@ -207,7 +207,7 @@ def policy(name: str, what: str, patch: Patch, reason: Callable[[ModelConfig], R
 
 POLICY = [
     policy("Llama's norm order", "Rounded before the weight, and after.", LLAMA_NORM, not_llama_norm),
-    policy("rounded probabilities", "Softmax rounded before it meets the values.", ROUNDED_WEIGHTS),
+    policy("rounded probabilities", "Softmax rounded before it multiplies the values.", ROUNDED_WEIGHTS),
     policy("rounded scores", "q·k and its scale rounded: transformers' eager attention.", ROUNDED_SCORES),
     policy("rounded rotation", "cos, sin and products rounded: transformers' RoPE.", ROUNDED_ROTATION, unrotated),
     policy("float32 angles", "RoPE tables from float32 angles.", narrow_angles(False), unrotated),
@@ -215,7 +215,7 @@ POLICY = [
     policy("split-K 2, rounded", "Partial sums rounded to the model's dtype.", ROUNDED_PARTS),
     policy("late bias", "The bias added to a rounded product.", LATE_BIAS, unbiased),
     policy("wide activation", "Activation and gate rounded once.", WIDE_ACTIVATION),
-    policy("experts summed wide", "Answers of experts added in float32.", WIDE_EXPERTS, dense),
+    policy("experts summed wide", "Outputs of experts added in float32.", WIDE_EXPERTS, dense),
     policy("fused add and norm", "The norm sees the unrounded residual sum.", ADD_NORM, not_pre_norm),
     policy("float32 activations", "Stored weights, everything else in float32.", wide_activations),
 ]
@@ -226,7 +226,7 @@ HELD_OUT = [
             held_out=True),
     Variant("split-K 3", "Products in 3 partial sums.", linears(patches.split_linear(3, False)), held_out=True),
     Variant("copies, fused norm", "A batch of 2 copies with fused norms.", FUSED_NORM, ways.copies(2), held_out=True),
-    Variant("all rounded", "Scores, probabilities, rotation and bias rounded as transformers has them.", ALL_ROUNDED,
+    Variant("all rounded", "Scores, probabilities, rotation and bias rounded as in transformers.", ALL_ROUNDED,
             policy=True, held_out=True),
     Variant("split-K 3, rounded", "Three partial sums, rounded.", linears(patches.split_linear(3, True)), policy=True,
             held_out=True),
@@ -235,6 +235,6 @@ VARIANTS = [*ORDER, *POLICY, *HELD_OUT]
 
 
 def applicable(config: ModelConfig, compile: bool = False) -> list[Variant]:
-    """The variants that this model has, the runtime as it is first; those that compile only where asked for."""
+    """The variants of this model, the unchanged runtime first; those that use torch.compile only if `compile`."""
     chosen = [v for v in VARIANTS if v.reason(config) is None and (compile or not v.compiles)]
     return [AS_IS, *chosen]

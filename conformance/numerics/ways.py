@@ -1,4 +1,4 @@
-"""Ways of calling a model that must not matter: whole, in pieces, padded, in a batch, from a cache, at shifted positions."""
+"""Ways to call a model that must give the same result: whole, in pieces, padded, in a batch, from a cache, shifted."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -24,8 +24,8 @@ def whole(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
 
 
 def chunks(size: int | list[int]) -> Way:
-    """Each prompt in pieces of `size` tokens, or of these sizes in turn, from a cache that is just large enough; the model is
-    not told positions that it must know by itself."""
+    """Each prompt in pieces of `size` tokens, or of these sizes in turn, from a cache of exactly the needed size; positions
+    that follow from the cache are not passed to the model."""
 
     def way(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
         for prompt, tokens in zip(prompts, tokens_of(prompts), strict=True):
@@ -93,8 +93,8 @@ def batch(left: bool) -> Way:
 
 
 def ragged(model: Transformer, prompts: Sequence[Prompt]) -> Iterator[Step]:
-    """As a server does it: the first row joins a batch in which the others are decoding already, then all are decoded token by
-    token, each at its own length."""
+    """As in a server: the first row joins a batch in which the others are decoding already, then all are decoded token by
+    token, each at its length."""
     ends, none = [len(p.ids) - DECODED for p in prompts], [0] * len(prompts)
     early = [0, *(end - 1 for end in ends[1:])]
     limits = [int(p.positions.max()) + 1 for p in prompts]

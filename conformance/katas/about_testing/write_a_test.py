@@ -8,7 +8,7 @@ from torch import Tensor
 Penalty = Callable[[Tensor, Tensor, float], Tensor]
 
 
-def judge(penalty: Penalty) -> None:
+def check_penalty(penalty: Penalty) -> None:
     """Raise AssertionError unless this function does what `nanollama.generation.sampling.repetition_penalty` does.
 
     It is called as penalty(logits [1, V], counts [V], number) and returns new logits; counts holds how often each token was

@@ -1,4 +1,4 @@
-"""The two engines that the comparison of rules runs: the live runtime, whatever is seeded into it, and transformers."""
+"""The two engines of the comparison of rules: the live runtime, with a bug seeded or not, and transformers."""
 
 from collections.abc import Sequence
 from functools import lru_cache

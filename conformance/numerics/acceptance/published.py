@@ -1,8 +1,8 @@
-"""Acceptance rules that projects publish for "is this engine right?", each re-implemented from its own source.
+"""Acceptance rules that projects publish for "is this engine right?", each re-implemented from its source.
 
-A rule sees what its project lets it see: the subject's and the reference's outputs, both in bfloat16, and for some the truth.
-It returns True where it flags the subject. What is compared are the rules, not the projects: each was made for a purpose of its
-own, and two (MaxText's, for float32 runs; assert_close, for single operators) are stretched here as people stretch them.
+A rule gets what its project gives it: the subject's and the reference's outputs in bfloat16, and for some the truth. It
+returns True if it flags the subject. The comparison is of rules, not of projects: each was made for another purpose, and two
+(MaxText's, for float32 runs; assert_close, for single operators) are used here outside of it, as people use them.
 """
 
 from collections.abc import Callable
@@ -17,7 +17,7 @@ NEW_TOKENS = 32
 
 @dataclass(frozen=True)
 class Outputs:
-    """What one engine made of every prompt: logits float64 [T, V], hidden states after each layer [T, size], and 32 greedy
+    """One engine's outputs for every prompt: logits float64 [T, V], hidden states after each layer [T, size], and 32 greedy
     tokens with the top five of each step."""
 
     logits: list[Tensor]
@@ -100,7 +100,7 @@ def close_by_default(subject: Outputs, reference: Reference) -> bool:
 
 def three_way(subject: Outputs, reference: Reference) -> bool:
     """AWS Neuron's logit validation: passes by any of three routes. Errors of the top 5, 50, 1000 and all logits within
-    1.1, 2, 3 and 5 % of the largest; an error spread no larger than the reference's own; or error histograms that overlap
+    1.1, 2, 3 and 5 % of the largest; an error spread no larger than the reference's; or error histograms that overlap
     (Bhattacharyya coefficient at least 0.99).
     https://awsdocs-neuron.readthedocs-hosted.com/en/latest/vllm-neuron/docs/design/accuracy/logit_validation_design.html"""
     ours, theirs, truth = torch.cat(subject.logits), torch.cat(reference.low.logits), torch.cat(reference.truth)

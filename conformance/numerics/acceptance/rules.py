@@ -1,11 +1,11 @@
-"""Published acceptance rules beside ours, on the same bugs and the same honest variants, in real bfloat16.
+"""Published acceptance rules and the suite's, on the same bugs and the same honest variants, in real bfloat16.
 
 Every bug of the zoo's numeric areas is seeded into the live runtime and run on fixtures of one or two families that can show
 it; every variant runs on the default families. A rule catches a bug if it flags it on any of its families, and raises a false
-alarm if it flags a variant on any. A bug that changes no bit of any output here (it is in reading a config that no fixture has,
-or a file format) is nobody's to catch: it is listed, not counted. Ours: the same function in float64 at every tap and in every
-way of calling it, or local replay in bfloat16 against the measured noise floor. Results are kept per subject, so that an
-interrupted run continues.
+alarm if it flags a variant on any. A bug that changes no bit of any output here (in a config key that no fixture has, or in a
+file format) is listed, not counted. The suite's rules ("ours"): the same function in float64 at every tap for every way of
+calling it, or local replay in bfloat16 against the measured noise floor. Results are cached per subject, so that an interrupted
+run continues.
 """
 
 import hashlib
@@ -38,29 +38,29 @@ UNUSED = (
     "nanollama.cli.run",
     "nanollama.cli.options",
     "nanollama.cli.suite",
-)  # no model runs through these
+)  # modules that no model runs
 COLUMNS = {"semantic": "bugs", "precision": "precision", "decoy": "decoys", "order": "variants", "policy": "policies"}
 Results = dict[tuple[str, str], list[Trial]]  # by kind and name
 
 
 def can_show(bug: Bug, architecture: str) -> bool:
-    """Whether a family's fixture has what the bug is about; the expression is the zoo's own."""
+    """Whether a family's fixture can show the bug, by the `needs` of its zoo entry."""
     return bug.needs is None or bool(eval(bug.needs, {"c": model_config(architecture)}))
 
 
 def families_for(bug: Bug, families: Sequence[str]) -> list[str]:
-    """Where a bug is run: on the given families that can show it, else on the first of all that can."""
+    """The families to run a bug on: of the given ones those that can show it, else the first of all that can."""
     able = [a for a in families if can_show(bug, a)]
     return able[:PER_BUG] or [a for a in FIXTURES if can_show(bug, a)][:1]
 
 
 def spread(bugs: list[Bug], count: int) -> list[Bug]:
-    """So many bugs, evenly over the list; 0: all."""
+    """`count` bugs, evenly over the list; 0: all."""
     return bugs if not 0 < count < len(bugs) else [bugs[i * len(bugs) // count] for i in range(count)]
 
 
 def digest() -> str:
-    """What a stored result depends on besides its subject: of the runtime what a model needs, and whatever judges it."""
+    """A hash of everything that a cached result depends on besides its subject: the runtime and the judging code."""
     loaded = {str(m.__file__) for name, m in sys.modules.items() if name.split(".")[0] == "nanollama" and name not in UNUSED}
     judging = {str(path) for path in Path(__file__).parents[1].rglob("*.py") if not path.name.startswith(("rules", "__main__"))}
     files = [*map(Path, sorted(loaded | judging)), FLOOR]
@@ -68,7 +68,7 @@ def digest() -> str:
 
 
 def kept(folder: Path, fresh: bool, version: str, what: str, run: Any) -> Trial:
-    """A result from the cache, or a new one put there."""
+    """A cached result, or a new one, which is then cached."""
     path = folder / f"{hashlib.sha256((version + what).encode()).hexdigest()[:32]}.json"
     if path.is_file() and not fresh:
         return Trial(**json.loads(path.read_text()))
@@ -104,8 +104,8 @@ def kind_of_variant(variant: Variant) -> str:
     return "policy" if variant.policy else "order"
 
 
-def compare(bugs: Sequence[Bug], families: Sequence[str], device: str, folder: Path, fresh: bool = False) -> Results:
-    """Run what is not stored yet."""
+def compare_rules(bugs: Sequence[Bug], families: Sequence[str], device: str, folder: Path, fresh: bool = False) -> Results:
+    """Run every trial that is not cached."""
     folder.mkdir(parents=True, exist_ok=True)
     results: Results = {}
     version = digest()
@@ -115,13 +115,13 @@ def compare(bugs: Sequence[Bug], families: Sequence[str], device: str, folder: P
 
 
 def counts(results: Results, rule: str, kind: str) -> tuple[int, int]:
-    """How many subjects of a kind a rule flags, on any family, of how many."""
+    """How many subjects of a kind a rule flags on any family, and how many there are."""
     of_kind = [trials for (k, _), trials in results.items() if k == kind and any(t.exercised for t in trials)]
     return sum(any(t.flagged[rule] for t in trials) for trials in of_kind), len(of_kind)
 
 
-def table(results: Results) -> Iterator[str]:
-    """One line a rule."""
+def rules_table(results: Results) -> Iterator[str]:
+    """One line per rule."""
     yield f"{'acceptance rule':48}" + "".join(f"{title:>12}" for title in COLUMNS.values())
     for rule in NAMES:
         pairs = [counts(results, rule, kind) for kind in COLUMNS]
@@ -152,7 +152,7 @@ def unchanged(results: Results, kind: str) -> list[str]:
 
 
 def default_cache() -> Path:
-    """Outside the repository: what is measured is nobody's source."""
+    """The cache folder, outside the repository."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "nanollama-rules"
 
 
@@ -165,16 +165,16 @@ def rules_command(
     fresh: bool = False,
     write: bool = False,
 ) -> int:
-    """Compare and print; the exit status is 1 where nothing was compared."""
+    """Compare and print; the exit status is 1 if nothing was compared."""
     if write and count:
         raise NanollamaError(f"--write publishes all bugs, not {count} of them: leave out --bugs")
     started, families = time.perf_counter(), families or list(FAMILIES)
     bugs = [bug for bug in load_zoo() if bug.area in AREAS]
     left = [bug.name for bug in bugs if not families_for(bug, families)]
     chosen = spread([bug for bug in bugs if bug.name not in left], count)
-    results = compare(chosen, families, device, cache or default_cache(), fresh)
+    results = compare_rules(chosen, families, device, cache or default_cache(), fresh)
     found = as_json(results, left, families, time.perf_counter() - started)
-    for line in [*table(results), "", *remarks(results, found)]:
+    for line in [*rules_table(results), "", *remarks(results, found)]:
         print(line)
     if output is not None:
         output.write_text(json.dumps(found, indent=1) + "\n")
@@ -184,7 +184,7 @@ def rules_command(
 
 
 def remarks(results: Results, found: Mapping[str, Any]) -> Iterator[str]:
-    """What was run, what could not be counted, where ours is wrong."""
+    """The runs, the bugs that could not be counted, and the errors of the suite's rules."""
     runs = sum(map(len, results.values()))
     yield f"{runs} runs on {', '.join(found['families'])} and, for bugs that they cannot show, others; {found['seconds']:.0f} s"
     if left := found["no_fixture_shows"]:
@@ -199,5 +199,5 @@ def remarks(results: Results, found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def flags_any(trials: Sequence[Trial]) -> bool:
-    """Whether ours flags any of these."""
+    """Whether the suite's rules flag any of these."""
     return any(t.flagged[NAMES[-1]] for t in trials)

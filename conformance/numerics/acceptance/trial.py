@@ -10,7 +10,7 @@ import torch
 
 from conformance.numerics.acceptance.engines import DTYPE, prompts, reference, subject_outputs
 from conformance.numerics.acceptance.published import RULES, Outputs
-from conformance.numerics.check import ROADS, judge, place_of, unseen
+from conformance.numerics.check import CHECKED_VARIANTS, judge_variant, place_of, unseen
 from conformance.numerics.floor import load_floors, views_of
 from conformance.numerics.recording import fixture_model, record
 from conformance.numerics.variants import AS_IS, ORDER, Variant
@@ -19,29 +19,29 @@ from nanollama.model.transformer import Transformer
 
 SEMANTICS, REPLAY, OURS = "ours: float64 semantics", "ours: bfloat16 replay, measured floor", "ours: either"
 NAMES = (*RULES, SEMANTICS, REPLAY, OURS)
-WAYS = (*ROADS, *(v for v in ORDER if v.name in ("chunked prefill", "left padding", "right padding")))
+SEMANTIC_VARIANTS = (*CHECKED_VARIANTS, *(v for v in ORDER if v.name in ("chunked prefill", "left padding", "right padding")))
 Load = Callable[[str], Transformer]
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A bug or a variant on one family: which rules flag it, and where ours first sees it."""
+    """A bug or a variant on one family: which rules flag it, and the first place that the suite's rules name."""
 
     name: str
     kind: str  # semantic, precision, decoy; order, policy
     architecture: str
     flagged: dict[str, bool]
     place: str
-    exercised: bool = True  # False: every output, to the last bit, is that of the clean runtime, and no tap is off
+    exercised: bool = True  # False: no bit of any output changes, and no tap is off
 
 
-def semantics(load: Load, architecture: str, roads: Sequence[Variant]) -> str:
-    """The first module that is another function in float64, in any of these ways of calling it; empty if none is."""
+def semantics(load: Load, architecture: str, variants: Sequence[Variant]) -> str:
+    """The first module that is another function in float64, in any of these variants; "" if there is none."""
     model, truth = load("float64"), record(architecture, "float64")
-    for road in roads:
-        if road.reason(model.config) is not None:
+    for variant in variants:
+        if variant.reason(model.config) is not None:
             continue
-        for _, seen, want in views_of(model, truth, road):
+        for _, seen, want in views_of(model, truth, variant):
             if missing := unseen(seen, want):
                 return place_of(missing[0])
             for tap, found in seen.items():
@@ -50,30 +50,32 @@ def semantics(load: Load, architecture: str, roads: Sequence[Variant]) -> str:
     return ""
 
 
-def replayed(load: Load, architecture: str, roads: Sequence[Variant]) -> str:
-    """The first module beyond its floor in bfloat16; empty if none is."""
+def replayed(load: Load, architecture: str, variants: Sequence[Variant]) -> str:
+    """The first module beyond its floor in bfloat16; "" if there is none."""
     model, recording = load(DTYPE), record(architecture, DTYPE)
     floors = load_floors(DTYPE, model.device.type)
-    for road in roads:
-        if road.reason(model.config) is None and (first := judge(model, recording, floors, road, second=False).first):
+    for variant in variants:
+        if variant.reason(model.config) is None and (
+            first := judge_variant(model, recording, floors, variant, second=False).first
+        ):
             return first.place
     return ""
 
 
 @lru_cache
 def clean_outputs(architecture: str, device: str) -> Outputs:
-    """What the runtime gives with nothing seeded."""
+    """The outputs of the clean runtime."""
     with fixture_model(architecture, DTYPE, device=device) as load:
         return subject_outputs(load(DTYPE), prompts(architecture))
 
 
 def equal(one: Outputs, other: Outputs) -> bool:
-    """Whether two engines' outputs are the same bits."""
+    """Whether two engines' outputs are equal to the bit."""
     return one.tokens == other.tokens and all(map(torch.equal, one.logits, other.logits))
 
 
 def published(load: Load, architecture: str, variant: Variant) -> tuple[dict[str, bool], bool]:
-    """What every published rule says, and whether the outputs are other than the clean runtime's."""
+    """Which published rules flag the subject, and whether its outputs differ from the clean runtime's."""
     model = load(DTYPE)
     outputs = subject_outputs(model, prompts(architecture), variant)
     flagged = {rule: flags(outputs, reference(architecture)) for rule, flags in RULES.items()}
@@ -81,7 +83,7 @@ def published(load: Load, architecture: str, variant: Variant) -> tuple[dict[str
 
 
 def broken(run: Callable[[], Any], otherwise: Callable[[str], Any]) -> Any:
-    """What `run` gives; an engine that breaks down is flagged by whoever runs it."""
+    """The result of `run`; if the engine raises, every rule that runs it flags it."""
     try:
         return run()
     except Exception as error:
@@ -89,7 +91,7 @@ def broken(run: Callable[[], Any], otherwise: Callable[[str], Any]) -> Any:
 
 
 def prepare(architecture: str, device: str) -> None:
-    """Everything that must be recorded while the runtime is clean."""
+    """Record everything that needs the clean runtime."""
     record(architecture, "float64"), record(architecture, DTYPE), reference(architecture)
     with fixture_model(architecture, DTYPE, device=device) as load:
         clean_outputs(architecture, str(load(DTYPE).device))
@@ -109,8 +111,8 @@ def try_subject(
         flagged, differs = broken(
             lambda: published(narrow, architecture, variant), lambda _: (dict.fromkeys(RULES, True), True)
         )
-        replay = broken(lambda: replayed(narrow, architecture, ROADS if alone else [variant]), str)
-        exact = broken(lambda: semantics(wide, architecture, WAYS if alone else [variant]), str)
+        replay = broken(lambda: replayed(narrow, architecture, CHECKED_VARIANTS if alone else [variant]), str)
+        exact = broken(lambda: semantics(wide, architecture, SEMANTIC_VARIANTS if alone else [variant]), str)
     ours = {SEMANTICS: bool(exact), REPLAY: bool(replay), OURS: bool(exact or replay)}
     exercised = differs or ours[OURS] or not alone
     return Trial(name, kind, architecture, {k: bool(v) for k, v in flagged.items()} | ours, exact or replay, exercised)

@@ -1,1 +1,4 @@
-"""The zoo: real bugs of real engines, re-seeded in this runtime, so that the suite can be scored by what it catches."""
+"""The zoo: real bugs of real engines and mechanical mutants, as data (bugs/AREA.toml), and the code that seeds them.
+
+It may import the runtime only; not checks, judges or katas.
+"""

@@ -1,4 +1,4 @@
-"""`python -m conformance.score.zoo`: what the zoo holds, and whether it still fits the runtime; `--show NAME`: one entry."""
+"""`python -m conformance.score.zoo`: list the zoo and test that every entry applies; `--show NAME`: one entry."""
 
 import argparse
 import sys
@@ -12,17 +12,17 @@ from conformance.score.zoo.seeding import ZooBroken, difference, load_zoo, seede
 def main(arguments: list[str] | None = None) -> int:
     """The exit status: 1 if an entry does not apply."""
     parser = argparse.ArgumentParser(prog="python -m conformance.score.zoo", description=__doc__)
-    parser.add_argument("--show", metavar="NAME", help="print this entry as a diff; a mutant may be any, kept or not")
+    parser.add_argument("--show", metavar="NAME", help="print this entry as a diff (any mutant, too)")
     name = parser.parse_args(arguments).show
     return show(name) if name else check()
 
 
 def show(name: str) -> int:
-    """Print what an entry is, and its diff."""
+    """Print one entry and its diff."""
     every = [*load_zoo(), *(bug for module in MODULES if name.startswith("mutant-") for bug in mutants(module))]
     bug = next((bug for bug in every if bug.name == name), None)
     if bug is None:
-        print(f"error: the zoo has no entry {name!r}", file=sys.stderr)
+        print(f"error: there is no zoo entry {name!r}", file=sys.stderr)
         return 2
     print(f"{bug.name} ({bug.kind}, {bug.area})\n{bug.what}\nplace: {bug.module}\nsource: {bug.source}")
     print(f"needs: {bug.needs}" if bug.needs else "needs: any model")
@@ -31,10 +31,10 @@ def show(name: str) -> int:
 
 
 def check() -> int:
-    """Seed and restore every entry; print what there is and what is broken."""
+    """Seed and restore every entry; print the counts and the broken entries."""
     zoo, kept = load_zoo(), kept_mutants()
     broken = [problem for bug in [*zoo, *kept] if (problem := problem_of(bug))]
-    print(table(zoo))
+    print(zoo_table(zoo))
     total = sum(1 for module in MODULES for _ in mutants(module))
     print(f"{len(zoo)} entries, {len({bug.source for bug in zoo} - {'own'})} threads; {len(kept)} of {total} mutants kept")
     print("\n".join(broken) if broken else "all apply")
@@ -50,7 +50,7 @@ def problem_of(bug: Bug) -> str | None:
         return f"BROKEN {error}"
 
 
-def table(zoo: list[Bug]) -> str:
+def zoo_table(zoo: list[Bug]) -> str:
     """Entries by area and kind."""
     kinds = ("semantic", "precision", "decoy")
     counts = Counter((bug.area, bug.kind) for bug in zoo)

@@ -1,4 +1,4 @@
-"""What a zoo entry is, and how entries are read from the zoo's TOML files, one file per area."""
+"""The record of a zoo entry, and the reader of the zoo's TOML files, one per area."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 ZOO = Path(__file__).parent
-BUGS = ZOO / "bugs"  # a file an area
+BUGS = ZOO / "bugs"  # one file per area
 KINDS = ("semantic", "precision", "decoy")
 
 
@@ -20,22 +20,22 @@ class Edit:
     """One text for another, in one function or constant of the runtime."""
 
     at: str  # "nanollama.model.layers:RMSNorm.forward"
-    old: str  # occurs exactly once in what stands there
+    old: str  # occurs exactly once in the text of `at`
     new: str
 
 
 @dataclass(frozen=True)
 class Bug:
-    """A named wrong (or, as a decoy, right) way to build one part of the runtime."""
+    """A named change of the runtime: wrong, rounded differently, or as a decoy, equivalent."""
 
     name: str
-    kind: str  # "semantic": another function; "precision": the same, rounded otherwise; "decoy": equivalent, must pass
+    kind: str  # "semantic": another function; "precision": the same, rounded differently; "decoy": equivalent, must pass
     module: str  # regular expression on the place that a good suite names first
     source: str  # the thread where it was a real bug; "own"; "mutant"
     what: str  # one sentence
     area: str
     edits: tuple[Edit, ...] = ()
-    custom: str | None = None  # "module:function" of a context manager, for what is not an edit of a text
+    custom: str | None = None  # "module:function" of a context manager, for a change that is not an edit
     needs: str | None = None  # Python expression on the ModelConfig `c`: which models can show it
 
 
@@ -45,7 +45,7 @@ def load_zoo() -> list[Bug]:
     names = [bug.name for bug in zoo]
     for name in names:
         if names.count(name) > 1:
-            raise ZooBroken(f"zoo entry {name} is there {names.count(name)} times")
+            raise ZooBroken(f"zoo entry {name} occurs {names.count(name)} times")
     return zoo
 
 

@@ -1,7 +1,7 @@
-"""The runtime as it stands in this process: the text of its functions, and how one is exchanged for another and back.
+"""The live runtime of this process: the text of its functions, and how to replace a function and restore it.
 
-A function's own code object is exchanged, so whoever holds the function has the change too: modules that imported it by
-name, tables, decorators, instances that exist already.
+The code object inside a function is replaced, so that every reference to the function changes with it: modules that imported
+it by name, tables, decorators, existing instances.
 """
 
 import ast
@@ -19,7 +19,7 @@ from conformance.score.zoo.entries import Edit, ZooBroken
 
 Definition = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Assign | ast.AnnAssign
 TREES: dict[str, tuple[list[str], ast.Module]] = {}  # lines and tree of every module that has a target, as first read
-TEXTS: dict[str, str] = {}  # what stands at a target now, where something is seeded
+TEXTS: dict[str, str] = {}  # the seeded texts by target
 
 
 def module_tree(name: str) -> tuple[list[str], ast.Module]:
@@ -56,7 +56,7 @@ def find_definition(at: str) -> Definition:
 
 
 def source_text(at: str) -> str:
-    """What stands at a target now, dedented, decorators included: seeded text where something is seeded."""
+    """The text of a target, dedented, with its decorators; the seeded text if it is seeded."""
     if at in TEXTS:
         return TEXTS[at]
     node = find_definition(at)
@@ -98,7 +98,7 @@ def live_function(at: str) -> FunctionType:
 
 
 def compiled(text: str, path: list[str], file: str) -> CodeType:
-    """The code object of a function from its text; inside its classes, so that super() and private names work."""
+    """The code object of a function, compiled inside its classes so that super() and private names work."""
     for owner in reversed(path[:-1]):
         text = f"class {owner}:\n{textwrap.indent(text, '    ')}"
     linecache.cache[file] = len(text), None, text.splitlines(keepends=True), file  # for tracebacks
@@ -109,7 +109,7 @@ def compiled(text: str, path: list[str], file: str) -> CodeType:
 
 
 def default_values(function: FunctionType, text: str) -> tuple[Any, Any]:
-    """The default arguments that a function of this text has: its own where the signature is the same."""
+    """The default arguments for a function with this text; unchanged if the signature is."""
     node, before = ast.parse(text).body[0], ast.parse(source_text(target_of(function))).body[0]
     assert isinstance(node, ast.FunctionDef) and isinstance(before, ast.FunctionDef)
     if ast.dump(node.args) == ast.dump(before.args):
@@ -128,7 +128,7 @@ def target_of(function: FunctionType) -> str:
 
 
 def exchange_function(at: str, text: str) -> Callable[[], None]:
-    """Give a function the code of this text; returns what gives it back."""
+    """Give a function the code of this text; returns a function that undoes it."""
     function = live_function(at)
     before = function.__code__, function.__defaults__, function.__kwdefaults__
     file = f"<seeded {at} {len(linecache.cache)}>"
@@ -146,7 +146,7 @@ def exchange_function(at: str, text: str) -> Callable[[], None]:
 
 
 def exchange_constant(at: str, text: str) -> Callable[[], None]:
-    """Give a module's constant the value of this text, everywhere: in place if it is a dict or list."""
+    """Give a module's constant the value of this text in all modules; a dict or list is changed in place. Returns the undo."""
     module, _, name = at.partition(":")
     home = import_module(module)
     space = dict(vars(home))
@@ -167,7 +167,7 @@ def exchange_constant(at: str, text: str) -> Callable[[], None]:
 
 
 def refill(container: Any, content: Any) -> None:
-    """Exchange what a dict or list holds."""
+    """Replace the content of a dict or list."""
     container.clear()
     (container.update if isinstance(container, dict) else container.extend)(content)
 
@@ -178,7 +178,7 @@ def runtime_modules() -> list[ModuleType]:
 
 
 def forget_cached() -> None:
-    """Empty the runtime's own caches of function results: what a bug has computed must not outlive it."""
+    """Empty the runtime's caches of function results: values computed with a bug must not outlive it."""
     for module in runtime_modules():
         for value in list(vars(module).values()):
             if hasattr(value, "cache_clear") and hasattr(value, "cache_info"):

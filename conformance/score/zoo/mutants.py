@@ -1,8 +1,8 @@
-"""Mechanical mutants: every small slip of the pen in the runtime's own arithmetic, as zoo entries.
+"""Mechanical mutants: small systematic changes of the runtime's code, as zoo entries.
 
-Real bugs say what has gone wrong before; mutants say what nobody has thought of. One change each: an operator, a border, a
-constant, a condition, two arguments, a statement, an early return. All are made, some are kept: the same few of every
-function, chosen by a hash of their names, so that a change in one function leaves the choice in the others as it is.
+Real bugs cover known mistakes; mutants cover the rest. Each changes one operator, bound, constant, condition, pair of
+arguments, statement or return. The score keeps a few per function, chosen by a hash of their names, so that a change in one
+function does not affect the choice in others.
 """
 
 import ast
@@ -16,13 +16,13 @@ from conformance.score.zoo.entries import ZOO, Bug, Edit, read_toml
 from conformance.score.zoo.live import module_tree, source_text
 
 FORMATS = ("bits", "codebook", "fit", "format", "rowwise", "superblock", "ternary", "uniform")
-SHORT_NAMES = {  # of the modules whose mutants the score uses; a module that moves keeps its short name, and so its choice
+SHORT_NAMES = {  # modules whose mutants the score uses; a module that moves keeps its short name, so that the choice stays
     **{"model.layers": "layers", "model.kv_cache": "cache", "model.rope": "rope", "generation.sampling": "sampling"},
     **{"text.detokenizer": "text.stream", **{f"quant.formats.{name}": f"quant.{name}" for name in FORMATS}},
     **{"quant.quant_tensor": "quant.stored", "quant.formats.tensor": "quant.tensor"},
 }
 MODULES = tuple(SHORT_NAMES)
-KEPT = 2  # mutants of one function
+KEPT = 2  # mutants per function
 SWAPS: dict[type[ast.AST], tuple[str, str]] = {
     **{ast.Add: ("+", "-"), ast.Sub: ("-", "+"), ast.Mult: ("*", "/"), ast.Div: ("/", "*"), ast.FloorDiv: ("//", "*")},
     **{ast.Mod: ("%", "//"), ast.Pow: ("**", "*"), ast.BitAnd: ("&", "|"), ast.BitOr: ("|", "&")},
@@ -31,8 +31,8 @@ SWAPS: dict[type[ast.AST], tuple[str, str]] = {
     **{ast.IsNot: ("is not", "is"), ast.In: ("in", "not in"), ast.NotIn: ("not in", "in"), ast.And: ("and", "or")},
     ast.Or: ("or", "and"),
 }
-NEGATED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # to swap these is to negate the condition
-PLACES = {  # what a suite may call the place besides the function's own name: modules of the model
+NEGATED = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot, ast.In, ast.NotIn)  # swapping these negates the condition
+PLACES = {  # other names that a check may give the place: modules of the model
     "model.layers": "norm|scores|attend|self_attn|proj|mlp|layers|lm_head|embed|logits",
     "model.kv_cache": "scores|attend|visible|generation.(loop|request|row)",
     "model.rope": "rotary|scores",
@@ -42,7 +42,7 @@ PLACES = {  # what a suite may call the place besides the function's own name: m
 
 
 class Span(NamedTuple):
-    """A stretch of a function's text, in bytes of UTF-8, and what stands there instead."""
+    """A range of a function's text, in bytes of UTF-8, and its replacement."""
 
     begin: int
     end: int
@@ -60,7 +60,7 @@ def mutants(module: str) -> Iterator[Bug]:
 
 
 def kept_mutants() -> list[Bug]:
-    """The mutants that the score uses: a few of each function, without those that are provably equivalent."""
+    """The mutants that the score uses: KEPT per function, without those listed as equivalent."""
     equal = {entry["name"] for entry in read_toml(ZOO / "equivalent.toml", "mutant")}
     kept = []
     for module in MODULES:
@@ -74,7 +74,7 @@ def kept_mutants() -> list[Bug]:
 
 
 def function_names(body: list[ast.stmt], owner: str = "") -> Iterator[str]:
-    """Functions and methods by qualified name; not those inside of functions, nor what only describes a type."""
+    """Functions and methods by qualified name, without inner functions, protocols and custom operators."""
     for node in body:
         if isinstance(node, ast.ClassDef) and not any("Protocol" in ast.unparse(base) for base in node.bases):
             yield from function_names(node.body, f"{owner}{node.name}.")
@@ -83,7 +83,7 @@ def function_names(body: list[ast.stmt], owner: str = "") -> Iterator[str]:
 
 
 def mutant(name: str, module: str, at: str, text: str, span: Span) -> Bug:
-    """The zoo entry of one change: the changed lines, and as many around them as make the text unique."""
+    """The zoo entry of one change: the changed lines, with preceding ones until the text is unique."""
     raw = text.encode()
     changed = (raw[: span.begin] + span.new.encode() + raw[span.end :]).decode()
     lines, others = text.splitlines(keepends=True), changed.splitlines(keepends=True)
@@ -99,7 +99,7 @@ def mutant(name: str, module: str, at: str, text: str, span: Span) -> Bug:
 
 
 def spans(text: str) -> Iterator[Span]:
-    """Every change of one function's text that is still Python; none of its docstring, its types, or its error messages."""
+    """Every change of one function's text that is valid Python, outside docstrings, annotations and error messages."""
     tree = ast.parse(text).body[0]
     assert isinstance(tree, ast.FunctionDef)
     offsets = [0]
@@ -124,7 +124,7 @@ def parses(source: bytes) -> bool:
 
 
 def walk(node: ast.AST) -> Iterator[ast.AST]:
-    """The nodes below one, itself first, in the order of the text; nothing that is only said (errors, annotations)."""
+    """A node and the nodes below it, in the order of the text, without errors, assertions and annotations."""
     is_super = isinstance(node, ast.Expr) and ast.unparse(node).startswith("super()")
     if isinstance(node, ast.Raise | ast.JoinedStr | ast.Assert) or is_super:
         return
@@ -136,7 +136,7 @@ def walk(node: ast.AST) -> Iterator[ast.AST]:
 
 
 class Places:
-    """Where nodes stand in a function's text."""
+    """The positions of nodes in a function's text."""
 
     def __init__(self, raw: bytes, offsets: list[int]) -> None:
         self.raw, self.offsets = raw, offsets
@@ -146,7 +146,7 @@ class Places:
         return self.offsets[node.lineno - 1] + int(node.col_offset)
 
     def end(self, node: Any) -> int:
-        """The byte behind a node."""
+        """The byte after a node."""
         return self.offsets[node.end_lineno - 1] + int(node.end_col_offset)
 
     def text(self, node: ast.AST) -> str:
@@ -168,7 +168,7 @@ class Places:
 
 
 def changes(node: ast.AST, places: Places, function: ast.FunctionDef) -> Iterator[Span]:
-    """The changes that one node can undergo."""
+    """The possible changes of one node."""
     if isinstance(node, ast.BinOp):
         yield from places.operator(node.left, node.right, node.op)
     elif isinstance(node, ast.Compare):
@@ -196,13 +196,13 @@ def changes(node: ast.AST, places: Places, function: ast.FunctionDef) -> Iterato
 
 
 def negates(test: ast.expr) -> bool:
-    """Whether an operator of this condition is swapped for its opposite anyway."""
+    """Whether the swap of this condition's operator negates it already."""
     compares = isinstance(test, ast.Compare) and isinstance(test.ops[0], NEGATED)
     return compares or (isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not))
 
 
 def constant_changes(node: ast.Constant, places: Places) -> Iterator[Span]:
-    """One more and one less; the other truth value."""
+    """A number plus and minus one; the opposite boolean."""
     if isinstance(node.value, bool):
         yield places.whole(node, str(not node.value))
     elif isinstance(node.value, int | float):
@@ -211,7 +211,7 @@ def constant_changes(node: ast.Constant, places: Places) -> Iterator[Span]:
 
 
 def early_return(node: ast.Return, places: Places, function: ast.FunctionDef) -> Iterator[Span]:
-    """The first argument is returned as it came, where it is of the type that the function returns."""
+    """Return the first argument unchanged, if it has the function's return type."""
     arguments = [argument for argument in function.args.args if argument.arg not in ("self", "cls")]
     if node.value and function.returns and arguments and arguments[0].annotation:
         same = ast.dump(function.returns) == ast.dump(arguments[0].annotation)

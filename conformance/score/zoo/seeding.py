@@ -1,7 +1,7 @@
 """Seed a bug of the zoo into the live runtime, and take it out again.
 
-A bug is data: which function, which text in it, which other text. The text must occur exactly once, so that a runtime that
-has moved on breaks the zoo loudly instead of leaving it toothless.
+A bug is data: a function, a text in it and another text. The text must occur exactly once, so that a changed runtime raises
+ZooBroken instead of silently disabling the bug.
 """
 
 import ast
@@ -26,7 +26,7 @@ __all__ = ["Bug", "Edit", "ZooBroken", "difference", "load_zoo", "seeded"]
 
 @contextmanager
 def edited(edit: Edit) -> Iterator[None]:
-    """One edit made in the live runtime, for the length of the block."""
+    """The live runtime with one edit, inside the block."""
     before, text = TEXTS.get(edit.at), edited_text(edit)
     node = find_definition(edit.at)
     if isinstance(node, ast.ClassDef) or (isinstance(node, ast.Assign | ast.AnnAssign) and "." in edit.at.partition(":")[2]):
@@ -45,9 +45,9 @@ def edited(edit: Edit) -> Iterator[None]:
 
 @contextmanager
 def seeded(bug: Bug) -> Iterator[None]:
-    """The live runtime with this bug in it, for the length of the block; blocks may be nested.
+    """The live runtime with this bug, inside the block; blocks may be nested.
 
-    Raises ZooBroken, naming bug and target, where the target or its text isn't there exactly once; nothing is changed then.
+    Raises ZooBroken, naming bug and target, unless the target and its text occur exactly once; nothing is changed then.
     """
     with ExitStack() as stack:
         stack.callback(forget_cached)  # runs last
@@ -63,7 +63,7 @@ def seeded(bug: Bug) -> Iterator[None]:
 
 
 def custom_seed(at: str) -> AbstractContextManager[None]:
-    """The context manager that seeds what isn't an edit of a text: "module:function"."""
+    """The context manager "module:function", for bugs that are not edits."""
     module, _, name = at.partition(":")
     seed = getattr(import_module(module), name, None)
     if seed is None:

@@ -1,6 +1,6 @@
-"""Bugs that are no edits of a function in this process: those of the process that renders chat templates (jinja_child.py).
+"""Bugs in the process that renders chat templates (jinja_child.py), which edits in this process can't reach.
 
-Each is a context manager that lets new sandboxes start an edited copy of that program; sandboxes that run already keep theirs.
+Each is a context manager: new sandboxes start an edited copy of that program; running ones are not affected.
 """
 
 import tempfile
@@ -17,7 +17,7 @@ TOJSON = "return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, sep
 
 @contextmanager
 def edited_child(old: str, new: str) -> Iterator[None]:
-    """Templates are rendered by the child with this text for that one."""
+    """New sandboxes run jinja_child.py with `old` replaced by `new`."""
     before = sandbox.CHILD
     source = before.read_text(encoding="utf-8")
     if source.count(old) != 1:
@@ -43,17 +43,17 @@ def jinja_without_generation_tag() -> AbstractContextManager[None]:
 
 
 def jinja_own_tojson() -> AbstractContextManager[None]:
-    """Jinja2's own tojson, which escapes for HTML."""
+    """Jinja2's tojson, which escapes for HTML."""
     return edited_child('    environment.filters["tojson"] = tojson\n', "")
 
 
 def jinja_ascii_tojson() -> AbstractContextManager[None]:
-    """json.dumps with its default, as Python has it."""
+    """json.dumps with Python's default for non-ASCII characters."""
     return edited_child(TOJSON, TOJSON.replace("ensure_ascii=ensure_ascii, ", ""))
 
 
 def jinja_sorted_tojson() -> AbstractContextManager[None]:
-    """Keys in alphabetical order, as Jinja2's own filter has them."""
+    """Keys in alphabetical order, as in Jinja2's filter."""
     return edited_child(TOJSON, TOJSON.replace("sort_keys=sort_keys", "sort_keys=True"))
 
 

@@ -35,7 +35,7 @@ def close__cases(ours: Any, theirs: Any) -> bool:
 def check_expressible__differences(
     config: ModelConfig, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
 ) -> None:
-    """all differences first; the first of them is told"""
+    """all differences first; the first of them is reported"""
     stored = dict(metadata)
     for key, value in metadata.items():
         if isinstance(value, float):

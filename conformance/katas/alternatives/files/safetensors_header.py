@@ -8,7 +8,7 @@ from nanollama.errors import NanollamaError, quote
 
 
 def _entry__questions_first(value: Any, start: int, what: str) -> Entry:
-    """one question after the other, sizes multiplied one by one"""
+    """one condition after the other, sizes multiplied one by one"""
     if type(value) is not dict or sorted(value) != ["data_offsets", "dtype", "shape"]:
         raise NanollamaError(f"{what} is {quote(value)}: expected exactly the keys dtype, shape and data_offsets")
     name, shape, place = value["dtype"], value["shape"], value["data_offsets"]

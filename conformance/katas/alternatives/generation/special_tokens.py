@@ -21,7 +21,7 @@ def map_strings__by_type(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def mark_first_characters__letter_by_letter(tokens: list[str], mark: str) -> Callable[[str], str]:
-    """no pattern: every letter is looked at"""
+    """no pattern: every letter is tested"""
     firsts = {token[:1] for token in tokens}
     return lambda text: "".join(letter + mark if letter in firsts else letter for letter in text)
 

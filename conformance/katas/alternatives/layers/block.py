@@ -7,7 +7,7 @@ from nanollama.model.layers import Block, Rotation
 
 
 def one_road(self: Block, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
-    """one road for all three placements, with a norm at each place that may be no norm"""
+    """one path for all three placements, with a norm or an identity at each place"""
     same = nn.Identity()
     pre, post = self.placement == "pre", self.placement == "post"
     before = same if post else self.input_layernorm

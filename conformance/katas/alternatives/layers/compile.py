@@ -4,7 +4,7 @@ from nanollama.model.kv_cache import BUCKET
 
 
 def bucketed__remainder(tokens: int, size: int) -> int:
-    """what the last bucket lacks, added"""
+    """the missing part of the last bucket is added"""
     slots = tokens + -tokens % BUCKET
     return slots if slots < size else size
 

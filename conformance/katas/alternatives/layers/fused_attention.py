@@ -9,7 +9,7 @@ from nanollama.model.layers import Attend
 
 
 def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-    """of several queries keys are copied for every head; a single one is grouped by splitting the axis of heads"""
+    """for several queries keys are copied to every head; a single one is grouped by splitting the axis of heads"""
     keys = k.shape[1]
     group = q.shape[1] // keys
     if q.shape[2] == 1:

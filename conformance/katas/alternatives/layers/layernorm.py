@@ -8,7 +8,7 @@ from nanollama.model.layers import LayerNorm, at_least_float32
 
 
 def library(self: LayerNorm, x: Tensor) -> Tensor:
-    """torch's own function, on numbers wide enough"""
+    """torch's function, on wide numbers"""
     wide = x.to(at_least_float32(x.dtype))
     return F.layer_norm(wide, x.shape[-1:], self.weight.to(wide), self.bias.to(wide), self.eps).to(x.dtype)
 

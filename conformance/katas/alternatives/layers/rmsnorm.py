@@ -8,7 +8,7 @@ from nanollama.model.layers import RMSNorm, at_least_float32
 
 
 def library(self: RMSNorm, x: Tensor) -> Tensor:
-    """torch's own function, on numbers wide enough"""
+    """torch's function, on wide numbers"""
     wide = x.to(at_least_float32(x.dtype))
     weight = self.weight.to(wide.dtype) + (1 if self.plus_one else 0)
     return F.rms_norm(wide, x.shape[-1:], weight, self.eps).to(x.dtype)
@@ -23,7 +23,7 @@ def divide(self: RMSNorm, x: Tensor) -> Tensor:
 
 
 def rounded_first(self: RMSNorm, x: Tensor) -> Tensor:
-    """rounded to the model's dtype before the weight, as Llama's own code does"""
+    """rounded to the model's dtype before the weight, as Llama's code does"""
     wide = x.to(at_least_float32(x.dtype))
     scaled = wide * torch.rsqrt(wide.square().mean(-1, keepdim=True) + self.eps)
     return scaled.to(x.dtype) * (1 + self.weight if self.plus_one else self.weight)

@@ -19,7 +19,7 @@ def one_product(self: MLP, x: Tensor) -> Tensor:
 
 
 def inner(self: MLP, x: Tensor) -> Tensor:
-    """what goes down is made step by step, and the matrix product is torch's own"""
+    """what goes down is made step by step, and the matrix product is torch's"""
     wide = self.up_proj(x)
     if self.gated:
         wide *= self.activation(self.gate_proj(x))

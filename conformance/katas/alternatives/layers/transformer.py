@@ -37,7 +37,7 @@ def Transformer_forward__row_by_row(
 def Transformer_forward__all_then_last(
     self: Transformer, ids: Tensor, cache: KVCache | None = None, positions: Tensor | None = None, last_only: bool = False
 ) -> Tensor:
-    """logits of every token, of which the last is picked; slower, and the same"""
+    """logits of every token, of which the last is picked; slower, with the same result"""
     positions = self.place(ids, cache, positions)
     x = self.embed(ids.to(self.device), positions)
     rotations = self.rotations(positions, cache)

@@ -18,7 +18,7 @@ def LayerCache_append__copied(self: LayerCache, k: Tensor, v: Tensor, view: KVVi
 
 
 def LayerCache_write__indexed(self: LayerCache, k: Tensor, v: Tensor, view: KVView) -> None:
-    """torch's own way to say where in each row"""
+    """torch's function for indices along an axis"""
     for held, new in ((self.k, k), (self.v, v)):
         held.transpose(1, 2).index_put_((view.rows.expand_as(view.slots), view.slots), new.transpose(1, 2))
 

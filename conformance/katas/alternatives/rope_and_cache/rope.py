@@ -39,5 +39,5 @@ def default_frequencies__exponential(theta: float, dim: int) -> Tensor:
 
 
 def default_frequencies__one_by_one(theta: float, dim: int) -> Tensor:
-    """Python's own power, one frequency at a time"""
+    """Python's power, one frequency at a time"""
     return torch.tensor([1 / theta ** (2 * j / dim) for j in range(dim // 2)], dtype=torch.float64)

@@ -9,7 +9,7 @@ from nanollama.model.rope import RopeConfig, default_frequencies
 
 
 def by_wavelength(rope: RopeConfig, length: int) -> Tensor:
-    """by the lengths of the waves, as Llama's own code and transformers have it"""
+    """by the lengths of the waves, as in Llama's code and transformers"""
     freq = default_frequencies(rope.theta, rope.dim)
     waves = 2 * math.pi / freq
     smooth = (rope.original_length / waves - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)

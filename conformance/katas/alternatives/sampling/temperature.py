@@ -10,5 +10,5 @@ def reciprocal(logits: Tensor, t: float) -> Tensor:
 
 
 def divided(logits: Tensor, t: float) -> Tensor:
-    """torch's own name for it, with a tensor for t"""
+    """torch's function for it, with a tensor for t"""
     return torch.div(logits, torch.tensor(t, dtype=logits.dtype))

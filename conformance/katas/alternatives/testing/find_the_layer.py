@@ -1,4 +1,4 @@
-"""Other right ways to mend the checkpoint."""
+"""Other right ways to repair the checkpoint."""
 
 from collections.abc import Mapping
 

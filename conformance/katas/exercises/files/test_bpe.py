@@ -1,4 +1,4 @@
-"""Byte-pair merging, written again: of all pairs the lowest-ranked goes first, wherever it stands."""
+"""Byte-pair merging, written again: the pair of lowest rank is joined first, wherever it is."""
 
 import random
 from collections.abc import Callable
@@ -8,18 +8,18 @@ from nanollama.text.bpe.merge import merge_pairs
 
 
 def ranks(*pairs: str) -> Callable[[str, str], float | None]:
-    """A pair's rank is its place in this list: "a b" joins a and b."""
+    """A pair's rank is its index in this list: "a b" joins a and b."""
     places = {tuple(pair.split()): float(place) for place, pair in enumerate(pairs)}
     return lambda left, right: places.get((left, right))
 
 
 def merged(text: str, *pairs: str) -> list[str]:
-    """What becomes of the letters of a text."""
+    """The pieces of a text, beginning with its letters."""
     return merge_pairs(list(text), ranks(*pairs))
 
 
 def in_plain_python(symbols: list[str], rank: Callable[[str, str], float | None]) -> list[str]:
-    """The rule read aloud: look at every pair, join the best one, begin again."""
+    """The rule literally: rank every pair, join the best one, repeat."""
     while True:
         found = [(rank(*symbols[i : i + 2]), i) for i in range(len(symbols) - 1)]
         known = [(place, i) for place, i in found if place is not None]
@@ -40,13 +40,13 @@ def test_without_a_rank_nothing_happens() -> None:
 
 
 def test_nothing_and_a_single_letter() -> None:
-    """No pair is there."""
+    """There is no pair."""
     agree("the pieces of ''", merged("", "a b"), [])
     agree("the pieces of 'a'", merged("a", "a b"), ["a"])
 
 
 def test_the_lowest_rank_goes_first() -> None:
-    """a b c: "b c" stands before "a b" in the list, so a bc, though ab comes first in the text."""
+    """a b c: "b c" comes before "a b" in the list, so a bc, although ab comes first in the text."""
     agree("the pieces of 'abc'", merged("abc", "b c", "a b"), ["a", "bc"])
 
 
@@ -66,17 +66,17 @@ def test_what_was_joined_joins_again_to_the_left() -> None:
 
 
 def test_a_pair_that_is_gone_is_not_joined() -> None:
-    """a b c d: "b c" takes b and c, so neither "a b" nor "c d" is there any more."""
+    """a b c d: "b c" joins b and c, so neither "a b" nor "c d" is left."""
     agree("the pieces of 'abcd'", merged("abcd", "b c", "a b", "c d"), ["a", "bc", "d"])
 
 
 def test_a_new_pair_may_go_before_older_ones() -> None:
-    """a b c d: first a b (rank 1). ab c has rank 0, and so goes before c d with rank 2."""
+    """a b c d: first a b (rank 1). ab c has rank 0, so it is joined before c d with rank 2."""
     agree("the pieces of 'abcd'", merged("abcd", "ab c", "a b", "c d"), ["abc", "d"])
 
 
 def test_a_pair_counts_with_both_of_its_sides() -> None:
-    """x a b x: only "x ab" and "a b" are listed; xa and bx are nothing."""
+    """x a b x: only "x ab" and "a b" are listed; xa and bx are no pairs."""
     agree("the pieces of 'xabx'", merged("xabx", "a b", "x ab"), ["xab", "x"])
 
 
@@ -91,7 +91,7 @@ def test_runs_double() -> None:
 
 
 def test_a_rank_may_be_any_number() -> None:
-    """SentencePiece's are minus the score: -2 goes before 0.5."""
+    """SentencePiece's ranks are minus the score: -2 comes before 0.5."""
     table = {("a", "b"): 0.5, ("b", "c"): -2.0}
     agree("the pieces of 'abc'", merge_pairs(list("abc"), lambda left, right: table.get((left, right))), ["a", "bc"])
 
@@ -107,7 +107,7 @@ def test_symbols_may_be_long_from_the_start() -> None:
 
 
 def test_no_text_is_lost_and_every_join_is_the_best_one() -> None:
-    """200 words of up to 12 letters out of three, with random lists of 14 pairs: as if every pair were looked at each time."""
+    """200 words of up to 12 letters out of three, with random lists of 14 pairs: compared with the literal rule."""
     dice = random.Random(0)
     for _ in range(200):
         made = ["a", "b", "c"]

@@ -1,4 +1,4 @@
-"""What a GGUF file can say of a model, asked again: keys for windows, then what is left of a config that was read back."""
+"""Models that a GGUF file can express, written again: keys for windows, then a config that is read back."""
 
 from dataclasses import replace
 from typing import Any
@@ -34,12 +34,12 @@ def test_gemma_says_how_large_windows_are_and_which_layers_have_one() -> None:
 
 
 def test_without_a_window_the_size_is_0() -> None:
-    """Gemma without any; a list of layers would say nothing then."""
+    """Gemma without any: a list of layers would be meaningless."""
     answers(window_keys, model("Gemma2ForCausalLM", None, None, None), want={SIZE: 0})
 
 
 def test_phi_says_a_size_for_all_layers() -> None:
-    """5, or 0 where there is none."""
+    """5, or 0 without a window."""
     answers(window_keys, model("Phi3ForCausalLM", 5, 5, 5), want={SIZE: 5})
     answers(window_keys, model("Phi3ForCausalLM", None, None, None), want={SIZE: 0})
 
@@ -50,7 +50,7 @@ def test_others_have_no_key_for_it() -> None:
 
 
 def test_one_file_has_one_size_of_window() -> None:
-    """5 in one layer and 7 in another can't be said."""
+    """5 in one layer and 7 in another can't be expressed."""
     refuses(window_keys, model("Gemma2ForCausalLM", 5, None, 7), error=NanollamaError, naming="[5, 7]")
 
 
@@ -65,7 +65,7 @@ def test_numbers_are_close_up_to_float32() -> None:
 
 
 def test_lists_are_close_item_by_item() -> None:
-    """And equally long, in any depth."""
+    """Of equal length, at any depth."""
     answers(close, (0.1, None), (0.10000000149011612, None), want=True)
     answers(close, ((0.1,), 2), ((0.10000000149011612,), 2), want=True)
     answers(close, (0.1, 0.2), (0.1, 0.3), want=False)
@@ -76,30 +76,30 @@ def test_lists_are_close_item_by_item() -> None:
 
 
 def test_a_model_that_a_file_can_say_is_taken() -> None:
-    """A Llama with a plain rotation. 0.1 comes back a little larger, as a float32, and is the same for all that."""
+    """A Llama with a plain rotation. 0.1 comes back as a float32, slightly larger, and counts as equal."""
     answers(checked, model(ropes=(RopeConfig(8, 12345.0),) * 3, norm_eps=0.1), want=None)
 
 
 def test_a_rotation_may_come_back_in_another_form() -> None:
-    """Llama 3's scaling is written as a list of factors, and turns by the same angles."""
+    """Llama 3's scaling is written as a list of factors, with the same angles."""
     answers(checked, model(), want=None)
     answers(checked, model("Phi3ForCausalLM"), want=None)
 
 
 def test_what_is_no_mathematics_may_differ() -> None:
-    """Each tensor of a GGUF file has its own dtype."""
+    """The dtype of a checkpoint is stored per tensor."""
     answers(checked, model(dtype="float16"), want=None)
 
 
 def test_what_a_reader_would_not_see_is_refused_by_name() -> None:
-    """A scale of one's own, an activation, a bias, windows: a Llama file has no key for them, and would be read without."""
+    """A custom scale, an activation, a bias, windows: a Llama file has no keys for them, and would be read without them."""
     changes: dict[str, Any] = {"attention_scales": (0.5,) * 3, "hidden_act": "gelu", "o_bias": True, "windows": (5, 5, 5)}
     for field, value in changes.items():
         refuses(checked, replace(model(), **{field: value}), error=NanollamaError, naming=field)
 
 
 def test_a_rotation_that_differs_is_refused() -> None:
-    """Only the last layer turns at another speed; a file has one for all."""
+    """Only the last layer has another theta; a file has one for all layers."""
     ropes = model().ropes
     assert ropes[-1] is not None
     other = (*ropes[:-1], replace(ropes[-1], theta=99.0))

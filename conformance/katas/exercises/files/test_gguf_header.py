@@ -1,4 +1,4 @@
-"""The header of a GGUF file, read again: bytes put together by hand, then files that lie about themselves."""
+"""The header of a GGUF file, read again: bytes made by hand, then files with wrong numbers."""
 
 import random
 import struct
@@ -28,17 +28,17 @@ def u64(*numbers: int) -> bytes:
 
 
 def string(text: str) -> bytes:
-    """Its length in bytes, and they."""
+    """Its length in bytes, and the bytes."""
     return u64(len(text.encode())) + text.encode()
 
 
 def reader(raw: bytes) -> ValueReader:
-    """Something to read from, at its start."""
+    """A reader at the start of these bytes."""
     return ValueReader(memoryview(raw), "model.gguf")
 
 
 def alignment(number: int) -> bytes:
-    """The pair that says it."""
+    """The pair that sets the alignment."""
     return string("general.alignment") + u32(UINT32, number)
 
 
@@ -48,7 +48,7 @@ def tensor(name: str, offset: int, kind: str = "F32", *shape: int) -> Entry:
 
 
 def read_entry(raw: bytes) -> tuple[str, tuple[int, ...], str, int]:
-    """What _read_entry finds behind the name "w": name, shape, type and offset."""
+    """The result of _read_entry for the name "w": name, shape, type and offset."""
     found = _read_entry(reader(raw), "w")
     return found.name, found.shape, found.format.name, found.offset
 
@@ -61,7 +61,7 @@ def test_pad_goes_to_the_next_multiple() -> None:
 
 
 def test_a_pair_is_a_key_a_type_and_a_value() -> None:
-    """A string, a number and a truth value; each is kept with its type."""
+    """A string, a number and a boolean; each is kept with its type."""
     pairs = string("general.name") + u32(STRING) + string("Ada")
     pairs += string("a.count") + u32(UINT32, 7) + string("a.flag") + u32(BOOL) + b"\1"
     values = {"general.name": "Ada", "a.count": 7, "a.flag": True}
@@ -70,19 +70,19 @@ def test_a_pair_is_a_key_a_type_and_a_value() -> None:
 
 
 def test_only_as_many_pairs_are_read_as_there_are() -> None:
-    """Behind two pairs the list of tensors begins, and the reader has to stand there."""
+    """The list of tensors begins after two pairs, and the reader's position must be there."""
     source = reader(string("a") + u32(UINT32, 1) + string("b") + u32(UINT32, 2) + b"tensors")
     agree("_read_metadata, its values", _read_metadata(source, 2)[0], {"a": 1, "b": 2})
     agree("where the reader stands", source.position, 2 * (8 + 1 + 4 + 4))
 
 
 def test_a_key_comes_once() -> None:
-    """Of two values one would win silently, and readers don't agree which."""
+    """One of two values would be used silently, and readers disagree which."""
     refuses(_read_metadata, reader((string("a.b") + u32(UINT32, 1)) * 2), 2, error=NanollamaError, naming="a.b")
 
 
 def test_an_alignment_is_a_power_of_two_from_8_on() -> None:
-    """As uint32. 24 is no power, 4 is too small, and a uint64 is another type."""
+    """As uint32. 24 is no power of two, 4 is too small, and a uint64 is another type."""
     answers(
         _read_metadata, reader(alignment(64)), 1, want=({"general.alignment": 64}, {"general.alignment": ValueType(UINT32)})
     )
@@ -99,7 +99,7 @@ def test_dimensions_come_fastest_first() -> None:
 
 
 def test_a_tensor_may_have_no_dimension_and_up_to_four() -> None:
-    """None is a single number. With five it would be refused before anything else is read."""
+    """No dimension is a single number. Five are refused before anything else is read."""
     answers(read_entry, u32(0, F32) + u64(0), want=("w", (), "F32", 0))
     four = u32(4) + u64(5, 4, 3, 2) + u32(F32) + u64(0)
     answers(read_entry, four, want=("w", (2, 3, 4, 5), "F32", 0))
@@ -107,7 +107,7 @@ def test_a_tensor_may_have_no_dimension_and_up_to_four() -> None:
 
 
 def test_rows_are_whole_blocks() -> None:
-    """Q8_0 stores 32 values at a time: rows of 64 will do, rows of 48 won't, although two of them are three blocks."""
+    """Q8_0 stores 32 values at a time: rows of 64 are allowed, rows of 48 are not, although two of them are three blocks."""
     fits = u32(2) + u64(64, 3) + u32(Q8_0) + u64(0)
     answers(read_entry, fits, want=("w", (3, 64), "Q8_0", 0))
     answers(read_entry, u32(1) + u64(32) + u32(Q8_0) + u64(0), want=("w", (32,), "Q8_0", 0))
@@ -117,7 +117,7 @@ def test_rows_are_whole_blocks() -> None:
 
 
 def test_a_dimension_of_0_and_an_unknown_type_are_refused() -> None:
-    """Nothing is left to be read, or nobody knows how."""
+    """The bytes are missing, or the type is unknown."""
     refuses(read_entry, u32(2) + u64(3, 0) + u32(F32) + u64(0), error=NanollamaError, naming="0")
     refuses(read_entry, u32(1) + u64(3) + u32(999) + u64(0), error=NanollamaError, naming="999")
 
@@ -130,7 +130,7 @@ def test_tensors_follow_each_other_padded() -> None:
 
 
 def test_the_end_may_lack_its_padding_or_have_bytes_behind_it() -> None:
-    """24 bytes, or 1000: what is behind them is nobody's. Without tensors no data is needed."""
+    """24 bytes, or 1000: bytes after the last tensor are allowed. Without tensors no data is needed."""
     for room in (24, 32, 1000):
         answers(_check_layout, reader(b""), [tensor("alpha", 0)], 32, room, want=None)
     answers(_check_layout, reader(b""), [], 32, 0, want=None)
@@ -152,14 +152,14 @@ def test_no_tensor_lies_over_another_or_leaves_a_gap() -> None:
 
 
 def test_no_tensor_ends_behind_the_file() -> None:
-    """It needs bytes 32 … 55, and the file has one less; or claims to be larger than any memory."""
+    """It needs bytes 32 … 55, and the file has one fewer; or the tensor is larger than any memory."""
     refuses(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 32)], 32, 55, error=NanollamaError, naming="beta")
     huge = tensor("alpha", 0, "F32", 2**62, 2**62)
     refuses(_check_layout, reader(b""), [huge], 32, 500, error=NanollamaError, naming="alpha")
 
 
 def test_a_whole_file() -> None:
-    """Two pairs, of which one says that tensors are aligned to 64, and two tensors: 24 bytes at 0, and one number at 64."""
+    """Two pairs, one of which sets the alignment to 64, and two tensors: 24 bytes at 0, and one number at 64."""
     head = b"GGUF" + u32(3) + u64(2, 2) + alignment(64) + string("a.name") + u32(STRING) + string("x")
     head += string("w") + u32(2) + u64(3, 2) + u32(F32) + u64(0)
     head += string("b") + u32(0, F32) + u64(64)
@@ -176,7 +176,7 @@ def test_a_whole_file() -> None:
 
 
 def test_any_list_without_gaps_is_taken_and_no_other() -> None:
-    """Forty random lists; then one of their tensors is moved by one alignment."""
+    """Forty random lists; then one of the tensors is moved by one alignment."""
     draw = random.Random(0)
     for _ in range(40):
         step, end, entries = draw.choice([8, 32, 128]), 0, []

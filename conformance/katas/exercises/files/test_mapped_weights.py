@@ -1,4 +1,4 @@
-"""Weights that are the file itself: eight numbers whose place is known, then what must hold of every tensor that is mapped."""
+"""Mapped weights, written again: eight numbers at known places, then properties of every mapped tensor."""
 
 import mmap
 import random
@@ -20,7 +20,7 @@ NUMBERS = struct.pack("<8f", 0, 1, 2, 3, 4, 5, 6, 7)
 
 @contextmanager
 def mapped(raw: bytes) -> Iterator[tuple[mmap.mmap, BinaryIO]]:
-    """A file with these bytes, mapped so that whoever writes gets a private copy of the page."""
+    """A file with these bytes, mapped copy-on-write."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "weights")
         path.write_bytes(raw)
@@ -29,17 +29,17 @@ def mapped(raw: bytes) -> Iterator[tuple[mmap.mmap, BinaryIO]]:
 
 
 def f32(begin: int, end: int, *shape: int) -> Entry:
-    """What the header says of a float32 tensor in bytes begin … end - 1 of the file."""
+    """The header's entry of a float32 tensor in bytes begin … end - 1 of the file."""
     return Entry(torch.float32, shape, begin, end)
 
 
 def address(memory: mmap.mmap, byte: int) -> int:
-    """Where a byte of the file lies in memory."""
+    """The memory address of a byte of the file."""
     return torch.frombuffer(memory, dtype=torch.uint8).data_ptr() + byte
 
 
 def found(raw: bytes, entry: Entry) -> Tensor:
-    """A copy of what _tensor makes of an entry."""
+    """A copy of _tensor's result for an entry."""
     with mapped(raw) as (memory, file):
         return _tensor(memory, file, entry).clone()
 
@@ -63,14 +63,14 @@ def test_the_bytes_mean_what_the_dtype_says() -> None:
 
 
 def test_nothing_is_copied() -> None:
-    """The tensor's first number lies where the file's byte 8 is mapped."""
+    """The tensor's first number is at the address of the file's byte 8."""
     with mapped(NUMBERS) as (memory, file):
         tensor = _tensor(memory, file, f32(8, 24, 2, 2))
         agree("whether the tensor lies at the file's mapped byte 8", tensor.data_ptr() == address(memory, 8), True)
 
 
 def test_writing_changes_the_mapping_and_not_the_file() -> None:
-    """The mapping is private: who writes 9 over 2 has a page of its own from then on."""
+    """The mapping is copy-on-write: writing 9 over 2 does not change the file."""
     with mapped(NUMBERS) as (memory, file):
         _tensor(memory, file, f32(8, 24, 4))[0] = 9.0
         agree("the number in the mapping", struct.unpack("<f", memory[8:12])[0], 9.0)
@@ -78,12 +78,12 @@ def test_writing_changes_the_mapping_and_not_the_file() -> None:
 
 
 def test_a_tensor_may_have_no_elements() -> None:
-    """Three rows of nothing: there are no bytes to map, and the shape is to be kept."""
+    """Three empty rows: there are no bytes to map, and the shape is kept."""
     agree("_tensor", found(NUMBERS, f32(8, 8, 3, 0)), torch.empty(3, 0))
 
 
 def test_an_odd_address_is_not_mapped() -> None:
-    """Three bytes in front: the numbers begin at byte 3, and no float32 may. They are copied to where one may."""
+    """Three bytes in front: the numbers begin at byte 3, unaligned for float32. They are copied to an aligned address."""
     with mapped(b"abc" + NUMBERS) as (memory, file):
         tensor = _tensor(memory, file, f32(11, 27, 2, 2))
         agree("_tensor", tensor, torch.tensor([[2.0, 3.0], [4.0, 5.0]]))
@@ -91,7 +91,7 @@ def test_an_odd_address_is_not_mapped() -> None:
 
 
 def test_a_copy_is_its_own() -> None:
-    """Two bytes in front, and somebody has read from the file before: it is read from where the tensor begins."""
+    """Two bytes in front, and the file's position has moved: the read begins at the tensor."""
     with mapped(b"ab" + NUMBERS) as (memory, file):
         file.read(17)
         tensor = _tensor(memory, file, f32(6, 18, 3))
@@ -101,7 +101,7 @@ def test_a_copy_is_its_own() -> None:
 
 
 def test_every_dtype_is_mapped_where_its_size_divides_the_offset() -> None:
-    """Two hundred random places: the numbers are those that struct reads there, and mapped exactly where they may be."""
+    """Two hundred random places: the numbers are those that struct reads there, and they are mapped exactly if aligned."""
     draw = random.Random(0)
     raw = draw.randbytes(256)
     with mapped(raw) as (memory, file):

@@ -1,4 +1,4 @@
-"""A config.json is read, not believed, written again: what is left out has a meaning, and what can't be meant is refused."""
+"""Reading a config.json, written again: missing keys have defaults, and impossible values are refused."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ GPT2_SIZES = {"vocab_size": 10, "n_embd": 12, "n_layer": 3, "n_head": 3, "n_posi
 
 
 def llama(**given: Any) -> Keys:
-    """Llama's keys: 6 heads, 12 numbers a token, 3 layers, but for what is given."""
+    """Llama's keys: 6 heads, 12 numbers per token, 3 layers, with these changes."""
     return Keys({**SIZES, **given}, "LlamaForCausalLM")
 
 
@@ -25,22 +25,22 @@ def gemma(**given: Any) -> Keys:
 
 
 def gpt2(**given: Any) -> Keys:
-    """GPT-2's: 3 heads, 3 layers, in its own spelling."""
+    """GPT-2's: 3 heads, 3 layers, under its own keys."""
     return Keys({**GPT2_SIZES, **given}, "GPT2LMHeadModel")
 
 
 def heads(**given: Any) -> tuple[int, int, int]:
-    """What Llama's keys say of heads."""
+    """read_heads for Llama's keys."""
     return read_heads(llama(**given))
 
 
 def refused(naming: str, **given: Any) -> None:
-    """The heads must be refused, with this in the message."""
+    """read_heads must raise an error that contains this."""
     refuses(read_heads, llama(**given), error=NanollamaError, naming=naming)
 
 
 def test_heads_share_the_numbers_of_a_token() -> None:
-    """12 numbers, 6 heads: 2 each. Without a word about it every head has keys and values of its own."""
+    """12 numbers, 6 heads: 2 each. By default every head has its own keys and values."""
     agree("read_heads", heads(), (6, 6, 2))
     agree("read_heads", heads(num_attention_heads=4), (4, 4, 3))
 
@@ -57,7 +57,7 @@ def test_null_is_like_nothing() -> None:
 
 
 def test_a_head_may_have_a_size_of_its_own() -> None:
-    """head_dim is 5: 6 heads of 5 are 30, and a token has 12. That is no mistake."""
+    """head_dim is 5: 6 heads of 5 are 30, and a token has 12. That is valid."""
     agree("read_heads", heads(head_dim=5), (6, 6, 5))
     agree("read_heads", heads(head_dim=5, hidden_size=13), (6, 6, 5))
 
@@ -129,19 +129,19 @@ def test_one_end_token_and_several() -> None:
 
 
 def test_an_id_of_0_is_an_id() -> None:
-    """The first token of a vocabulary may be one of them."""
+    """The first token of a vocabulary may be an end token."""
     answers(ends, {"bos_token_id": 0, "eos_token_id": 0}, {}, want=[0, (0,)])
 
 
 def test_generation_config_wins() -> None:
-    """A chat model may end with more than its config.json knows: 2 there, 2 and 9 here."""
+    """A chat model may have more end tokens than its config.json: 2 there, 2 and 9 in generation_config.json."""
     answers(ends, {"bos_token_id": 1, "eos_token_id": 2}, {"eos_token_id": [2, 9]}, want=[1, (2, 9)])
     answers(ends, {"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 3}, want=[3, (2,)])
     answers(ends, {"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 0, "eos_token_id": []}, want=[0, ()])
 
 
 def test_what_is_no_id_is_refused() -> None:
-    """Below 0, a truth value, text, a fraction, a list in a list."""
+    """Below 0, a boolean, text, a fraction, a list in a list."""
     none_of_them: list[Any] = [-1, True, "2", 2.0, {}]
     for wrong in none_of_them:
         refuses(ends, {"bos_token_id": wrong}, {}, error=NanollamaError, naming="bos_token_id")

@@ -1,4 +1,4 @@
-"""A header that is not believed, written again: each number in it is checked before anything is read by it."""
+"""The checks of a header, written again: each number is checked before it is used."""
 
 import random
 from itertools import pairwise
@@ -15,7 +15,7 @@ NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 
 
 def said(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
-    """What a header says of one tensor."""
+    """The header's entry of one tensor."""
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
 
@@ -26,7 +26,7 @@ def entry(value: Any) -> list[Any]:
 
 
 def bad(value: Any, naming: str) -> None:
-    """The header must be refused, with this in the message."""
+    """The header must raise an error that contains this."""
     refuses(entry, value, error=NanollamaError, naming=naming)
 
 
@@ -74,25 +74,25 @@ def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
 
 
 def test_a_dtype_that_is_none_is_refused() -> None:
-    """F31, a number, and a list, which no dict can be asked for."""
+    """F31, a number, and a list, which can't be looked up in a dict."""
     for dtype in ("F31", "f32", "", 32, ["F32"], None):
         bad(said(dtype, [1], 0, 4), "dtype")
 
 
 def test_a_shape_is_a_list_of_whole_numbers_from_0() -> None:
-    """Not -1, which NumPy would take; not 1.0; not true, which counts as 1 in Python."""
+    """Not -1, which NumPy accepts; not 1.0; not true, which equals 1 in Python."""
     for shape in ([-1], [-2, -2], [1.0], [True], ["1"], 4, "1", None):
         bad(said("F32", shape, 0, 4), "shape")
 
 
 def test_a_shape_may_have_64_dimensions_and_no_more() -> None:
-    """More than that torch can hold and not compute with."""
+    """torch can store more dimensions, but not compute with them."""
     agree("the entry of 64 dimensions", entry(said("U8", [1] * 64, 0, 1)), ["torch.uint8", (1,) * 64, 100, 101])
     bad(said("U8", [1] * 65, 0, 1), "shape")
 
 
 def test_sizes_that_no_memory_has_are_refused_before_they_are_multiplied_by_torch() -> None:
-    """2^62 numbers of 2 bytes are 2^63, one more than torch can count; with a 0 among them they are no byte at all."""
+    """2^62 numbers of 2 bytes are 2^63, one more than torch can count; with a 0 in the shape there are no bytes."""
     agree("one dimension of 2^62 bytes, and 0", entry(said("U8", [2**62, 0], 0, 0))[1], (2**62, 0))
     agree("2^61 numbers of 2 bytes, and 0", entry(said("F16", [2**61, 0], 0, 0))[1], (2**61, 0))
     for shape in ([2**62, 0], [2**31, 2**31, 0], [0, 2**62]):
@@ -112,7 +112,7 @@ def test_tensors_side_by_side_are_a_file() -> None:
 
 
 def test_the_order_of_the_header_is_any() -> None:
-    """Its names are sorted by some, its places by nobody."""
+    """Some writers sort the names, none the places."""
     laid_out((108, 110), (100, 104), (104, 108), size=110)
 
 
@@ -141,7 +141,7 @@ def test_the_data_end_with_the_file() -> None:
 
 
 def test_any_cut_of_the_data_is_sound_and_a_shifted_one_is_not() -> None:
-    """40 random cuts, shuffled; then one border is moved for one of its two tensors alone."""
+    """40 random cuts, shuffled; then one boundary is moved for one of its two tensors only."""
     dice = random.Random(0)
     for _ in range(40):
         borders = sorted({START, *dice.sample(range(START + 1, START + 60), 4)})

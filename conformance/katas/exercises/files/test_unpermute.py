@@ -1,4 +1,4 @@
-"""Rows that GGUF stores in another order, put back: heads of six rows by hand, then scores that must not change."""
+"""Rows that GGUF stores in another order, restored: heads of six rows by hand, then scores that must not change."""
 
 import cmath
 from dataclasses import replace
@@ -23,7 +23,7 @@ def config(architecture: str = "LlamaForCausalLM", heads: int = 1, kv_heads: int
 
 
 def rows(*numbers: int) -> Tensor:
-    """A matrix [rows, 2] in which every row says its number twice."""
+    """A matrix [rows, 2] in which every row contains its index twice."""
     return torch.tensor(numbers, dtype=torch.float64)[:, None].repeat(1, 2)
 
 
@@ -38,7 +38,7 @@ def test_pairs_of_halves_stand_side_by_side_in_the_file() -> None:
 
 
 def test_on_the_way_to_a_file_halves_become_neighbours() -> None:
-    """The other direction: the file's row 1 is our row 3."""
+    """The other direction: the file's row 1 is the runtime's row 3."""
     answers(neighbours_order, 1, 6, want=order(0, 3, 1, 4, 2, 5))
 
 
@@ -56,12 +56,12 @@ def test_one_order_undoes_the_other() -> None:
 
 
 def test_rows_of_queries_are_put_back() -> None:
-    """The file has our rows in the order 0 3 1 4 2 5; out of it they come as 0 1 2 3 4 5."""
+    """The file has the rows in the order 0 3 1 4 2 5; the result is 0 1 2 3 4 5."""
     answers(from_gguf, config(), Q, rows(0, 3, 1, 4, 2, 5), want=rows(0, 1, 2, 3, 4, 5))
 
 
 def test_there_are_as_many_heads_as_the_tensor_has() -> None:
-    """Queries have two heads of 6, keys one. Keys cut into two heads of 3 would be torn apart."""
+    """Queries have two heads of 6, keys one. Keys split into two heads of 3 would be wrong."""
     shape = config(heads=2, kv_heads=1)
     answers(from_gguf, shape, Q, rows(0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11), want=rows(*range(12)))
     answers(from_gguf, shape, K, rows(0, 3, 1, 4, 2, 5), want=rows(0, 1, 2, 3, 4, 5))
@@ -74,7 +74,7 @@ def test_biases_go_with_their_rows() -> None:
 
 
 def test_only_what_is_rotated_has_another_order() -> None:
-    """Values and outputs are not turned by position: they stay."""
+    """Values and outputs are not rotated: they stay."""
     for part in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj"):
         answers(from_gguf, config(), f"layers.0.{part}.weight", rows(0, 3, 1, 4, 2, 5), want=rows(0, 3, 1, 4, 2, 5))
 
@@ -85,14 +85,14 @@ def test_where_ggml_rotates_halves_too_nothing_moves() -> None:
 
 
 def test_gemmas_norms_are_stored_one_higher() -> None:
-    """1.25 in the file is the weight 0.25, in float64, in which the 1 costs no digits. Llama's norms stay."""
+    """1.25 in the file is the weight 0.25, in float64, where subtracting 1 loses no digits. Llama's norms stay."""
     norm, stored = "layers.0.input_layernorm.weight", torch.tensor([1.25, 1.0, 0.5])
     answers(from_gguf, config("Gemma2ForCausalLM"), norm, stored, want=torch.tensor([0.25, 0.0, -0.5], dtype=torch.float64))
     answers(from_gguf, config(), norm, stored, want=stored.clone())
 
 
 def test_quantized_rows_stay_where_they_are() -> None:
-    """A mapped matrix is not copied: it remembers in which order its rows are to be read."""
+    """A mapped matrix is not copied: it stores the order of its rows."""
     stored = QuantTensor(torch.arange(6 * 34).to(torch.uint8).view(6, 34), find_format("Q8_0"))
     got = from_gguf(config(), Q, stored)
     assert isinstance(got, QuantTensor)
@@ -101,7 +101,7 @@ def test_quantized_rows_stay_where_they_are() -> None:
 
 
 def turned(vector: list[complex], position: int) -> list[complex]:
-    """A head whose pairs are complex numbers, each turned by its position at its own speed."""
+    """A head whose pairs are complex numbers, each rotated by its position times its frequency."""
     return [pair * cmath.rect(1.0, position / (j + 1)) for j, pair in enumerate(vector)]
 
 
@@ -112,7 +112,7 @@ def score(query: list[complex], key: list[complex], positions: tuple[int, int]) 
 
 
 def test_scores_are_those_that_ggml_computes() -> None:
-    """Ten random heads of 8: pairs of neighbours in the file, pairs of halves in ours, the same q · k at any two positions."""
+    """Ten random heads of 8: pairs of neighbours in the file, pairs of halves here, the same q · k at any two positions."""
     for start in range(10):
         positions, neighbours, halves = (start + 5, start * start), [], []
         for name in (Q, K):

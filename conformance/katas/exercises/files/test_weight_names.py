@@ -1,4 +1,4 @@
-"""Other people's names and shapes, written again: what a checkpoint calls a tensor, and what it has glued together."""
+"""Tensor names and shapes of checkpoints, written again: renamed tensors and fused ones."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ GPT2, LLAMA, PHI3, MIXTRAL = (
 
 
 def ours(family: Family, name: str) -> str:
-    """A stored name in our spelling."""
+    """A stored name, renamed."""
     return rename(family, name)
 
 
@@ -27,7 +27,7 @@ def rules(*renames: tuple[str, str]) -> Any:
 
 
 def config(family: Family, heads: int = 2, kv_heads: int = 1, head_dim: int = 2, width: int = 3) -> Any:
-    """The numbers that say how a fused tensor is cut."""
+    """The sizes that determine how a fused tensor is split."""
     sizes = {"num_attention_heads": heads, "num_key_value_heads": kv_heads, "head_dim": head_dim}
     return SimpleNamespace(family=family, intermediate_size=width, **sizes)
 
@@ -43,13 +43,13 @@ def cut(family: Family, name: str, tensor: Tensor, **sizes: int) -> list[tuple[s
 
 
 def test_a_rule_takes_the_beginning_away() -> None:
-    """Llama has one rule: "model." at the beginning goes; lm_head.weight has none and stays."""
+    """Llama has one rule: "model." at the beginning is removed; lm_head.weight has none and stays."""
     answers(ours, LLAMA, "model.layers.0.mlp.up_proj.weight", want="layers.0.mlp.up_proj.weight")
     answers(ours, LLAMA, "lm_head.weight", want="lm_head.weight")
 
 
 def test_a_rule_without_a_dot_is_for_the_beginning_alone() -> None:
-    """ "h." becomes "layers." in front; the "h." in "graph.h.w" is another, and a second one in front as well."""
+    """ "h." becomes "layers." in front; the "h." in "graph.h.w" stays, and so does a second one in front."""
     agree("rename", rename(rules(("h.", "layers.")), "h.0.w"), "layers.0.w")
     agree("rename", rename(rules(("h.", "layers.")), "graph.h.w"), "graph.h.w")
     agree("rename", rename(rules(("h.", "layers.")), "h.h.w"), "layers.h.w")
@@ -61,7 +61,7 @@ def test_a_rule_with_a_dot_is_for_any_place() -> None:
 
 
 def test_rules_apply_one_after_the_other() -> None:
-    """ "a." becomes "b.", and the next rule makes "c." of that; the other way round "b." is too late."""
+    """ "a." becomes "b.", and the next rule makes it "c."; in the opposite order "b." stays."""
     agree("rename", rename(rules(("a.", "b."), ("b.", "c.")), "a.w"), "c.w")
     agree("rename", rename(rules(("b.", "c."), ("a.", "b.")), "a.w"), "b.w")
 
@@ -87,7 +87,7 @@ def test_mixtrals_experts_have_three_matrices() -> None:
 
 
 def test_what_is_not_fused_stays_whole() -> None:
-    """One name, the tensor as it came."""
+    """One name, with the tensor unchanged."""
     name = "layers.0.mlp.down_proj.weight"
     agree("the parts", cut(PHI3, name, rows(3)), [(name, rows(3))])
     agree("the parts of Llama's", cut(LLAMA, name, rows(3)), [(name, rows(3))])
@@ -101,20 +101,20 @@ def test_q_k_and_v_lie_below_each_other() -> None:
 
 
 def test_gate_and_up_lie_below_each_other() -> None:
-    """A width of 3: rows 0 1 2 are the gate, 3 4 5 are up; they don't take turns."""
+    """A width of 3: rows 0 1 2 are the gate, 3 4 5 are up; they don't alternate."""
     parts = cut(PHI3, "layers.1.mlp.gate_up_proj.weight", rows(6, 4))
     want = [("layers.1.mlp.gate_proj.weight", rows(6, 4)[:3]), ("layers.1.mlp.up_proj.weight", rows(6, 4)[3:])]
     agree("the parts", parts, want)
 
 
 def test_gpt2_stores_its_matrices_on_their_side() -> None:
-    """[in, out] is turned to [out, in]: 2 x 3 becomes 3 x 2."""
+    """[in, out] is transposed to [out, in]: 2 x 3 becomes 3 x 2."""
     name, turned = "layers.0.mlp.up_proj.weight", torch.tensor([[1.0, 4], [2, 5], [3, 6]])
     agree("the parts", cut(GPT2, name, torch.tensor([[1.0, 2, 3], [4, 5, 6]])), [(name, turned)])
 
 
 def test_a_square_matrix_is_turned_too() -> None:
-    """Its shape says nothing; the family does."""
+    """Its shape can't decide; the family does."""
     name = "layers.0.self_attn.o_proj.weight"
     agree("the parts", cut(GPT2, name, torch.tensor([[1.0, 2], [3, 4]])), [(name, torch.tensor([[1.0, 3], [2, 4]]))])
     agree(
@@ -123,7 +123,7 @@ def test_a_square_matrix_is_turned_too() -> None:
 
 
 def test_embeddings_and_vectors_are_not_turned() -> None:
-    """A table has a row a token as it is; a bias and a norm have no sides."""
+    """An embedding has one row per token already; biases and norms are vectors."""
     for name, tensor in (
         ("embed_tokens.weight", rows(3, 2)),
         ("embed_positions.weight", rows(2, 2)),
@@ -134,7 +134,7 @@ def test_embeddings_and_vectors_are_not_turned() -> None:
 
 
 def test_gpt2_is_turned_first_and_cut_then() -> None:
-    """Two heads of 1: stored [3, 6], turned [6, 3], then two rows each for q, k and v."""
+    """Two heads of 1: stored as [3, 6], transposed to [6, 3], then two rows each for q, k and v."""
     stored = torch.arange(18.0).view(3, 6)
     parts = cut(GPT2, "layers.0.self_attn.c_attn.weight", stored, heads=2, kv_heads=2, head_dim=1)
     columns = {"q_proj": stored[:, 0:2].T, "k_proj": stored[:, 2:4].T, "v_proj": stored[:, 4:6].T}
@@ -149,7 +149,7 @@ def test_a_fused_bias_is_cut_like_its_matrix() -> None:
 
 
 def test_nothing_is_copied() -> None:
-    """Parts are views: a checkpoint larger than the memory stays on the disk until it is used."""
+    """Parts are views: a checkpoint larger than the memory stays on disk until it is used."""
     stored = rows(8, 5)
     memory = stored.untyped_storage().data_ptr()
     parts = cut(PHI3, "layers.0.self_attn.qkv_proj.weight", stored)

@@ -1,4 +1,4 @@
-"""How an answer ends, written again: an end token, a limit or a stop string, and all three may meet."""
+"""How an answer ends, written again: an end token, a limit or a stop string, and their combinations."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ END = 25  # z
 
 
 class Letters:
-    """Token 0 is a, 1 is b … 25 is z, the end token, with its letter for text; 26 is half of é, and 27 the other half."""
+    """Token 0 is a, 1 is b … 25 is z, the end token, whose text is its letter; 26 and 27 are the two bytes of é."""
 
     special_ids, bos_id = frozenset[int](), None
     tokens = [bytes([97 + i]) for i in range(26)] + [b"\xc3", b"\xa9"]
@@ -32,13 +32,13 @@ class Letters:
 
 
 def row(prompt: str = "q", most: int | None = None, stop: Sequence[str] = (), context: int = 100) -> Row:
-    """A request on its way."""
+    """A running request."""
     request = Request(Letters().encode(prompt), max_tokens=most, stop=stop)
     return Row(3, request, GenerationDefaults(None, (END,)), Letters(), 28, context)
 
 
 def fed(row: Row, *ids: int) -> list[Piece]:
-    """The pieces for these ids, of which the prefill takes 8 seconds and each other 1."""
+    """The pieces for these ids; the prefill takes 8 seconds and each other step 1."""
     return [row.advance(token, 1.0 if step else 8.0) for step, token in enumerate(ids)]
 
 
@@ -48,7 +48,7 @@ def ends(pieces: list[Piece]) -> list[tuple[str, FinishReason | None]]:
 
 
 def test_a_token_gives_its_text() -> None:
-    """a, b, and no end in sight."""
+    """a, b, and no end."""
     request = row()
     agree("the pieces", ends(fed(request, 0, 1)), [("a", None), ("b", None)])
     agree("done", request.done, False)
@@ -56,13 +56,13 @@ def test_a_token_gives_its_text() -> None:
 
 
 def test_a_piece_says_whose_it_is() -> None:
-    """Place 3 in the batch, the id, no usage as long as it goes on."""
+    """Index 3 in the batch, the id, and no usage before the end."""
     [piece] = fed(row(), 4)
     agree("index, token_id, usage", [piece.index, piece.token_id, piece.usage], [3, 4, None])
 
 
 def test_the_end_token_ends_it_and_has_no_text() -> None:
-    """a, then the end token: "z" is no part of the answer."""
+    """a, then the end token: "z" is not part of the answer."""
     request = row()
     agree("the pieces", ends(fed(request, 0, END)), [("a", None), ("", "stop")])
     agree("done", request.done, True)
@@ -74,7 +74,7 @@ def test_an_end_token_in_the_prompt_ends_nothing() -> None:
 
 
 def test_the_last_token_that_is_allowed_is_part_of_it() -> None:
-    """max_tokens is 2: a, and b, too long."""
+    """max_tokens is 2: a, then b with "length"."""
     request = row(most=2)
     agree("the pieces", ends(fed(request, 0, 1)), [("a", None), ("b", "length")])
     agree("done", request.done, True)
@@ -86,19 +86,19 @@ def test_a_full_context_is_another_reason() -> None:
 
 
 def test_the_end_token_wins_over_a_limit() -> None:
-    """The second of two tokens is the end: that is no answer cut short."""
+    """The second of two tokens is the end token: the answer was not cut short."""
     agree("the pieces", ends(fed(row(most=2), 0, END)), [("a", None), ("", "stop")])
 
 
 def test_a_stop_string_ends_it_too() -> None:
-    """a, then bc is the stop string: b waits, and neither is shown."""
+    """a, then the stop string bc: b is held back, and neither is returned."""
     request = row(stop=["bc"])
     agree("the pieces", ends(fed(request, 0, 1, 2)), [("a", None), ("", None), ("", "stop")])
     agree("done", request.done, True)
 
 
 def test_a_stop_string_wins_over_a_limit() -> None:
-    """It is complete with the last token that is allowed."""
+    """The stop string is complete with the last allowed token."""
     agree("the pieces", ends(fed(row(most=2, stop=["ab"]), 0, 1)), [("", None), ("", "stop")])
 
 
@@ -115,12 +115,12 @@ def test_half_a_character_comes_at_the_end_as_it_is() -> None:
 
 
 def test_text_that_only_the_end_lets_out_may_hold_a_stop_string() -> None:
-    """C3 waits as half a character; at the limit it is U+FFFD, which stops: the reason is "stop"."""
+    """C3 is held back as half a character; at the limit it is U+FFFD, which is a stop string: the reason is "stop"."""
     agree("the pieces", ends(fed(row(most=1, stop=["\ufffd"]), 26)), [("", "stop")])
 
 
 def test_usage_counts_every_token_that_was_sampled() -> None:
-    """A prompt of 3; a, b and the end token are 3 as well; of a stop string all its tokens count."""
+    """A prompt of 3; a, b and the end token are 3 tokens; all tokens of a stop string count."""
     usage = fed(row("qrs"), 0, 1, END)[-1].usage
     agree("prompt and answer", usage and [usage.prompt_tokens, usage.completion_tokens], [3, 3])
     usage = fed(row("qr", stop=["bcd"]), 0, 1, 2, 3)[-1].usage
@@ -138,7 +138,7 @@ def test_the_first_token_belongs_to_prefill() -> None:
 
 
 def test_a_request_for_nothing_ends_with_a_piece_without_a_token() -> None:
-    """No token, no text, no seconds; but a reason, and usage."""
+    """No token, no text, no seconds; but a reason and usage."""
     request = row("qrs", most=0)
     piece = request.piece(None, "", "length")
     agree("token, text, reason", [piece.token_id, piece.text, piece.finish_reason], [None, "", "length"])

@@ -14,12 +14,12 @@ CACHE: Any = None  # the model here needs none
 
 
 def row(prompt: list[int], generated: tuple[int, ...] = (), done: bool = False) -> Any:
-    """One request on its way, as far as these two functions look at it."""
+    """A running request, with the fields that these two functions use."""
     return SimpleNamespace(prompt=prompt, generated=list(generated), done=done)
 
 
 def model(calls: Calls) -> Any:
-    """A model that notes what it is given; its logits [B, 1, 3] are how many calls there were."""
+    """A model that records its arguments; its logits [B, 1, 3] are the number of calls so far."""
 
     def forward(ids: Tensor, **options: Any) -> Tensor:
         calls.append({**options, "ids": ids.tolist(), "positions": options["positions"].tolist()})
@@ -29,7 +29,7 @@ def model(calls: Calls) -> Any:
 
 
 def fed(rows: list[Any], chunk: int = 100) -> list[list[list[list[int]]]]:
-    """What a prefill gives the model: ids and positions of each call."""
+    """The arguments of the model in a prefill: ids and positions of each call."""
     calls: Calls = []
     prefill(model(calls), CACHE, rows, chunk)
     return [[call["ids"], call["positions"]] for call in calls]
@@ -41,13 +41,13 @@ def test_one_prompt_goes_in_whole() -> None:
 
 
 def test_a_shorter_prompt_is_padded_on_the_left() -> None:
-    """So that both end in the last column. Padding has position -1, and the prompt begins at 0 behind it."""
+    """Both end in the last column. Padding has position -1, and the prompt after it begins at 0."""
     want = [[[[5, 6, 7, 8], [0, 0, 3, 4]], [[0, 1, 2, 3], [-1, -1, 0, 1]]]]
     agree("ids and positions", fed([row([5, 6, 7, 8]), row([3, 4])]), want)
 
 
 def test_the_token_that_pads_is_a_token_in_a_prompt() -> None:
-    """Id 0 pads, but a prompt may hold it: what is padding is said by the position alone."""
+    """Id 0 pads, but a prompt may contain it: only the position marks padding."""
     agree("ids and positions", fed([row([1, 2, 3]), row([0, 0])]), [[[[1, 2, 3], [0, 0, 0]], [[0, 1, 2], [-1, 0, 1]]]])
 
 
@@ -58,7 +58,7 @@ def test_long_prompts_go_in_by_chunks() -> None:
 
 
 def test_a_chunk_may_be_all_padding_in_a_short_row() -> None:
-    """The first chunk of the second row is nothing but padding."""
+    """The first chunk of the second row is only padding."""
     want = [[[[1, 2], [0, 0]], [[0, 1], [-1, -1]]], [[[3, 4], [8, 9]], [[2, 3], [0, 1]]]]
     agree("ids and positions", fed([row([1, 2, 3, 4]), row([8, 9])], chunk=2), want)
 
@@ -76,14 +76,14 @@ def test_the_model_needs_the_last_logits_only_and_the_cache() -> None:
 
 
 def test_a_new_token_comes_behind_the_prompt() -> None:
-    """A prompt of 3 at 0, 1, 2: the first generated token stands at 3."""
+    """A prompt of 3 at 0, 1, 2: the first generated token is at 3."""
     calls: Calls = []
     decode(model(calls), CACHE, [row([1, 2, 3], (44,))])
     agree("ids and positions", [calls[0]["ids"], calls[0]["positions"]], [[[44]], [[3]]])
 
 
 def test_only_the_newest_token_is_fed() -> None:
-    """Of 44, 45 the cache has the first; 45 stands at 4. Of 44, 45, 46 it has two; 46 stands at 5."""
+    """Of 44, 45 the cache has the first; 45 is at 4. Of 44, 45, 46 it has two; 46 is at 5."""
     calls: Calls = []
     decode(model(calls), CACHE, [row([1, 2, 3], (44, 45))])
     decode(model(calls), CACHE, [row([1, 2, 3], (44, 45, 46))])
@@ -98,7 +98,7 @@ def test_every_row_goes_on_at_its_own_position() -> None:
 
 
 def test_a_row_that_is_done_is_padding_in_its_old_place() -> None:
-    """The middle one of three is done: it is not stored, and the others don't move up."""
+    """The middle one of three is done: it is not stored, and the others keep their rows."""
     calls: Calls = []
     rows = [row([1], (5,)), row([1, 2], (6,), done=True), row([1, 2, 3], (7,))]
     logits = decode(model(calls), CACHE, rows)

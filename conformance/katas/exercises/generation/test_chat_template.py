@@ -1,4 +1,4 @@
-"""What a chat template gets to see, written again: in place of Jinja stands a box that notes what it is given."""
+"""The variables of a chat template, written again: a fake sandbox records its arguments."""
 
 import copy
 import json
@@ -14,7 +14,7 @@ MORE = [*HI, {"role": "assistant", "content": "Well, "}]
 
 
 class Box:
-    """In the place of the sandbox: keeps what it is given; its text is what is said, in brackets."""
+    """A fake sandbox: it records its arguments; its text is the messages' contents in brackets."""
 
     def __init__(self, before: str = "", after: str = "") -> None:
         self.before, self.after = before, after
@@ -27,14 +27,14 @@ class Box:
 
 
 def template(box: Box, source: Any = "content", **tokens: str) -> ChatTemplate:
-    """One that is rendered in this box, at a quarter past noon."""
+    """A template rendered in this fake sandbox at 12:15."""
     return ChatTemplate(source, clock=lambda: datetime(2024, 2, 29, 12, 15), sandbox=box, **tokens)  # type: ignore[arg-type]
 
 
 def seen(
     messages: Any = HI, *, source: Any = "content", tokens: dict[str, str] | None = None, **options: Any
 ) -> dict[str, Any]:
-    """The variables that the template sees."""
+    """The template's variables."""
     box = Box()
     template(box, source, **(tokens or {})).render(messages, **options)
     return box.variables
@@ -55,12 +55,12 @@ def refused(naming: str, messages: Any = HI, **options: Any) -> None:
 
 
 def test_without_a_word_the_default_is_used() -> None:
-    """Whatever else there is."""
+    """It is used with or without other templates."""
     answers(chosen, {"rag": "r", "default": "d"}, want="d")
 
 
 def test_with_tools_their_own_template_is_used() -> None:
-    """If there is one; also where the list of tools is empty, for the caller said that tools are the matter."""
+    """If it exists; an empty list of tools counts as given."""
     both = {"default": "d", "tool_use": "t"}
     answers(chosen, both, None, None, want="d")
     answers(chosen, both, None, [{"name": "add"}], want="t")
@@ -69,7 +69,7 @@ def test_with_tools_their_own_template_is_used() -> None:
 
 
 def test_a_template_may_be_named() -> None:
-    """Then it is that one, tools or not."""
+    """A named template is used, with or without tools."""
     three = {"default": "d", "tool_use": "t", "rag": "r"}
     answers(chosen, three, "rag", want="r")
     answers(chosen, three, "default", [{"name": "add"}], want="d")
@@ -83,7 +83,7 @@ def test_a_name_that_is_not_there_is_refused_with_those_that_are() -> None:
 
 
 def test_the_rendered_text_comes_back_as_it_is() -> None:
-    """Spaces and newlines at its ends as well: the model has been trained with them."""
+    """Spaces and newlines at the ends too: the model was trained with them."""
     agree("render", template(Box(" \n", "\n ")).render(HI), " \n[Hi]\n ")
 
 
@@ -93,27 +93,27 @@ def test_the_template_sees_the_messages() -> None:
 
 
 def test_the_answer_s_header_is_asked_for() -> None:
-    """Unless somebody says no."""
+    """Unless it is false."""
     agree("add_generation_prompt", seen()["add_generation_prompt"], True)
     agree("add_generation_prompt=True", seen(add_generation_prompt=True)["add_generation_prompt"], True)
     agree("add_generation_prompt=False", seen(add_generation_prompt=False)["add_generation_prompt"], False)
 
 
 def test_special_tokens_are_variables() -> None:
-    """ "<s>" as bos_token; what is None is left out."""
+    """ "<s>" as bos_token; a token that is None is left out."""
     tokens = {"bos_token": "<s>", "eos_token": "</s>"}
     agree("bos_token and eos_token", [seen(tokens=tokens)[name] for name in tokens], ["<s>", "</s>"])
 
 
 def test_more_variables_may_be_passed() -> None:
-    """enable_thinking=False; and they win over special tokens, but not over what render itself gives."""
+    """enable_thinking=False; they override special tokens, but not render's variables."""
     agree("enable_thinking", seen(enable_thinking=False)["enable_thinking"], False)
     agree("bos_token", seen(tokens={"bos_token": "<s>"}, bos_token="<t>")["bos_token"], "<t>")
     agree("messages", seen(tokens={"messages": "<m>"})["messages"], HI)
 
 
 def test_tools_and_documents_are_passed_on() -> None:
-    """And are None where there are none, which templates ask for."""
+    """None if there are none: templates test for it."""
     tools, documents = [{"name": "add"}], [{"title": "t", "text": "x"}]
     got = seen(tools=tools, documents=documents)
     agree("tools and documents", [got["tools"], got["documents"]], [tools, documents])
@@ -122,7 +122,7 @@ def test_tools_and_documents_are_passed_on() -> None:
 
 
 def test_the_clock_is_asked_in_time() -> None:
-    """In ISO format, which the process of the template can read."""
+    """In ISO format."""
     box = Box()
     template(box).render(HI)
     agree("now", box.now, "2024-02-29T12:15:00")
@@ -142,12 +142,12 @@ def test_the_chosen_template_is_the_one_that_is_rendered() -> None:
 
 
 def test_a_message_may_be_continued() -> None:
-    """[Hi][Well, ] ends inside the second bracket, behind the space: what follows is the model's."""
+    """[Hi][Well, ] ends inside the second bracket, after the space: the model continues there."""
     agree("render", template(Box("<", ">")).render(MORE, continue_final_message=True), "<[Hi][Well, ")
 
 
 def test_a_continued_message_has_no_header_behind_it() -> None:
-    """So none is asked for; and whoever asks for both is told."""
+    """No header is added; a request for both is refused."""
     agree("add_generation_prompt", seen(MORE, continue_final_message=True)["add_generation_prompt"], False)
     refused("add_generation_prompt", MORE, continue_final_message=True, add_generation_prompt=True)
 
@@ -167,13 +167,13 @@ def test_another_field_may_be_continued() -> None:
 
 
 def test_reasoning_has_the_names_that_templates_read() -> None:
-    """It came as "reasoning"; they ask for reasoning_content or thinking."""
+    """The key is "reasoning"; templates read reasoning_content or thinking."""
     [message] = seen([{"role": "assistant", "content": "a", "reasoning": "r"}])["messages"]
     agree("its names", [message[name] for name in ("reasoning", "reasoning_content", "thinking")], ["r", "r", "r"])
 
 
 def test_only_plain_data_gets_in() -> None:
-    """An object of Python's has methods, and a template is a stranger's program. Each refusal says what it was."""
+    """A Python object has methods, and a template is an untrusted program. Each error names the type."""
     thing = object()
     refused("messages[0]['content'] is a object", [{"role": "user", "content": thing}])
     refused("tools is a str", tools="add")
@@ -189,7 +189,7 @@ def test_without_messages_there_is_nothing_to_render() -> None:
 
 
 def test_what_was_said_stays_as_it_was() -> None:
-    """The tag of a continued message, and the names for reasoning, go into copies."""
+    """The tag of a continued message and the keys for reasoning are written to copies."""
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well", "reasoning": "r"}]
     before = json.dumps(chat)
     template(Box()).render(chat, continue_final_message=True)

@@ -1,4 +1,4 @@
-"""Streaming text, written again: a token may end in the middle of a character, and what is shown can't be taken back."""
+"""Streaming text, written again: a token may end in the middle of a character, and returned text can't be changed."""
 
 import random
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ SPECIAL = 0  # the id of "<s>"
 
 
 class Bytes:
-    """As GPT-2's: tokens are bytes, put together first and read as UTF-8 then."""
+    """Like GPT-2's: tokens are bytes, which are joined and then decoded as UTF-8."""
 
     def __init__(self, *tokens: bytes) -> None:
         self.tokens = [b"<s>", *tokens]
@@ -39,7 +39,7 @@ class Bytes:
 
 
 class Llama(Bytes):
-    """As Llama 2's: a token is text with ▁ for a space, or <0xE4>, one byte; one space at the beginning is dropped."""
+    """Like Llama 2's: a token is text with ▁ for a space, or <0xE4>, one byte; one space at the beginning is dropped."""
 
     def id_to_token(self, token_id: int) -> str:
         super().id_to_token(token_id)
@@ -56,14 +56,14 @@ class Llama(Bytes):
 
 
 class Tidy(Llama):
-    """Drops all spaces at the beginning, as some models' own tokenizers do."""
+    """Drops all spaces at the beginning, as some models' tokenizers do."""
 
     def decode(self, ids: Sequence[int], *, skip_special: bool = True) -> str:
         return super().decode(ids, skip_special=skip_special).lstrip(" ")
 
 
 def utf8(run: bytes) -> str:
-    """A run of byte tokens: UTF-8 as a whole, or not at all."""
+    """A run of byte tokens: either valid UTF-8 as a whole, or U+FFFD."""
     try:
         return run.decode()
     except UnicodeDecodeError:
@@ -71,7 +71,7 @@ def utf8(run: bytes) -> str:
 
 
 def streamed(tokenizer: Bytes, *ids: int, skip_special: bool = True) -> list[str]:
-    """What comes out after each token, and after the end."""
+    """The text after each token and after the end."""
     stream = Detokenizer(tokenizer, skip_special=skip_special)
     return [*map(stream.push, ids), stream.flush()]
 
@@ -92,13 +92,13 @@ def test_a_token_may_end_one_character_and_begin_the_next() -> None:
 
 
 def test_a_character_may_take_four_tokens() -> None:
-    """F0 9F 98 80 is one face; and a second one behind it, byte by byte as well."""
+    """F0 9F 98 80 is one emoji; a second one follows, byte by byte as well."""
     tokens = Bytes(b"\xf0", b"\x9f", b"\x98", b"\x80")
     agree("the pieces", streamed(tokens, 1, 2, 3, 4, 1, 2, 3, 4), ["", "", "", "😀", "", "", "", "😀", ""])
 
 
 def test_a_space_in_front_makes_no_character_whole() -> None:
-    """A token of a space and C3: the space goes out, C3 waits for its A9."""
+    """A token of a space and C3: the space is returned, C3 is held back for its A9."""
     agree("the pieces", streamed(Bytes(b"a", b" \xc3", b"\xa9"), 1, 2, 3), ["a", " ", "é", ""])
 
 
@@ -123,7 +123,7 @@ def test_special_tokens_are_shown_if_they_are_wanted() -> None:
 
 
 def test_ids_without_a_token_have_no_text() -> None:
-    """The embedding has more rows than there are tokens. Four such ids between C3 and A9: é all the same."""
+    """The embedding has more rows than there are tokens. Four such ids between C3 and A9: still é."""
     tokens = Bytes(b"a", b"\xc3", b"\xa9")
     agree("the pieces", streamed(tokens, 1, 2, 99, 99, 99, 99, 3), ["a", "", "", "", "", "", "é", ""])
 
@@ -139,7 +139,7 @@ def test_many_spaces_before_the_first_word() -> None:
 
 
 def test_byte_tokens_wait_for_the_end_of_their_run() -> None:
-    """<0xC3> <0xA9> is é, but one invalid byte behind them makes three times U+FFFD of it: only "b" settles that."""
+    """<0xC3> <0xA9> is é, but with one invalid byte after them it is three times U+FFFD: only "b" decides."""
     tokens = Llama(b"<0xC3>", b"<0xA9>", b"<0xFF>", b"b")
     agree("the pieces of C3 A9 b", streamed(tokens, 1, 2, 4), ["", "", "éb", ""])
     agree("the pieces of C3 A9 FF b", streamed(tokens, 1, 2, 3, 4), ["", "", "", "\ufffd\ufffd\ufffdb", ""])
@@ -151,7 +151,7 @@ def test_a_run_at_the_end_comes_with_the_flush() -> None:
 
 
 def test_after_a_flush_another_text_begins() -> None:
-    """▁ab ▁ab is "ab ab"; then, after the flush, "ab ab" again: its first space is dropped, too."""
+    """▁ab ▁ab is "ab ab"; then, after the flush, "ab ab" again: its first space is dropped too."""
     stream = Detokenizer(Llama("▁ab".encode()))
     pieces = [stream.push(1), stream.push(1), stream.flush(), stream.push(1), stream.push(1), stream.flush()]
     agree("the pieces", pieces, ["ab", " ab", "", "ab", " ab", ""])
@@ -166,20 +166,20 @@ def test_a_decoder_may_drop_every_space_at_the_beginning() -> None:
 
 
 def test_a_second_flush_has_nothing_to_say() -> None:
-    """Half a character goes out once."""
+    """Half a character is returned once."""
     stream = Detokenizer(Bytes(b"\xc3"))
     agree("the pieces", [stream.push(1), stream.flush(), stream.flush()], ["", "\ufffd", ""])
 
 
 def test_the_work_does_not_grow_with_the_text() -> None:
-    """Of a thousand tokens a push looks at a handful, not at all that came before."""
+    """With a thousand tokens, a push decodes a handful, not all tokens so far."""
     for tokens in (Bytes(b"a"), Bytes(b"\xff"), Llama("▁a".encode())):
         streamed(tokens, *[1] * 1000)
         agree("decode() was given less than 25 ids a token", tokens.work < 25_000, True)
 
 
 def test_the_pieces_together_are_the_text_of_all_ids() -> None:
-    """Random tokens, many of them halves; and what decode() shows without a half at its end is out already."""
+    """Random tokens, many of them half characters: all text of decode() without a half at its end has been returned."""
     dice = random.Random(0)
     halves = Bytes(b"\xc3", b"\xa9", b"\xe4", b"\xbd", b"\xa0", b" a", b"\xa9\xe4")
     for tokens in (halves, Llama(b"b", "▁a".encode(), "▁".encode())):

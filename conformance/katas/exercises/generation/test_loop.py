@@ -1,4 +1,4 @@
-"""The loop, written again: a model that counts takes the place of a real one, so that every token is known beforehand."""
+"""The loop, written again: a fake model that counts, so that every token is known in advance."""
 
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -35,25 +35,25 @@ class Counting:
 
 
 def row(index: int, prompt: list[int], most: int | None = None) -> Row:
-    """A request for the likeliest tokens, in a context of 20."""
+    """A greedy request, in a context of 20."""
     request = Request(prompt, SamplingParams(temperature=0.0), max_tokens=most)
     return Row(index, request, GenerationDefaults(None, (END,)), None, 10, 20)
 
 
 def pieces(rows: list[Row], model: Counting | None = None, chunk: int = 100) -> Iterator[Piece]:
-    """The loop on these rows; each look at the clock is a second later than the one before."""
+    """The loop on these rows; each reading of the clock is a second later than the last."""
     model = model or Counting()
     ticks = iter(range(1000))
     return run(model, model, rows, chunk, lambda: float(next(ticks)))  # type: ignore[arg-type]
 
 
 def said(rows: list[Row]) -> list[tuple[int, int | None, str | None]]:
-    """Place in the batch, token and finish reason of each piece."""
+    """Index in the batch, token and finish reason of each piece."""
     return [(piece.index, piece.token_id, piece.finish_reason) for piece in pieces(rows)]
 
 
 def test_tokens_come_until_the_limit() -> None:
-    """After 1 2, three tokens: 3, 4, 5. The third is the last that is allowed."""
+    """After 1 2, three tokens: 3, 4, 5. The third is the last one allowed."""
     agree("the pieces", said([row(0, [1, 2], 3)]), [(0, 3, None), (0, 4, None), (0, 5, "length")])
 
 
@@ -70,7 +70,7 @@ def test_a_single_token_may_be_all() -> None:
 
 
 def test_every_token_but_the_last_goes_back_into_the_model() -> None:
-    """Prompt at 0 and 1; then 3 at position 2, 4 at 3; and 5, the last, nobody needs to feed."""
+    """Prompt at 0 and 1; then 3 at position 2, 4 at 3; and 5, the last, is not fed."""
     model = Counting()
     list(pieces([row(0, [1, 2], 3)], model))
     agree("the positions of each call", model.fed, [[[0, 1]], [[2]], [[3]]])
@@ -90,20 +90,20 @@ def test_rows_take_turns() -> None:
 
 
 def test_a_row_that_is_done_says_nothing_more() -> None:
-    """After 7 the end comes with the second token; the other row goes on alone."""
+    """After 7 the end comes with the second token; the other row continues alone."""
     want = [(0, 8, None), (1, 2, None), (0, 9, "stop"), (1, 3, None), (1, 4, None), (1, 5, "length")]
     agree("the pieces", said([row(0, [7], 10), row(1, [1], 4)]), want)
 
 
 def test_a_row_that_is_done_keeps_its_place() -> None:
-    """To the model it is padding, at -1, so that the shapes stay."""
+    """The model gets padding at -1, so that the shapes don't change."""
     model = Counting()
     list(pieces([row(0, [7], 10), row(1, [1], 4)], model))
     agree("the positions of each call", model.fed, [[[0], [0]], [[1], [1]], [[-1], [2]], [[-1], [3]]])
 
 
 def test_a_request_for_no_token_gets_a_piece_without_one() -> None:
-    """It comes first, and the row is not fed at all; the others keep their numbers."""
+    """Its piece comes first, and the row is never fed; the others keep their indices."""
     model = Counting()
     rows = [row(0, [1], 1), row(1, [2, 3], 0), row(2, [5], 1)]
     got = [(piece.index, piece.token_id, piece.finish_reason) for piece in pieces(rows, model)]
@@ -112,7 +112,7 @@ def test_a_request_for_no_token_gets_a_piece_without_one() -> None:
 
 
 def test_without_a_token_to_sample_the_model_is_left_alone() -> None:
-    """One row, no token: not even a cache is made."""
+    """One row, no token: no cache is made."""
     model = Counting()
     agree("the tokens", [piece.token_id for piece in pieces([row(0, [1], 0)], model)], [None])
     agree("the model's calls, and what the cache was asked for", [model.fed, model.asked], [[], {}])
@@ -126,7 +126,7 @@ def test_the_cache_has_room_for_prompt_and_answer() -> None:
 
 
 def test_nothing_runs_before_it_is_asked_for() -> None:
-    """A stream: the first piece takes the prefill and no more."""
+    """A stream: the first piece needs only the prefill."""
     model = Counting()
     stream = pieces([row(0, [1, 2], 3)], model)
     agree("calls before the first piece", len(model.fed), 0)
@@ -135,13 +135,13 @@ def test_nothing_runs_before_it_is_asked_for() -> None:
 
 
 def test_the_clock_runs_while_the_model_does() -> None:
-    """Each step looks at the clock twice, before and after: 1 second for the prefill, 1 for each of two more tokens."""
+    """Each step reads the clock before and after: 1 second for the prefill, 1 for each of two more tokens."""
     usage = list(pieces([row(0, [1, 2], 3)]))[-1].usage
     agree("prefill and decode, in seconds", usage and [usage.prefill_seconds, usage.decode_seconds], [1.0, 2.0])
 
 
 def test_the_clock_stands_still_while_the_caller_is_busy() -> None:
-    """A caller that looks at the clock too, 5 times after each piece, loses nothing by it."""
+    """A caller that reads the clock 5 times after each piece does not change the times."""
     ticks = iter(range(1000))
     model, usage = Counting(), None
     for piece in run(model, model, [row(0, [1, 2], 3)], 9, lambda: float(next(ticks))):  # type: ignore[arg-type]

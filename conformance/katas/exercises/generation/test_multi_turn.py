@@ -1,4 +1,4 @@
-"""A conversation that has become too long, written again: a word is a token here, so that lengths can be counted by eye."""
+"""A conversation that is too long, written again: a letter is a token here, so that lengths are easy to count."""
 
 from conformance.katas.testing.compare import agree, refuses
 from nanollama.errors import NanollamaError
@@ -8,7 +8,7 @@ TURNS = [("a", "A"), ("b", "B"), ("c", "C")]
 
 
 def encode(messages: list[Message]) -> list[int]:
-    """Every letter of every message is a token, and there is nothing else."""
+    """Every letter of every message is a token; there are no other tokens."""
     return [ord(letter) for message in messages for letter in message["content"]]
 
 
@@ -18,7 +18,7 @@ def spelled(ids: list[int]) -> str:
 
 
 def talk(system: str | None = None, turns: list[tuple[str, str]] = TURNS) -> Conversation:
-    """A conversation of its own for each test."""
+    """A new conversation for each test."""
     return Conversation(system, list(turns))
 
 
@@ -28,7 +28,7 @@ def roles(messages: list[Message]) -> list[str]:
 
 
 def fitted(chat: Conversation, newest: str, context: int, reserve: int = 0) -> str:
-    """What the model would see."""
+    """The letters that the model gets."""
     return spelled(chat.fit(newest, encode, context, reserve))
 
 
@@ -39,7 +39,7 @@ def test_user_and_assistant_take_turns() -> None:
 
 
 def test_the_system_prompt_comes_first_and_once() -> None:
-    """And without a turn it stands alone."""
+    """Without turns it is the only message."""
     agree(
         "the messages", roles(talk("s", TURNS[:2]).messages()), ["system:s", "user:a", "assistant:A", "user:b", "assistant:B"]
     )
@@ -47,7 +47,7 @@ def test_the_system_prompt_comes_first_and_once() -> None:
 
 
 def test_an_empty_system_prompt_is_one() -> None:
-    """ "" was asked for, None was not."""
+    """ "" is a system prompt, None is not."""
     agree("the messages", talk("", []).messages(), [{"role": "system", "content": ""}])
     agree("the messages without", talk(None, []).messages(), [])
 
@@ -65,7 +65,7 @@ def test_the_oldest_turns_are_left_out() -> None:
 
 
 def test_the_conversation_itself_stays() -> None:
-    """Messages are made for the template; what was said is still there."""
+    """The messages are new; the turns are unchanged."""
     chat = talk("s")
     chat.messages(2, "n")
     agree("the turns", chat.turns, TURNS)
@@ -79,12 +79,12 @@ def test_what_fits_is_left_as_it_is() -> None:
 
 
 def test_what_fits_exactly_fits() -> None:
-    """7 tokens, 3 reserved, a context of 10: to the last place."""
+    """7 tokens, 3 reserved, a context of 10: an exact fit."""
     agree("what the model sees", fitted(talk(), "n", 10, 3), "aAbBcCn")
 
 
 def test_one_token_too_many_costs_a_whole_turn() -> None:
-    """7 tokens, 3 reserved, a context of 9: a and A go together, or an answer would come first."""
+    """7 tokens, 3 reserved, a context of 9: a and A are dropped together, or an answer would come first."""
     chat = talk()
     agree("what the model sees", fitted(chat, "n", 9, 3), "bBcCn")
     agree("dropped", chat.dropped, 1)
@@ -104,7 +104,7 @@ def test_the_system_prompt_is_never_dropped() -> None:
 
 
 def test_turns_once_dropped_stay_dropped() -> None:
-    """A long message costs two turns. After it a short one would have room for all three, and two are gone."""
+    """A long message drops two turns. A short one after it would have room for all three, but two stay dropped."""
     chat = talk()
     agree("with a long message", fitted(chat, "nnnn", 6 + 9, 9), "cCnnnn")
     agree("with a short one", fitted(chat, "n", 7 + 9, 9), "cCn")
@@ -112,7 +112,7 @@ def test_turns_once_dropped_stay_dropped() -> None:
 
 
 def test_more_are_dropped_when_more_is_said() -> None:
-    """One turn is gone already; the next message needs one more."""
+    """One turn is dropped already; the next message drops one more."""
     chat = talk()
     chat.dropped = 1
     agree("what the model sees", fitted(chat, "nn", 5 + 9, 9), "cCnn")
@@ -120,7 +120,7 @@ def test_more_are_dropped_when_more_is_said() -> None:
 
 
 def test_long_turns_are_counted_by_their_tokens() -> None:
-    """The first turn has 2 tokens, the second 20: with room for 6, both go, and the third stays."""
+    """The first turn has 2 tokens, the second 20: with room for 6, both are dropped and the third is kept."""
     chat = talk(turns=[("a", "A"), ("b" * 10, "B" * 10), ("c", "C")])
     agree("what the model sees", fitted(chat, "n", 6 + 9, 9), "cCn")
 
@@ -132,7 +132,7 @@ def test_what_is_left_of_the_context_may_be_less_than_the_reserve() -> None:
 
 
 def test_without_any_room_for_an_answer_there_is_an_error() -> None:
-    """7 tokens in a context of 7, and of 6: it says how many they are. With a system prompt it says that that counts, too."""
+    """7 tokens in a context of 7, and of 6: the error names the 7. With a system prompt it mentions that too."""
     for context in (7, 6):
         refuses(talk().fit, "nnnnnnn", encode, context, 1, error=NanollamaError, naming="7")
     refuses(talk("s").fit, "nnnnnnn", encode, 8, 1, error=NanollamaError, naming="system prompt")

@@ -1,4 +1,4 @@
-"""Special tokens as text, written again: what a user types must stay text, though the template's own tokens are none."""
+"""Special tokens as text, written again: typed text must stay text, while the template's tokens stay tokens."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ class Letters:
 
 
 class Spaced(Letters):
-    """Puts a space before a text, as SentencePiece does; but not behind a special token."""
+    """Adds a space before a text, as SentencePiece does, but not after a special token."""
 
     def encode(self, text: str, *, add_special: bool = True, parse_special: bool = False) -> list[int]:
         starts_special = parse_special and text.startswith(tuple(SPECIAL))
@@ -39,7 +39,7 @@ class Spaced(Letters):
 
 
 class Plain:
-    """A template as simple as can be: <s>, then what is said, then <end>; a tool's name in [X] and [X]."""
+    """A minimal template: <s>, the content, <end>; a tool's name between [X] and [X]."""
 
     def render(
         self, messages: Sequence[Mapping[str, Any]], *, tools: Any = None, documents: Any = None, title: str = "", end: str = ""
@@ -49,7 +49,7 @@ class Plain:
 
 
 class Clever(Plain):
-    """Looks into the content: what holds "</think>" is shortened to what follows it."""
+    """Inspects the content: only the text after "</think>" is kept."""
 
     def render(self, messages: Sequence[Mapping[str, Any]], **options: Any) -> str:
         shorter = [{"content": message["content"].split("</think>")[-1]} for message in messages]
@@ -57,7 +57,7 @@ class Clever(Plain):
 
 
 def ids(*parts: str) -> list[int]:
-    """Special tokens where a part is one, letters otherwise: "<s>" is 300, but "<" "s>" is three letters."""
+    """The ids of these parts, special tokens if a part is one, else letters: "<s>" is 300, but "<" "s>" is three letters."""
     return [i for part in parts for i in ([SPECIAL[part]] if part in SPECIAL else map(ord, part))]
 
 
@@ -69,7 +69,7 @@ def encoded(*contents: str, template: Any = None, tokenizer: Any = None, **optio
 
 
 def test_every_string_is_changed_wherever_it_is() -> None:
-    """In lists and dicts, the keys too; numbers, truth values and None stay."""
+    """In lists and dicts, the keys too; numbers, booleans and None stay."""
     answers(map_strings, "ab", str.upper, want="AB")
     answers(map_strings, ["a", 1, None, True], str.upper, want=["A", 1, None, True])
     answers(map_strings, {"a": {"b": ["c", 2.5]}}, str.upper, want={"A": {"B": ["C", 2.5]}})
@@ -81,7 +81,7 @@ def test_a_tuple_becomes_a_list() -> None:
 
 
 def test_the_mark_stands_behind_the_first_character_of_a_token() -> None:
-    """<s> begins with "<", [X] with "[": each of them is marked, in a token or not."""
+    """<s> begins with "<", [X] with "[": each of them is marked, inside a token or not."""
     mark = mark_first_characters(["<s>", "<end>", "[X]"], "~")
     agree("a < b [1]", mark("a < b [1]"), "a <~ b [~1]")
     agree("<s>", mark("<s>"), "<~s>")
@@ -90,13 +90,13 @@ def test_the_mark_stands_behind_the_first_character_of_a_token() -> None:
 
 
 def test_a_first_character_may_mean_something_in_a_pattern() -> None:
-    """ "." is a full stop, and not any character; without tokens nothing is marked."""
+    """ "." is a full stop, not any character; without tokens nothing is marked."""
     agree("a.b", mark_first_characters([".x", "|y"], "~")("a.b|c"), "a.~b|~c")
     agree("without tokens", mark_first_characters([], "~")("a<b"), "a<b")
 
 
 def test_a_mark_is_a_character_that_nobody_wrote() -> None:
-    """The first Yi syllable is U+A000; if the text has it, the next one; also where it is written as an escape: \\ua000."""
+    """The first Yi syllable is U+A000; if the text contains it, the next one, even if it is written as an escape: \\ua000."""
     answers(unused_character, "abc", want="\ua000")
     answers(unused_character, "a\ua000b", want="\ua001")
     answers(unused_character, "a\ua000\ua001", want="\ua002")
@@ -112,7 +112,7 @@ def test_if_every_mark_is_taken_there_is_an_error() -> None:
 
 
 def test_an_innocent_chat_needs_nothing() -> None:
-    """No special token in what was said: None, and the caller encodes the text as it is."""
+    """No special token in the content: None, and the caller encodes the text as it is."""
     agree("the ids", encoded("hi", "1 < 2"), None)
     agree("the ids of no text", encoded(""), None)
 
@@ -128,12 +128,12 @@ def test_what_is_typed_may_be_the_whole_message() -> None:
 
 
 def test_the_template_s_own_tokens_stay_tokens() -> None:
-    """Two messages, the second with a false <s>: four tokens, and three letters."""
+    """Two messages, the second with a typed <s>: four tokens and three letters."""
     agree("the ids", encoded("hi", "<s>!"), ids("<s>", "hi", "<end>", "<s>", "<", "s>!", "<end>"))
 
 
 def test_two_messages_together_are_no_token() -> None:
-    """ "<" here and "s>" there, with the template's tokens between: nothing to take for a token."""
+    """ "<" in one message and "s>" in the next, with the template's tokens between: no typed token."""
     agree("the ids", encoded("<", "s>"), None)
 
 
@@ -144,17 +144,17 @@ def test_tools_and_their_names_are_content_too() -> None:
 
 
 def test_what_the_program_passes_is_trusted() -> None:
-    """A title is no content: its <s> is a token, with a false one in the message beside it."""
+    """A title is not content: its <s> is a token, unlike the typed one in the message."""
     agree("the ids", encoded("<s>", title="<s>"), ids("<s>", "<s>", "<", "s>", "<end>"))
 
 
 def test_of_two_tokens_that_begin_alike_the_longer_is_meant() -> None:
-    """The program's "[X]!" is one token, not [X] and an exclamation mark."""
+    """The caller's "[X]!" is one token, not [X] and an exclamation mark."""
     agree("the ids", encoded("<s>", title="[X]!"), ids("[X]!", "<s>", "<", "s>", "<end>"))
 
 
 def test_text_behind_a_token_is_encoded_as_such() -> None:
-    """This tokenizer puts a space before a text at the very beginning: before the title, and nowhere else."""
+    """This tokenizer adds a space at the beginning of the text: before the title only."""
     got = encoded("<s>", " ", tokenizer=Spaced(), title="t", end="!")
     agree("the ids", got, ids(" t", "<s>", "<", "s>", "<end>", "<s>", " ", "<end>", "!"))
     got = encoded("<s>", tokenizer=Spaced())
@@ -162,17 +162,17 @@ def test_text_behind_a_token_is_encoded_as_such() -> None:
 
 
 def test_a_mark_that_was_typed_stays_text() -> None:
-    """U+A000 in a message is a letter like any other, and doesn't vanish with the marks."""
+    """U+A000 in a message is an ordinary letter, and is not removed with the marks."""
     agree("the ids", encoded("\ua000<s>"), ids("<s>", "\ua000<", "s>", "<end>"))
 
 
 def test_a_template_may_look_into_the_content() -> None:
-    """ "</think>" is cut out by the template, which marks behind every "<" would prevent: whole tokens are marked instead."""
+    """The template removes "</think>", which marks after every "<" would prevent: whole tokens are marked instead."""
     agree("the ids", encoded("a</think><end>b", template=Clever()), ids("<s>", "<", "end>b", "<end>"))
 
 
 def test_what_was_said_is_not_changed() -> None:
-    """The marks are put into copies."""
+    """The marks are inserted into copies."""
     messages = [{"content": "<s>"}]
     encode_as_text(Letters(), Plain(), Plain().render(messages), {"messages": messages})  # type: ignore[arg-type]
     agree("the messages", messages, [{"content": "<s>"}])

@@ -1,4 +1,4 @@
-"""Stop strings, written again: text comes in pieces, and what may become a stop string must wait."""
+"""Stop strings, written again: text comes in pieces, and the possible beginning of a stop string is held back."""
 
 import itertools
 
@@ -7,13 +7,13 @@ from nanollama.text.detokenizer import StopStrings, first_stop, unfinished
 
 
 def streamed(stops: list[str], *pieces: str) -> list[str]:
-    """What comes out after each piece, and after the end."""
+    """The text after each piece and after the end."""
     stream = StopStrings(stops)
     return [*map(stream.push, pieces), stream.flush()]
 
 
 def test_the_stop_string_that_begins_first_is_found() -> None:
-    """In "a.b!" the full stop is at 1, the exclamation mark at 3; the order of the list plays no part."""
+    """In "a.b!" the full stop is at 1, the exclamation mark at 3; the order of the list does not matter."""
     answers(first_stop, "a.b!", ("!", "."), want=(1, "."))
 
 
@@ -49,49 +49,49 @@ def test_the_longest_such_end_counts() -> None:
 
 
 def test_a_text_that_ends_in_no_beginning_is_finished() -> None:
-    """All four characters may go out."""
+    """All four characters may be returned."""
     answers(unfinished, "abcd", ("abc", "x"), want=4)
     answers(unfinished, "abcd", (), want=4)
 
 
 def test_all_but_the_last_character_may_be_waiting() -> None:
-    """Of "stop" the text has "sto": everything waits."""
+    """The text ends with "sto" of "stop": everything is held back."""
     answers(unfinished, "sto", ("stop",), want=0)
 
 
 def test_text_goes_out_up_to_the_stop_string_and_without_it() -> None:
-    """ "Hello STOP world": "Hello " goes out, the rest never does."""
+    """ "Hello STOP world": "Hello " is returned, the rest never."""
     agree("the pieces", streamed(["STOP"], "Hello STOP world"), ["Hello ", ""])
 
 
 def test_a_stop_string_may_come_in_pieces() -> None:
-    """ "S", "TO", "P": nothing of it is shown, though each piece alone is harmless."""
+    """ "S", "TO", "P": nothing of it is returned, although no piece contains the stop string."""
     agree("the pieces", streamed(["STOP"], "Hello S", "TO", "P", "!"), ["Hello ", "", "", "", ""])
 
 
 def test_what_was_held_back_in_vain_goes_out() -> None:
-    """ "STO" and then "RE": no stop string after all. And at the end what still waits goes out, too."""
+    """ "STO" and then "RE": no stop string after all. At the end the rest is returned too."""
     agree("the pieces", streamed(["STOP"], "STO", "RE", " ST"), ["", "STORE", " ", "ST"])
 
 
 def test_an_earlier_start_that_is_still_possible_wins() -> None:
-    """ "ab" might become "abcd", which begins before the "b" that stops: the text has to wait, and then ends before "ab"."""
+    """ "ab" might become "abcd", which begins before the stop string "b": the text is held back, and then ends before "ab"."""
     agree("the pieces", streamed(["abcd", "b"], "xab", "cd"), ["x", "", ""])
 
 
 def test_if_the_earlier_one_does_not_come_the_later_one_stops() -> None:
-    """The same, but "abx": then "b" stops, and "a" is text."""
+    """The same, but "abx": then "b" is the stop string, and "a" is text."""
     agree("the pieces", streamed(["abcd", "b"], "xab", "x"), ["x", "a", ""])
 
 
 def test_a_stop_string_that_is_there_does_not_wait_for_a_longer_one() -> None:
-    """ "ab" has come; that it might be the beginning of "abcd" changes nothing."""
+    """ "ab" is complete; that it may begin "abcd" does not matter."""
     stream = StopStrings(["abcd", "ab"])
     agree("the piece, and the stop string", [stream.push("xab"), stream.stopped], ["x", "ab"])
 
 
 def test_it_remembers_which_one_it_was() -> None:
-    """`stopped` says so, and is None before."""
+    """`stopped` is the stop string, and None before."""
     stream = StopStrings(["no", "yes"])
     agree("stopped, before anything", stream.stopped, None)
     stream.push("oh yes")
@@ -99,7 +99,7 @@ def test_it_remembers_which_one_it_was() -> None:
 
 
 def test_every_way_to_cut_a_text_gives_the_same() -> None:
-    """All 64 ways to cut "ababcab" into pieces: up to "abc", which begins at 2."""
+    """All 64 ways to split "ababcab" into pieces: up to "abc", which begins at 2."""
     text = "ababcab"
     for cuts in itertools.product((False, True), repeat=len(text) - 1):
         pieces, start = [], 0

@@ -35,7 +35,7 @@ def seen(*rows: list[int]) -> KVView:
 
 
 def projected(name: str, count: int) -> Tensor:
-    """What q_proj, k_proj or v_proj of the model's first layer makes of its input: [1, heads, 16, 8]."""
+    """The output of q_proj, k_proj or v_proj of the model's first layer: [1, heads, 16, 8]."""
     matrix = weight(FAMILY, f"model.layers.0.self_attn.{name}.weight", count * 8, 60)
     return (tap(FAMILY, "near/layers.0.input_layernorm") @ matrix.T).unflatten(-1, (count, 8)).transpose(1, 2)
 
@@ -47,13 +47,13 @@ def test_a_query_collects_values_by_the_softmax_of_its_scores() -> None:
 
 
 def test_equal_scores_give_the_mean() -> None:
-    """Three keys that all match alike: (1 + 2 + 6) / 3 is 3."""
+    """Three keys that match equally: (1 + 2 + 6) / 3 is 3."""
     q, k, v = heads([1.0]), heads([1.0], [1.0], [1.0]), heads([1.0], [2.0], [6.0])
     answers(attend().eager, q, k, v, seen([1, 1, 1]), want=torch.tensor([[[[3.0]]]]))
 
 
 def test_a_value_is_mixed_whole() -> None:
-    """Weights 1/4 and 3/4 for every one of its numbers, however many there are."""
+    """Weights 1/4 and 3/4 for each of its numbers."""
     q, k, v = heads([LN3]), heads([0.0], [1.0]), heads([8.0, 0.0, 4.0], [4.0, 4.0, 0.0])
     answers(attend().eager, q, k, v, seen([1, 1]), want=torch.tensor([[[[5.0, 3.0, 1.0]]]]))
 
@@ -88,21 +88,21 @@ def test_neighbouring_heads_share_a_key() -> None:
 
 
 def test_rows_don_t_meet() -> None:
-    """Two rows of one token each: each gets its own value back."""
+    """Two rows of one token each: each gets its value back."""
     q = k = torch.ones(2, 1, 1, 1)
     v = torch.tensor([3.0, 7.0]).view(2, 1, 1, 1)
     answers(attend().eager, q, k, v, seen([1]), want=v.clone())
 
 
 def test_low_precision_comes_back_in_low_precision() -> None:
-    """float16, with products of 180,000 and 0, which are far too large for it: the first key wins, and 8 comes back."""
+    """float16, with products of 180,000 and 0, which overflow it: all weight is on the first key, and the result is 8."""
     q, k = heads([300.0, 300.0]).half(), heads([300.0, 300.0], [300.0, -300.0]).half()
     want = torch.tensor([[[[8.0]]]]).half()
     answers(attend().eager, q, k, heads([8.0], [4.0]).half(), seen([1, 1]), want=want)
 
 
 def test_weights_add_up_to_one() -> None:
-    """Where all values are the same, they come back, whatever the scores."""
+    """If all values are equal, the result equals them, whatever the scores."""
     q, k = torch.randn(2, 6, 3, 4, dtype=torch.float64), torch.randn(2, 3, 5, 4, dtype=torch.float64)
     v = torch.full((2, 3, 5, 4), 7.0, dtype=torch.float64)
     got = attend().eager(q, k, v, seen([1, 1, 1, 1, 1], [1, 0, 1, 0, 1], [0, 0, 1, 0, 0]))
@@ -110,7 +110,7 @@ def test_weights_add_up_to_one() -> None:
 
 
 def test_the_first_layer_of_a_mistral_model() -> None:
-    """12 heads share 3 keys, and a window of 5: what transformers computed in float64."""
+    """12 heads share 3 keys, and a window of 5: transformers' float64 results."""
     positions = torch.arange(16)
     angles = (positions[:, None] * default_frequencies(12345.0, 8))[None, None]
     q, k = (rotate(projected(*each), angles.cos(), angles.sin()) for each in (("q_proj", 12), ("k_proj", 3)))

@@ -34,7 +34,7 @@ def in_plain_python(q: Tensor, k: Tensor, allowed: Tensor, scale: float, cap: fl
 
 
 def test_a_score_is_the_product_of_query_and_key() -> None:
-    """3 · 3 + 4 · 4 is 25; a key at a right angle, (4, -3), gets 12 - 12 = 0."""
+    """3 · 3 + 4 · 4 is 25; an orthogonal key, (4, -3), gets 12 - 12 = 0."""
     q, k = heads([3.0, 4.0]), heads([3.0, 4.0], [4.0, -3.0])
     answers(Scores(1.0, None).forward, q, k, seen([1, 1]), want=torch.tensor([[[[25.0, 0.0]]]]))
 
@@ -60,7 +60,7 @@ def test_what_may_not_be_seen_is_minus_infinity() -> None:
 
 
 def test_every_head_of_a_row_has_the_rows_mask() -> None:
-    """Two rows, three heads each: the mask is [2, 1, T, S] and stands for all three."""
+    """Two rows, three heads each: the mask is [2, 1, T, S] and broadcasts to all three."""
     q, k = torch.ones(2, 3, 1, 1), torch.ones(2, 3, 2, 1)
     allowed = torch.cat((seen([1, 0]), seen([0, 1])))
     want = torch.tensor([[[[1.0, -INF]]] * 3, [[[-INF, 1.0]]] * 3])
@@ -78,7 +78,7 @@ def test_the_cap_is_for_the_scaled_score() -> None:
 
 
 def test_the_mask_comes_after_the_cap() -> None:
-    """cap · tanh(-inf / cap) is -cap, which can be seen; -inf can't."""
+    """cap · tanh(-inf / cap) is -cap, which has a weight; -inf has none."""
     q, k = heads([5 * LN2]), heads([1.0], [1.0])
     answers(Scores(1.0, 5.0).forward, q, k, seen([1, 0]), want=torch.tensor([[[[3.0, -INF]]]]))
 
@@ -90,7 +90,7 @@ def test_float16_does_not_overflow() -> None:
 
 
 def test_bfloat16_keeps_neighbouring_scores_apart() -> None:
-    """257 and 256: bfloat16 has no 257, so a product rounded to it would tie them."""
+    """257 and 256: bfloat16 has no 257, so a product rounded to it would make them equal."""
     q, k = heads([16.0, 1.0]).bfloat16(), heads([16.0, 1.0], [16.0, 0.0]).bfloat16()
     answers(Scores(1.0, None).forward, q, k, seen([1, 1]), want=torch.tensor([[[[257.0, 256.0]]]]))
 

@@ -1,4 +1,4 @@
-"""One layer, written again: parts that only multiply or add a number, so that the order of things is a sum on paper; then
+"""One layer, written again: parts that only multiply or add a number, so that the order can be checked on paper; then
 real models."""
 
 from dataclasses import replace
@@ -19,7 +19,7 @@ VIEW = KVView(torch.tensor([[0]]), None, None, torch.device("cpu"))
 
 
 class Part(nn.Module):
-    """times · x + plus, whatever else it is given; it remembers what that was."""
+    """times · x + plus; it records its other arguments."""
 
     def __init__(self, times: float = 1.0, plus: float = 0.0) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class Part(nn.Module):
 
 
 def block(placement: str, **norms: float) -> Block:
-    """Attention adds 10, the MLP adds 100; the norms multiply by what is given."""
+    """Attention adds 10, the MLP adds 100; the norms multiply by the given numbers."""
     config = replace(read_config(fixture_config("LlamaForCausalLM")), placement=placement)
     made = Block(config, 0)
     made.add_module("self_attn", Part(plus=10.0))
@@ -73,7 +73,7 @@ def test_gemma_norms_on_both_sides() -> None:
 
 
 def test_attention_gets_rotation_view_and_cache() -> None:
-    """All three as they came, in every placement."""
+    """All three unchanged, in every placement."""
     for placement in ("pre", "post", "sandwich"):
         ours = block(placement)
         for name in list(dict(ours.named_children())):
@@ -95,7 +95,7 @@ def of_model(family: str) -> Block:
 
 
 def test_the_first_layer_of_a_llama_and_of_an_olmo_2_model() -> None:
-    """Norms before, and norms behind: what transformers computed in float64."""
+    """Norms before, and norms after: transformers' float64 results."""
     for family in ("LlamaForCausalLM", "Olmo2ForCausalLM"):
         ours, positions = of_model(family), torch.arange(16)[None]
         [rope] = {each for each in read_config(recipe(family)["config"]).ropes if each}

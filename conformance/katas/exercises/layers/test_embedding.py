@@ -1,4 +1,4 @@
-"""Where a token stands and what it begins as, written again: positions by counting, tables that can be read off, refusals."""
+"""Positions and embeddings, written again: positions by counting, small tables, refusals."""
 
 from dataclasses import replace
 from typing import Any
@@ -15,7 +15,7 @@ from nanollama.model.transformer import Transformer
 
 
 def model(**changes: Any) -> Transformer:
-    """No layers. Token i is (i, 10 i); where positions are learned there are 8, and position p is (100 p, 0)."""
+    """No layers. Token i is (i, 10 i); if positions are learned there are 8, and position p is (100 p, 0)."""
     config = replace(
         read_config(fixture_config("LlamaForCausalLM")),
         **{"vocab_size": 5, "hidden_size": 2, "num_hidden_layers": 0, "max_position_embeddings": 8, **changes},
@@ -29,7 +29,7 @@ def model(**changes: Any) -> Transformer:
 
 
 def holding(*lengths: int) -> KVCache:
-    """A cache of 6 slots a row in which so many tokens are."""
+    """A cache of 6 slots per row, with so many tokens in each."""
     cache = model().new_cache(len(lengths), 6)
     cache.lengths = list(lengths)
     return cache
@@ -46,7 +46,7 @@ def test_positions_are_counted_from_0() -> None:
 
 
 def test_they_go_on_where_the_cache_ends() -> None:
-    """Three tokens are there: the next two are at 3 and 4."""
+    """The cache has three tokens: the next two are at 3 and 4."""
     answers(model().place, at([4, 4]), holding(3), None, want=at([3, 4]))
 
 
@@ -56,7 +56,7 @@ def test_each_row_goes_on_at_its_own_end() -> None:
 
 
 def test_given_positions_are_kept() -> None:
-    """Whatever the cache says; -1 is padding."""
+    """Given positions override the cache; -1 is padding."""
     answers(model().place, at([4, 4, 4]), holding(3), at([-1, 2, 5]), want=at([-1, 2, 5]))
 
 
@@ -66,7 +66,7 @@ def test_given_positions_may_stand_for_all_rows() -> None:
 
 
 def test_ids_must_be_whole_numbers_in_rows() -> None:
-    """A list without rows, a row without tokens, numbers with a fraction: the error says what the shape or the dtype is."""
+    """A list without rows, a row without tokens, fractional numbers: the error names the shape or the dtype."""
     refuses(model().place, torch.tensor([1, 2, 3]), None, None, error=NanollamaError, naming="[3]")
     refuses(model().place, torch.zeros(2, 0, dtype=torch.int64), None, None, error=NanollamaError, naming="[2, 0]")
     refuses(model().place, torch.tensor([[0.5]]), None, None, error=NanollamaError, naming="float32")
@@ -78,13 +78,13 @@ def test_a_cache_must_have_a_row_for_every_row() -> None:
 
 
 def test_a_cache_must_have_room() -> None:
-    """Six slots, four of them used: two tokens fit, three don't; the error says that 7 would be needed."""
+    """Six slots, four of them used: two tokens fit, three don't; the error names the 7 needed."""
     answers(model().place, at([1, 1]), holding(4), None, want=at([4, 5]))
     refuses(model().place, at([1, 1, 1]), holding(4), None, error=NanollamaError, naming="7")
 
 
 def test_learned_positions_come_to_an_end() -> None:
-    """Eight have been learned. Where positions are turned instead, there is no end to them."""
+    """Eight positions are learned. Rotary positions have no limit."""
     learned = model(learned_positions=True)
     answers(learned.place, at([1] * 8), None, None, want=at(list(range(8))))
     refuses(learned.place, at([1] * 9), None, None, error=NanollamaError, naming="9")
@@ -97,7 +97,7 @@ def test_a_token_begins_as_its_row_of_the_table() -> None:
 
 
 def test_gemma_scales_it() -> None:
-    """By 2, say."""
+    """By a factor of 2."""
     answers(model(embedding_scale=2.0).embed, at([3, 1]), at([0, 1]), want=torch.tensor([[[6.0, 60.0], [2.0, 20.0]]]))
 
 
@@ -114,12 +114,12 @@ def test_learned_positions_are_added() -> None:
 
 
 def test_it_is_the_position_that_counts_and_not_the_place_in_the_call() -> None:
-    """One token, the fifth of its text, in a call of its own; and in another row the first."""
+    """One token per call: in one row the fifth of its text, in another the first."""
     ours = model(learned_positions=True)
     answers(ours.embed, at([1], [1]), at([4], [0]), want=torch.tensor([[[401.0, 10.0]], [[1.0, 10.0]]]))
 
 
 def test_padding_does_no_harm() -> None:
-    """There is no position -1 in the table: the padded token gets any vector, its neighbour its own."""
+    """The table has no position -1: the padded token gets any vector, the next one the right vector."""
     x = model(learned_positions=True).embed(at([0, 1]), at([-1, 0]))
     agree("Transformer.embed, the token beside padding", x[:, 1:], torch.tensor([[[1.0, 10.0]]]))

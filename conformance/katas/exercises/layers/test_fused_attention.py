@@ -1,4 +1,4 @@
-"""Attention by torch's fused kernel, written again: the same as the definition, called as it likes best."""
+"""Attention by torch's fused kernel, written again: the same result as the definition, with the best arguments."""
 
 import math
 from collections.abc import Callable
@@ -19,7 +19,7 @@ CLOSE = 1e-12  # two honest float64 programs differ by about 1e-15 here
 
 
 class Calls(TorchFunctionMode):
-    """Notes how the fused kernel is called inside of the block."""
+    """Records how the fused kernel is called inside the block."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ def seen(positions: list[list[int]], window: int | None = None) -> KVView:
 
 
 def next_token(count: int, slots: int) -> KVView:
-    """The view of one token behind `count` others, in a cache of so many slots."""
+    """The view of one token after `count` others, in a cache of so many slots."""
     config = replace(read_config(fixture_config("LlamaForCausalLM")), windows=(None,))
     cache = KVCache(config, 1, slots, torch.float64)
     cache.advance(KVView(torch.arange(count)[None], None, cache, torch.device("cpu")).positions)
@@ -57,7 +57,7 @@ def heads(B: int, H: int, T: int, D: int = 6) -> Tensor:
 
 
 def definition(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor, scale: float) -> Tensor:
-    """Every query head by itself: softmax of q · k · scale over the keys that are allowed, then the mix of values."""
+    """Every query head alone: softmax of q · k · scale over the allowed keys, then the weighted sum of values."""
     share = q.shape[1] // k.shape[1]
     out = []
     for head in range(q.shape[1]):
@@ -77,13 +77,13 @@ def same(q: Tensor, k: Tensor, v: Tensor, view: KVView, scale: float = 0.3) -> C
 
 
 def test_one_query_collects_the_mean_of_equal_keys() -> None:
-    """Two keys that a query likes alike: half of 2 and half of 4 is 3."""
+    """Two keys with equal scores: half of 2 and half of 4 is 3."""
     q, k, v = torch.ones(1, 1, 1, 2), torch.ones(1, 1, 2, 2), torch.tensor([[[[2.0, 0.0], [4.0, 8.0]]]])
     agree("Attend.sdpa", Attend(1.0, None).sdpa(q, k, v, next_token(1, 2)), torch.tensor([[[[3.0, 4.0]]]]))
 
 
 def test_the_scale_is_the_models_own() -> None:
-    """q · k is 2 and 0; times ln 3 / 2 it is ln 3 and 0, so that the weights are 3/4 and 1/4. The kernel's own scale is 1/2."""
+    """q · k is 2 and 0; times ln 3 / 2 it is ln 3 and 0: weights 3/4 and 1/4. The kernel's default scale is 1/2."""
     scale, k = math.log(3) / 2, torch.tensor([[[[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0]]]])
     q, v = torch.tensor([[[[2.0, 0.0, 0.0, 0.0]]]]), torch.tensor([[[[4.0] * 4, [8.0] * 4]]])
     one = Attend(scale, None).sdpa(q, k, v, next_token(1, 2))
@@ -93,7 +93,7 @@ def test_the_scale_is_the_models_own() -> None:
 
 
 def test_several_queries_see_what_is_before_them() -> None:
-    """Five tokens in order: plainly causal, so the kernel needs no mask, and skips what it knows to be forbidden."""
+    """Five tokens in order: a plain causal call, so the kernel needs no mask and skips masked keys."""
     calls = same(heads(2, 3, 5), heads(2, 3, 5), heads(2, 3, 5), seen([[0, 1, 2, 3, 4]] * 2))
     agree("whether the kernel was told so, without a mask", calls.plainly_causal, [True])
 
@@ -111,12 +111,12 @@ def test_neighbouring_query_heads_share_a_key_head() -> None:
 
 
 def test_no_other_size_is_taken_for_the_heads() -> None:
-    """As many rows, and as many keys, as query heads: four of each, with two key heads."""
+    """As many rows and keys as query heads: four of each, with two key heads."""
     same(heads(4, 4, 4), heads(4, 2, 4), heads(4, 2, 4), seen([[0, 1, 2, 3]] * 4))
 
 
 def test_a_single_query_sees_what_is_in_the_cache() -> None:
-    """Three tokens were there, it is the fourth, and the fifth slot is empty: its key must not count."""
+    """The fourth token after three; the fifth slot is empty, and its key must not count."""
     same(heads(1, 3, 1), heads(1, 3, 5), heads(1, 3, 5), next_token(3, 5))
 
 
@@ -127,12 +127,12 @@ def test_for_a_single_query_the_heads_that_share_a_key_become_queries() -> None:
 
 
 def test_two_queries_are_several() -> None:
-    """Grouped like one, their order would be lost."""
+    """Several queries, grouped like a single one, would lose their order."""
     same(heads(1, 6, 2), heads(1, 2, 2), heads(1, 2, 2), seen([[0, 1]]))
 
 
 def test_the_dtype_is_that_of_the_queries() -> None:
-    """bfloat16 in, bfloat16 out; both roads."""
+    """bfloat16 in, bfloat16 out; for one query and for several."""
     for T, view in ((1, next_token(1, 2)), (2, seen([[0, 1]]))):
         q, k, v = heads(1, 4, T).bfloat16(), heads(1, 2, 2).bfloat16(), heads(1, 2, 2).bfloat16()
         agree("the dtype of Attend.sdpa", str(Attend(1.0, None).sdpa(q, k, v, view).dtype), "torch.bfloat16")

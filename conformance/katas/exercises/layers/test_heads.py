@@ -1,4 +1,4 @@
-"""The attention module, written again: heads cut and put together by hand, rotation and norms by a sum of two values, then
+"""The attention module, written again: heads split and merged by hand, rotation and norms by a sum of two values, then
 real models."""
 
 import math
@@ -35,7 +35,7 @@ def config(hidden: int, heads: int, size: int, **changes: Any) -> ModelConfig:
 
 
 def attention(made: ModelConfig, **weights: list[list[float]] | list[float]) -> Attention:
-    """The module with these weights: q_proj=… and so on; biases as q_bias=…, norms as q_norm=…; what is not given is zero."""
+    """The module with these weights: q_proj=… and so on; biases as q_bias=…, norms as q_norm=…; the others are zero."""
     module = Attention(made, 0)
     for name, parameter in module.named_parameters():
         part, _, kind = name.partition(".")
@@ -45,7 +45,7 @@ def attention(made: ModelConfig, **weights: list[list[float]] | list[float]) -> 
 
 
 def one_head(scale: float = 1.0, **changes: Any) -> Attention:
-    """Three numbers a token: the first two make query and key, the last is the value, and comes out first."""
+    """Three numbers a token: the first two make query and key, the last is the value, the result's first number."""
     given: dict[str, Any] = {"q_proj": [[scale, 0.0, 0.0], [0.0, scale, 0.0]], "k_proj": HALVES, "v_proj": THIRD}
     out = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
     made = config(3, 1, 2, qk_norm=changes.pop("qk_norm", None), qkv_bias="k_bias" in changes)
@@ -53,7 +53,7 @@ def one_head(scale: float = 1.0, **changes: Any) -> Attention:
 
 
 def two_tokens() -> KVView:
-    """Each sees itself and what came before."""
+    """Each token sees itself and the ones before."""
     return KVView(torch.tensor([[0, 1]]), None, None, CPU)
 
 
@@ -73,7 +73,7 @@ def test_a_token_is_cut_into_heads() -> None:
 
 
 def test_qwen_norms_each_head() -> None:
-    """1, 1 and 7, 7: each head is as long as its root mean square says, and comes out as ones, times 2 and 3."""
+    """1, 1 and 7, 7: each head is divided by its root mean square, which gives ones, times 2 and 3."""
     norm = RMSNorm(2, 0.0)
     norm.weight.data = torch.tensor([2.0, 3.0])
     ours = attention(config(4, 2, 2, qk_norm="head"))
@@ -89,20 +89,20 @@ def test_olmo_norms_all_heads_together() -> None:
 
 
 def test_one_token_gets_its_own_value() -> None:
-    """Its value is its third number, which comes out first."""
+    """Its value is its third number, the first number of the result."""
     view = KVView(torch.tensor([[0]]), None, None, CPU)
     answers(one_head().forward, torch.tensor([[[2.0, 3.0, 5.0]]]), None, view, None, want=torch.tensor([[[5.0, 0.0, 0.0]]]))
 
 
 def test_queries_and_keys_have_matrices_of_their_own() -> None:
-    """The query is ln 3 times the key's (1, 0): the second token finds (0, 1) with 0 and itself with ln 3."""
+    """The query is ln 3 times the key's (1, 0): the second token's scores are 0 for (0, 1) and ln 3 for itself."""
     x = torch.tensor([[[0.0, 1.0, 8.0], [1.0, 0.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
     answers(one_head(LN3).forward, x, None, two_tokens(), None, want=want)
 
 
 def test_heads_are_put_together_again() -> None:
-    """Scores of zero: the second token takes the mean. Each number must come out where it went in."""
+    """Scores of zero: the second token gets the mean. Each number must keep its place."""
     eye = torch.eye(4).tolist()
     x = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [5.0, 6.0, 7.0, 8.0]]])
     want = torch.tensor([[[1.0, 2.0, 3.0, 4.0], [3.0, 4.0, 5.0, 6.0]]])
@@ -110,14 +110,14 @@ def test_heads_are_put_together_again() -> None:
 
 
 def test_queries_and_keys_are_turned() -> None:
-    """Both tokens are (1, 0); the second is turned to (0, 1), finds the first with 0 and itself with ln 3. Unturned: a mean."""
+    """Both tokens are (1, 0); the second is rotated to (0, 1): its scores are 0 and ln 3. Unrotated, it would get the mean."""
     x = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
     answers(one_head(LN3).forward, x, QUARTER, two_tokens(), None, want=want)
 
 
 def test_a_bias_is_turned_with_the_key() -> None:
-    """The key is nothing but its bias, (1, 0): the same as before."""
+    """The key is only its bias, (1, 0): the same result as before."""
     ours = one_head(LN3, k_proj=torch.zeros(2, 3).tolist(), k_bias=[1.0, 0.0])
     x = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
@@ -125,7 +125,7 @@ def test_a_bias_is_turned_with_the_key() -> None:
 
 
 def test_norms_come_before_the_turn() -> None:
-    """5, 5 and 2, 2 are normed to 1, 1; weights make (ln 3, 0) of a query and (1, 0) of a key, and those are turned."""
+    """5, 5 and 2, 2 are normed to 1, 1; the weights give (ln 3, 0) and (1, 0), which are then rotated."""
     ours = one_head(qk_norm="head", q_norm=[LN3, 0.0], k_norm=[1.0, 0.0])
     x = torch.tensor([[[5.0, 5.0, 8.0], [2.0, 2.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
@@ -133,7 +133,7 @@ def test_norms_come_before_the_turn() -> None:
 
 
 def test_with_a_cache_the_second_token_finds_the_first() -> None:
-    """The same two tokens in two calls; what is kept is the turned key, which needs no turning again."""
+    """The same two tokens in two calls; the cache holds rotated keys, which are not rotated again."""
     ours = one_head(LN3)
     cache = KVCache(config(3, 1, 2), 1, 8, torch.float32)
     tokens, outs = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]]), []

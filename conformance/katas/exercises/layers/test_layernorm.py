@@ -1,4 +1,4 @@
-"""LayerNorm, written again: by hand first, then what must hold for any input, then a real model's numbers."""
+"""LayerNorm, written again: by hand first, then properties for any input, then a real model's numbers."""
 
 import torch
 
@@ -33,18 +33,18 @@ def test_each_feature_has_its_own_weight_and_bias() -> None:
 
 
 def test_eps_sits_inside_the_root() -> None:
-    """eps 12 beside a variance of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root it would be 2 / (2 + 12)."""
+    """eps 12 and a variance of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root it would be 2 / (2 + 12)."""
     answers(norm(1.0, 1.0, eps=12.0).forward, torch.tensor([1.0, 5.0]), want=torch.tensor([-0.5, 0.5]))
 
 
 def test_equal_numbers_leave_only_the_bias() -> None:
-    """Nothing is left when the mean is gone: 0 / sqrt(0 + eps) is 0, and without eps it would be 0 / 0."""
+    """Without the mean all numbers are 0: 0 / sqrt(0 + eps) is 0; without eps it would be 0 / 0."""
     ours = norm(1.0, 1.0, bias=(3.0, 4.0), eps=1e-6)
     answers(ours.forward, torch.tensor([7.0, 7.0]), want=torch.tensor([3.0, 4.0]))
 
 
 def test_each_row_has_a_mean_and_a_variance_of_its_own() -> None:
-    """The second row is the first times ten, plus a hundred, and comes out the same."""
+    """The second row is the first times ten, plus a hundred, with the same result."""
     rows = torch.tensor([[1.0, 5.0], [110.0, 150.0]])
     answers(norm(1.0, 1.0).forward, rows, want=torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]))
 
@@ -56,7 +56,7 @@ def test_the_features_are_the_last_axis() -> None:
 
 
 def test_float16_does_not_overflow() -> None:
-    """300 squared is 90,000, above float16's 65,504: the squares need float32. What comes out is float16 again."""
+    """300 squared is 90,000, above float16's 65,504: the squares need float32. The result is float16 again."""
     x = torch.tensor([300.0, -300.0]).half()
     answers(norm(1.0, 1.0).half().forward, x, want=torch.tensor([1.0, -1.0]).half())
 
@@ -68,14 +68,14 @@ def test_float64_stays_float64() -> None:
 
 
 def test_a_shift_and_a_stretch_are_forgotten() -> None:
-    """With eps 0, 7 · x + 3 is normed to what x is normed to."""
+    """With eps 0, 7 · x + 3 and x have the same norm."""
     x = torch.randn(5, 8, dtype=torch.float64)
     ours = norm(*[1.0] * 8).double()
     agree("LayerNorm.forward, of 7 · x + 3 as of x", ours.forward(7 * x + 3), ours.forward(x), within=1e-12)
 
 
 def test_gpt2s_first_norm() -> None:
-    """What transformers computed in float64 on a small GPT-2 with eps 0.003."""
+    """transformers' float64 result for a small GPT-2 with eps 0.003."""
     family = "GPT2LMHeadModel"
     ours = LayerNorm(96, recipe(family)["config"]["layer_norm_epsilon"]).double()
     ours.weight.data = weight(family, "transformer.h.0.ln_1.weight", 96)

@@ -1,4 +1,4 @@
-"""The mask, written again: small tables that can be drawn, then windows, then padding, then any positions at all."""
+"""The mask, written again: small tables, then windows, then padding, then arbitrary positions."""
 
 import random
 
@@ -20,7 +20,7 @@ def table(*rows: list[int]) -> Tensor:
 
 
 def in_plain_python(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """The rule for one query and one key, asked for every pair."""
+    """The rule for one query and one key, applied to every pair."""
     want = torch.zeros(len(queries), 1, queries.shape[1], keys.shape[1], dtype=torch.bool)
     for row, (ours, theirs) in enumerate(zip(queries.tolist(), keys.tolist(), strict=True)):
         for i, query in enumerate(ours):
@@ -37,12 +37,12 @@ def test_a_token_sees_itself_and_what_came_before() -> None:
 
 
 def test_the_next_token_sees_every_key_so_far() -> None:
-    """One query at position 3, and four keys: the three from before and its own."""
+    """One query at position 3 and four keys: three earlier ones and its own."""
     answers(visible, at([3]), at([0, 1, 2, 3]), None, want=table([1, 1, 1, 1]))
 
 
 def test_a_chunk_sees_what_came_before_it() -> None:
-    """Queries at 3 and 4 over five keys. Their place in the call is 0 and 1; it is their position that counts."""
+    """Queries at 3 and 4 over five keys. Their places in the call are 0 and 1, but the positions decide."""
     want = table([1, 1, 1, 1, 0], [1, 1, 1, 1, 1])
     answers(visible, at([3, 4]), at([0, 1, 2, 3, 4]), None, want=want)
 
@@ -67,7 +67,7 @@ def test_a_window_for_one_token() -> None:
 
 
 def test_a_window_is_one_sided() -> None:
-    """The query at 1 with a window of 3 sees 0 and 1, and not 2, near as it is."""
+    """The query at 1 with a window of 3 sees 0 and 1, but not 2, although it is near."""
     answers(visible, at([1]), at([0, 1, 2, 3]), 3, want=table([1, 1, 0, 0]))
 
 
@@ -83,14 +83,14 @@ def test_each_row_has_positions_of_its_own() -> None:
 
 
 def test_where_there_is_no_token_nobody_looks() -> None:
-    """-1 stands for padding, and for slots of a cache that are still empty: lower than any query, and yet not seen."""
+    """-1 means padding or an empty cache slot: lower than any query, but never seen."""
     want = table([0, 1, 0, 0], [0, 1, 1, 0])
     answers(visible, at([0, 1]), at([-1, 0, 1, -1]), None, want=want)
     answers(visible, at([0, 1]), at([-1, 0, 1, -1]), 4, want=want)
 
 
 def test_a_padded_query_sees_something() -> None:
-    """What, is all the same: nobody reads its result. But a softmax over nothing is 0 / 0, and NaN spreads."""
+    """Which key is irrelevant, as the result is never read. But a softmax over no keys is 0 / 0, and NaN spreads."""
     for window in (None, 1):
         got = visible(at([-1, 0, 1]), at([-1, 0, 1]), window)
         agree("visible, does the padded query see a key", got[0, 0, 0].any().item(), True)

@@ -1,4 +1,4 @@
-"""A mixture of experts, written again: probabilities that add up on paper, experts that only add a number, then real models."""
+"""A mixture of experts, written again: probabilities added on paper, experts that only add a number, then real models."""
 
 import math
 from collections.abc import Iterable
@@ -15,7 +15,7 @@ from nanollama.model.layers import MoE
 
 
 class Adds(nn.Module):
-    """An expert that adds a number to every feature, and remembers how many tokens it was given."""
+    """An expert that adds a number to every feature and counts its tokens."""
 
     def __init__(self, number: float) -> None:
         super().__init__()
@@ -28,7 +28,7 @@ class Adds(nn.Module):
 
 
 def moe(*likes: list[float], adds: Iterable[float] = (0, 0, 0, 0), top_k: int = 2, renormalise: bool = True) -> MoE:
-    """Four experts. Token i is all zeros but for a 1 at place i; `likes` are its probabilities of the four."""
+    """Four experts. Token i is all zeros except a 1 at place i; `likes` are its probabilities of the four."""
     config = replace(
         read_config(fixture_config("MixtralForCausalLM")),
         hidden_size=len(likes),
@@ -43,7 +43,7 @@ def moe(*likes: list[float], adds: Iterable[float] = (0, 0, 0, 0), top_k: int = 
 
 
 def router(top_k: int = 2, renormalise: bool = True) -> MoE:
-    """A module whose route is asked, and nothing else."""
+    """A module of which only route is called."""
     return moe([0.25] * 4, top_k=top_k, renormalise=renormalise)
 
 
@@ -53,12 +53,12 @@ def logits(*rows: list[float]) -> Tensor:
 
 
 def tokens(*numbers: int, hidden: int = 1) -> Tensor:
-    """Token i as a 1 at place i: [1, T, hidden]."""
+    """Token i with a 1 at place i: [1, T, hidden]."""
     return torch.eye(hidden)[list(numbers)][None]
 
 
 def test_the_best_are_chosen_with_their_probabilities() -> None:
-    """1/2, 1/8, 1/4, 1/8: experts 0 and 2, the better one first. Not brought to a sum of 1, where the model says so."""
+    """1/2, 1/8, 1/4, 1/8: experts 0 and 2, the better one first. Not divided by their sum unless renormalised."""
     want = torch.tensor([[0.5, 0.25]]), torch.tensor([[0, 2]])
     answers(router(renormalise=False).route, logits([0.5, 0.125, 0.25, 0.125]), want=want)
 
@@ -70,7 +70,7 @@ def test_the_weights_of_the_chosen_are_brought_to_a_sum_of_one() -> None:
 
 
 def test_one_expert_alone_has_weight_one() -> None:
-    """Renormalised, whatever its probability was; else just that."""
+    """One expert: 1 if renormalised, else its probability."""
     row = logits([0.1, 0.1, 0.1, 0.7])
     answers(router(top_k=1).route, row, want=(torch.tensor([[1.0]]), torch.tensor([[3]])))
     answers(router(top_k=1, renormalise=False).route, row, want=(torch.tensor([[0.7]]), torch.tensor([[3]])))
@@ -90,7 +90,7 @@ def test_low_precision_is_routed_in_float32() -> None:
 
 
 def test_the_answers_are_added_by_weight() -> None:
-    """The token is 1; its experts make 1 + 10 and 1 + 40 of it, with weights 2/3 and 1/3: 22/3 + 41/3 is 21."""
+    """The token is 1; its experts return 1 + 10 and 1 + 40, with weights 2/3 and 1/3: 22/3 + 41/3 is 21."""
     ours = moe([0.5, 0.125, 0.25, 0.125], adds=(10, 0, 40, 0))
     answers(ours.forward, tokens(0), want=torch.tensor([[[21.0]]]))
 
@@ -102,14 +102,14 @@ def test_it_is_the_answer_that_is_weighted() -> None:
 
 
 def test_each_token_goes_to_its_own_experts() -> None:
-    """Token 0 likes experts 0 and 2 (2/3 of 3, 1/3 of 6 is 4), token 1 likes 3 and 1 (2/3 of 30, 1/3 of 60 is 40)."""
+    """Token 0 chooses experts 0 and 2 (2/3 of 3, 1/3 of 6 is 4), token 1 chooses 3 and 1 (2/3 of 30, 1/3 of 60 is 40)."""
     ours = moe([0.5, 0.125, 0.25, 0.125], [0.125, 0.25, 0.125, 0.5], adds=(3, 60, 6, 30))
     want = torch.tensor([[[5.0, 4.0], [40.0, 41.0], [5.0, 4.0]]])
     answers(ours.forward, tokens(0, 1, 0, hidden=2), want=want)
 
 
 def test_rows_of_a_batch_keep_their_place() -> None:
-    """Two rows of two tokens: [2, 2, 2] goes in and comes out."""
+    """Two rows of two tokens: [2, 2, 2] in and out."""
     ours = moe([0.5, 0.125, 0.25, 0.125], [0.125, 0.25, 0.125, 0.5], adds=(3, 60, 6, 30))
     x = torch.cat((tokens(0, 0, hidden=2), tokens(1, 1, hidden=2)))
     want = torch.tensor([[[5.0, 4.0], [5.0, 4.0]], [[40.0, 41.0], [40.0, 41.0]]])
@@ -117,13 +117,13 @@ def test_rows_of_a_batch_keep_their_place() -> None:
 
 
 def test_an_expert_takes_everybody_who_chose_it() -> None:
-    """Six tokens that all like the same two: none is sent away because the expert is full."""
+    """Six tokens that all choose the same two: none is dropped because an expert is full."""
     ours = moe([0.5, 0.125, 0.25, 0.125], adds=(10, 0, 40, 0))
     answers(ours.forward, tokens(0, 0, 0, 0, 0, 0), want=torch.full((1, 6, 1), 21.0))
 
 
 def test_nobody_else_is_asked() -> None:
-    """Three tokens, two experts each: that is six answers, and none of an expert that was not chosen."""
+    """Three tokens, two experts each: six expert outputs, none of an expert that was not chosen."""
     ours = moe([0.5, 0.125, 0.25, 0.125], [0.125, 0.25, 0.125, 0.5])
     ours(tokens(0, 1, 0, hidden=2))
     agree("how many tokens each expert was given", [each.tokens for each in ours.experts], [2, 1, 2, 1])
@@ -149,7 +149,7 @@ def test_the_choice_of_a_mixtral_model() -> None:
 
 
 def test_the_first_layer_of_a_qwen3_moe_model() -> None:
-    """Seven experts, three a token, weights as they are: what transformers computed in float64."""
+    """Seven experts, three a token, weights as they are: transformers' float64 results."""
     family = "Qwen3MoeForCausalLM"
     ours = MoE(read_config(recipe(family)["config"]))
     for name, parameter in ours.named_parameters():

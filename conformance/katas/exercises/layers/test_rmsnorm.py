@@ -1,4 +1,4 @@
-"""RMSNorm, written again: by hand first, then what must hold for any input, then a real model's numbers."""
+"""RMSNorm, written again: by hand first, then properties for any input, then a real model's numbers."""
 
 import torch
 
@@ -25,12 +25,12 @@ def test_the_mean_is_not_subtracted() -> None:
 
 
 def test_each_weight_scales_its_own_feature() -> None:
-    """Ones are normed to ones, so the weights come out."""
+    """Ones are normed to ones, so the result is the weights."""
     answers(norm(1.0, 2.0, -3.0).forward, torch.ones(3), want=torch.tensor([1.0, 2.0, -3.0]))
 
 
 def test_eps_sits_inside_the_root() -> None:
-    """eps 12 beside a mean square of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root, eps 12 would give 2 / (2 + 12)."""
+    """eps 12 and a mean square of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root, eps 12 would give 2 / (2 + 12)."""
     answers(norm(1.0, 1.0, eps=12.0).forward, torch.tensor([2.0, -2.0]), want=torch.tensor([0.5, -0.5]))
 
 
@@ -40,7 +40,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
 
 
 def test_each_row_has_a_mean_of_its_own() -> None:
-    """The second row is a hundred times the first, and comes out the same."""
+    """The second row is a hundred times the first, with the same result."""
     rows = torch.tensor([[3.0, 4.0, 0.0, 0.0], [300.0, 400.0, 0.0, 0.0]])
     answers(norm(1.0, 1.0, 1.0, 1.0).forward, rows, want=torch.tensor([[1.2, 1.6, 0.0, 0.0], [1.2, 1.6, 0.0, 0.0]]))
 
@@ -58,7 +58,7 @@ def test_gemma_stores_the_weight_minus_one() -> None:
 
 
 def test_float16_does_not_overflow() -> None:
-    """300 squared is 90,000, above float16's 65,504: the squares need float32. What comes out is float16 again."""
+    """300 squared is 90,000, above float16's 65,504: the squares need float32. The result is float16 again."""
     x = torch.tensor([300.0, -300.0]).half()
     answers(norm(1.0, 1.0).half().forward, x, want=torch.tensor([1.0, -1.0]).half())
 
@@ -70,14 +70,14 @@ def test_float64_stays_float64() -> None:
 
 
 def test_a_longer_vector_in_the_same_direction_gives_the_same() -> None:
-    """With eps 0 the length of a vector is lost: that is the point of a norm."""
+    """With eps 0 the result does not depend on the length of the vector."""
     x = torch.randn(5, 8)
     ours = norm(*[1.0] * 8)
     agree("RMSNorm.forward, of 7 · x as of x", ours.forward(7 * x), ours.forward(x))
 
 
 def test_a_llama_models_first_norm() -> None:
-    """What transformers computed in float64 on a small Llama model with eps 0.003."""
+    """transformers' float64 result for a small Llama model with eps 0.003."""
     ours = RMSNorm(60, recipe("LlamaForCausalLM")["config"]["rms_norm_eps"]).double()
     ours.weight.data = weight("LlamaForCausalLM", "model.layers.0.input_layernorm.weight", 60)
     want = tap("LlamaForCausalLM", "near/layers.0.input_layernorm")

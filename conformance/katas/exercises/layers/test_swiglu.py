@@ -57,18 +57,18 @@ def test_a_negative_gate_lets_a_little_through() -> None:
 
 
 def test_it_is_the_gate_that_bends() -> None:
-    """With relu: 2 stays 2, times -1 is -2. The other way round, relu makes 0 of -1; of the product -2 as well."""
+    """With relu: 2 stays 2, times -1 is -2. relu of -1, or of the product -2, would be 0."""
     answers(mlp([[2.0]], [[-1.0]], [[1.0]], "relu").forward, row(1.0), want=row(-2.0))
 
 
 def test_the_two_are_multiplied_number_by_number() -> None:
-    """Gate 1, 2, 3 and up 4, 5, 6: the products are 4, 10 and 18, of which the first two are added up on the way down."""
+    """Gate 1, 2, 3 and up 4, 5, 6: the products are 4, 10 and 18; down_proj adds the first two."""
     ours = mlp([[1.0], [2.0], [3.0]], [[4.0], [5.0], [6.0]], [[1.0, 1.0, 0.0]], "relu")
     answers(ours.forward, row(1.0), want=row(14.0))
 
 
 def test_down_comes_last() -> None:
-    """Two numbers in, three between, two out: relu keeps the gates 1, 2, 0; up gives 2, 1, 3; so 2, 2, 0 go down."""
+    """Two numbers in, three between, two out: relu keeps the gates 1, 2, 0; up gives 2, 1, 3; so down_proj gets 2, 2, 0."""
     gate, up = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
     answers(mlp(gate, up, [[1.0, 10.0, 5.0], [0.0, 3.0, 5.0]], "relu").forward, row(1.0, 2.0), want=row(22.0, 6.0))
 
@@ -92,7 +92,7 @@ def test_every_token_is_alone() -> None:
 
 
 def test_the_first_layer_of_a_llama_and_of_a_gemma_2_model() -> None:
-    """Silu with biases, and the tanh form of GELU without: what transformers computed in float64."""
+    """Silu with biases, and the tanh form of GELU without: transformers' float64 results."""
     before = {"LlamaForCausalLM": "post_attention_layernorm", "Gemma2ForCausalLM": "pre_feedforward_layernorm"}
     for family, norm in before.items():
         ours = MLP(read_config(recipe(family)["config"]), 44)

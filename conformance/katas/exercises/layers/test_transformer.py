@@ -17,7 +17,7 @@ LN2 = math.log(2)  # tanh(ln 2) is 3/5
 
 
 class Part(nn.Module):
-    """times · x + plus, whatever else it is given; it remembers what that was."""
+    """times · x + plus; it records its other arguments."""
 
     def __init__(self, times: float = 1.0, plus: float = 0.0) -> None:
         super().__init__()
@@ -31,8 +31,8 @@ class Part(nn.Module):
 
 
 def model(cap: float | None = None) -> Transformer:
-    """Token i begins as i; layer 0 makes 2 x of x, layer 1 makes x + 1; the norm makes 10 x; logits are x and -x. Layer 0 turns
-    and sees everything, layer 1 doesn't turn and sees 3 tokens."""
+    """Token i has the embedding i; layer 0 returns 2 x, layer 1 x + 1, the norm 10 x; logits are x and -x. Layer 0 has a
+    rotation and no window, layer 1 no rotation and a window of 3."""
     raw = fixture_config("SmolLM3ForCausalLM", num_hidden_layers=2, no_rope_layers=[1, 0], sliding_window=3)
     raw |= {"layer_types": ["full_attention", "sliding_attention"], "hidden_size": 1, "vocab_size": 2}
     made = Transformer(replace(read_config(raw), logit_softcap=cap))
@@ -49,7 +49,7 @@ def ids(*rows: list[int]) -> Tensor:
 
 
 def given(made: Transformer) -> list[tuple[Any, ...]]:
-    """What each layer was given besides the stream: rotation, view, cache."""
+    """The arguments of each layer after the stream: rotation, view, cache."""
     return [each.others for each in made.layers if isinstance(each, Part)]
 
 
@@ -59,7 +59,7 @@ def logits(*rows: list[float]) -> Tensor:
 
 
 def test_a_token_goes_through_layers_norm_and_head() -> None:
-    """3 becomes 6, then 7, then 70: the logits are 70 and -70. The layers the other way round would give 80."""
+    """3 becomes 6, then 7, then 70: the logits are 70 and -70. In the opposite order the layers would give 80."""
     answers(model().forward, ids([3]), want=logits([70.0]))
 
 
@@ -69,13 +69,13 @@ def test_every_token_has_logits() -> None:
 
 
 def test_logits_are_capped_where_the_model_says_so() -> None:
-    """A cap of 70 / ln 2 bends 70 to three fifths of the cap."""
+    """A cap of 70 / ln 2 maps 70 to three fifths of the cap."""
     cap = 70 / LN2
     answers(model(cap).forward, ids([3]), want=logits([0.6 * cap]))
 
 
 def test_each_layer_gets_its_own_rotation_and_view() -> None:
-    """Layer 0 turns and has no window, layer 1 doesn't turn and has one of 3."""
+    """Layer 0 has a rotation and no window, layer 1 no rotation and a window of 3."""
     made = model()
     made(ids([1, 2, 3]))
     (turn, view, cache), (no_turn, narrow, no_cache) = given(made)
@@ -85,7 +85,7 @@ def test_each_layer_gets_its_own_rotation_and_view() -> None:
 
 
 def test_a_rotation_is_of_the_tokens_positions() -> None:
-    """Three tokens at 0, 1, 2: the first isn't turned, the second by one radian in its first pair."""
+    """Three tokens at 0, 1, 2: the first isn't rotated, the second by one radian in its first pair."""
     made = model()
     made(ids([1, 2, 3]))
     cosines = given(made)[0][0][0]
@@ -93,7 +93,7 @@ def test_a_rotation_is_of_the_tokens_positions() -> None:
 
 
 def test_each_layer_gets_its_own_cache() -> None:
-    """The first layer the first, the second the second."""
+    """The first layer gets the first cache, the second the second."""
     made = model()
     cache = made.new_cache(1, 8)
     made(ids([1, 2]), cache)
@@ -102,7 +102,7 @@ def test_each_layer_gets_its_own_cache() -> None:
 
 
 def test_a_cache_counts_the_call() -> None:
-    """Two tokens, then one: 3. The third stands at position 2."""
+    """Two tokens, then one: 3. The third is at position 2."""
     made = model()
     cache = made.new_cache(1, 8)
     made(ids([1, 2]), cache)
@@ -138,7 +138,7 @@ def test_last_only_goes_the_same_way() -> None:
 
 
 def test_a_llama_model() -> None:
-    """Three layers, 16 tokens: the log-probabilities that transformers computed in float64."""
+    """Three layers, 16 tokens: transformers' log-probabilities in float64."""
     family = "LlamaForCausalLM"
     ours = Transformer(read_config(recipe(family)["config"]))
     for name, parameter in ours.named_parameters():

@@ -1,4 +1,4 @@
-"""Numbers smaller than a byte, written again: hexadecimal digits are nibbles, so that bytes can be read off."""
+"""Numbers smaller than a byte, written again: hexadecimal digits are nibbles, so that bytes are easy to read."""
 
 import random
 
@@ -15,7 +15,7 @@ def octets(*rows: list[int]) -> Tensor:
 
 
 def numbers(*rows: list[int]) -> Tensor:
-    """What comes out of bytes: int8 [N, numbers]."""
+    """The unpacked numbers: int8 [N, numbers]."""
     return torch.tensor(rows, dtype=torch.int8)
 
 
@@ -46,7 +46,7 @@ def test_a_byte_is_eight_single_bits() -> None:
 
 
 def test_numbers_are_never_negative() -> None:
-    """0xFF is 15 and 15: the highest bit of a byte is no sign."""
+    """0xFF is 15 and 15: the highest bit of a byte is not a sign."""
     answers(unpack, octets([0xFF, 0x80]), 4, 1, want=numbers([15, 15, 0, 8]))
 
 
@@ -56,7 +56,7 @@ def test_each_row_is_unpacked_alone() -> None:
 
 
 def test_bytes_may_be_a_part_of_a_wider_row() -> None:
-    """A slice of longer rows: what lies beside it in memory isn't its own."""
+    """A slice of longer rows: its neighbours in memory don't belong to it."""
     answers(unpack, octets([0xAA, 0x21, 0x43], [0xBB, 0x65, 0x87])[:, 1:], 4, 1, want=numbers([1, 2, 3, 4], [5, 6, 7, 8]))
 
 
@@ -73,7 +73,7 @@ def test_packing_puts_numbers_a_run_apart_into_one_byte() -> None:
 
 
 def test_whole_numbers_of_any_dtype_are_packed() -> None:
-    """Codes come out of a rounding as float32; 15 · 16 + 15 must still fit."""
+    """Rounded codes are float32; 15 · 16 + 15 must still fit."""
     answers(pack, torch.tensor([[15.0, 15.0], [0.0, 8.0]]), 4, 1, want=octets([0xFF], [0x80]))
 
 

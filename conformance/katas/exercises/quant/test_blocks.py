@@ -1,4 +1,4 @@
-"""ggml's blocks of 32, written again: bytes that can be read off, then borders at which only one rounding is ggml's."""
+"""ggml's blocks of 32, written again: bytes that are easy to read, then halves where only one rounding equals ggml's."""
 
 import torch
 from torch import Tensor
@@ -17,12 +17,12 @@ def octets(*rows: list[int]) -> Tensor:
 
 
 def block(*values: float) -> Tensor:
-    """One block of 32: these values, and zeros behind them."""
+    """One block of 32: these values, then zeros."""
     return torch.tensor([[*values] + [0.0] * (32 - len(values))])
 
 
 def codes(values: Tensor, half: int) -> tuple[Tensor, list[int]]:
-    """What around_zero makes of one block: its d, and its codes as a list."""
+    """around_zero of one block: its d, and its codes as a list."""
     d, q = around_zero(values, half)
     return d, [int(code) for code in q[0]]
 
@@ -68,33 +68,33 @@ def test_a_block_of_q4_0_is_18_bytes() -> None:
 
 
 def test_the_outermost_value_of_q4_0_becomes_exactly_minus_8() -> None:
-    """-8 is the outermost: d is 1, and the codes are the values, eight higher."""
+    """-8 has the largest magnitude: d is 1, and the codes are the values, eight higher."""
     d, q = codes(block(-8.0, 7.0, 1.0, -1.0), 8)
     agree("d of around_zero", d, torch.tensor([[1.0]]))
     agree("q of around_zero", q, [0, 15, 9, 7] + [8] * 28)
 
 
 def test_a_positive_outermost_value_makes_d_negative() -> None:
-    """16 is to be code 0, which is -8: so d is -2, and all signs turn round."""
+    """16 is to be code 0, which is -8: so d is -2, and all signs are reversed."""
     d, q = codes(block(16.0, -14.0, 2.0), 8)
     agree("d of around_zero", d, torch.tensor([[-2.0]]))
     agree("q of around_zero", q, [0, 15, 7] + [8] * 29)
 
 
 def test_of_two_outermost_values_the_first_counts() -> None:
-    """8 before -8: d is -1, code 0 is 8, and -8 would need code 16: it is held at 15, which is -7."""
+    """8 before -8: d is -1, code 0 is 8, and -8 would need code 16: it is clamped to 15, which is -7."""
     d, q = codes(block(1.0, 8.0, -8.0), 8)
     agree("d of around_zero", d, torch.tensor([[-1.0]]))
     agree("q of around_zero", q, [7, 0, 15] + [8] * 29)
 
 
 def test_codes_of_q4_0_are_rounded_halves_up() -> None:
-    """Steps of 1: 0.25 is nearer to 0, 0.75 to 1; of 0.5 and -0.5 both go up, for one half is added and the rest cut off."""
+    """Steps of 1: 0.25 is nearer to 0, 0.75 to 1; of 0.5 and -0.5 both go up, as one half is added before truncation."""
     agree("q of around_zero", codes(block(-8.0, 0.25, 0.75, 0.5, -0.5, -0.75), 8)[1], [0, 8, 9, 9, 8, 7] + [8] * 26)
 
 
 def test_q5_0_has_twice_as_many_steps() -> None:
-    """half is 16: -16 is code 0, 0 is 16, 15 is 31, and 16 is held there."""
+    """half is 16: -16 is code 0, 0 is 16, 15 is 31, and 16 is clamped to 31."""
     d, q = codes(block(-16.0, 15.0, 16.0, 1.0), 16)
     agree("d of around_zero", d, torch.tensor([[1.0]]))
     agree("q of around_zero", q, [0, 31, 31, 17] + [16] * 28)
@@ -114,7 +114,7 @@ def test_q8_0_puts_the_outermost_value_on_127() -> None:
 
 
 def test_q8_0_rounds_halves_away_from_zero() -> None:
-    """As C's roundf: 2.5 is 3 and -2.5 is -3; torch.round would make them 2 and -2."""
+    """Like C's roundf: 2.5 is 3 and -2.5 is -3; torch.round would return 2 and -2."""
     q8_0(block(127.0, 2.5, -2.5, 0.5, 3.5), [127, 3, -3, 1, 4], d=torch.tensor([[1.0]]))
 
 
@@ -129,12 +129,12 @@ def test_q8_0_multiplies_by_the_reciprocal() -> None:
 
 
 def test_a_block_of_zeros_has_the_scale_0() -> None:
-    """And codes of 0, though there is no reciprocal; the block beside it is not to suffer."""
+    """And codes of 0, although there is no reciprocal; the next block is not affected."""
     q8_0(torch.cat([block(0.0), block(127.0)]), [0, 0], [127, 0], d=torch.tensor([[0.0], [1.0]]))
 
 
 def test_what_comes_back_is_off_by_half_a_step_at_most() -> None:
-    """Fifty random blocks through both formats. Q4_0 cuts one end of its range: there it may be off by a whole step."""
+    """Fifty random blocks through both formats. Q4_0 clamps one end of its range: there the error may be a whole step."""
     values = torch.randn(50, 32)
     outermost = values.abs().amax(1, keepdim=True)
     for name, step in (("Q8_0", outermost / 254), ("Q4_0", outermost / 8)):

@@ -1,4 +1,4 @@
-"""Which tensor gets how many bits, decided again: 32 layers to tick off on paper, then one rule after the other."""
+"""Which tensor gets how many bits, written again: 32 layers on paper, then one rule after the other."""
 
 from collections.abc import Sequence
 
@@ -14,12 +14,12 @@ def model(architecture: str = "qwen2", layers: int = 32, experts: int = 0, is_70
 
 
 def with_more_bits(layers: int) -> list[int]:
-    """The layers for which has_more_bits says yes."""
+    """The layers for which has_more_bits is true."""
     return [layer for layer in range(layers) if has_more_bits(layer, layers)]
 
 
 def of_values(file_type: str, traits: Traits) -> dict[str, list[int]]:
-    """Which format the values of which layers get."""
+    """The layers by the format of their values."""
     found: dict[str, list[int]] = {}
     for layer in range(traits.layers):
         found.setdefault(wanted_for_values(layer, file_type, traits), []).append(layer)
@@ -27,7 +27,7 @@ def of_values(file_type: str, traits: Traits) -> dict[str, list[int]]:
 
 
 def of_ffn_down(file_type: str, traits: Traits) -> dict[str, list[int]]:
-    """Which format ffn_down of which layers gets."""
+    """The layers by the format of their ffn_down."""
     found: dict[str, list[int]] = {}
     for layer in range(traits.layers):
         found.setdefault(wanted_for_ffn_down(layer, file_type, traits), []).append(layer)
@@ -67,27 +67,27 @@ def test_matrices_of_weights_are_quantized_and_nothing_else() -> None:
 
 
 def test_delicate_tensors_stay_as_they_are() -> None:
-    """A router decides which expert works, positions and norms touch everything: little to save, much to lose."""
+    """A router chooses experts, positions and norms affect everything: little to save, much to lose."""
     for name in ("blk.0.ffn_gate_inp.weight", "blk.0.attn_norm.weight", "position_embd.weight", "token_types.weight"):
         answers(is_quantized, name, (8, 8), want=False)
 
 
 def test_values_get_six_bits_in_the_medium_mixes() -> None:
-    """attn_v is small, and all that attention says goes through it: q4_k_m and q5_k_m spend Q6_K on it where it pays."""
+    """attn_v is small and affects all of attention's output: q4_k_m and q5_k_m use Q6_K for it in some layers."""
     more = [0, 1, 2, 3, *EVERY_THIRD, 28, 29, 30, 31]
     agree("formats of values in q4_k_m", of_values("q4_k_m", model()), {"Q6_K": more, "Q4_K": but(more)})
     agree("formats of values in q5_k_m", of_values("q5_k_m", model()), {"Q6_K": more, "Q5_K": but(more)})
 
 
 def test_values_of_the_small_mix_get_five_bits_in_four_layers() -> None:
-    """q4_k_s: the first four. Mixes of a single format have that everywhere."""
+    """q4_k_s: the first four. Mixes of a single format use it everywhere."""
     agree("formats of values in q4_k_s", of_values("q4_k_s", model()), {"Q5_K": [0, 1, 2, 3], "Q4_K": but([0, 1, 2, 3])})
     agree("formats of values in q5_k_s", of_values("q5_k_s", model()), {"Q5_K": but()})
     agree("formats of values in q6_k", of_values("q6_k", model()), {"Q6_K": but()})
 
 
 def test_values_of_large_models() -> None:
-    """Beside eight experts attention is a small part, and gets Q8_0. In a 70B eight heads share values: Q5_K, not Q4_K."""
+    """With eight experts, attention is a small part and gets Q8_0. In a 70B eight heads share values: Q5_K, not Q4_K."""
     agree("formats of values with 8 experts", of_values("q4_k_m", model(experts=8)), {"Q8_0": but()})
     more = [0, 1, 2, 3, *EVERY_THIRD, 28, 29, 30, 31]
     agree("formats of values of a 70B", of_values("q4_k_m", model(is_70b=True)), {"Q6_K": more, "Q5_K": but(more)})
@@ -119,7 +119,7 @@ def test_ffn_down_of_the_small_mix() -> None:
 
 
 def test_falcon_has_a_rule_of_its_own() -> None:
-    """q4_k_m: Q6_K for a sixteenth, Q5_K where others have Q6_K. In q4_k_s its first layers are like all; q5_k_m is as ever."""
+    """q4_k_m: Q6_K for a sixteenth, Q5_K where others have Q6_K. In q4_k_s no layer gets more; q5_k_m is unchanged."""
     falcon, five = model("falcon"), [2, 3, *EVERY_THIRD, 28, 29, 30, 31]
     agree("Falcon's q4_k_m", of_ffn_down("q4_k_m", falcon), {"Q6_K": [0, 1], "Q5_K": five, "Q4_K": but([0, 1], five)})
     agree("Falcon's q4_k_s", of_ffn_down("q4_k_s", falcon), {"Q4_K": but()})
@@ -129,7 +129,7 @@ def test_falcon_has_a_rule_of_its_own() -> None:
 
 
 def test_rows_are_whole_blocks() -> None:
-    """512 is two blocks of 256. 288 is nine of 32, so a K format gives way to one of about as many bits; 100 is neither."""
+    """512 is two blocks of 256. 288 is nine of 32, so a K format is replaced by one of about as many bits; 100 is neither."""
     for name, columns, want in (
         *(("Q4_K", 512, "Q4_K"), ("Q4_K", 288, "Q5_0"), ("Q5_K", 288, "Q5_1"), ("Q6_K", 288, "Q8_0"), ("Q4_K", 100, "F16")),
         *(("Q8_0", 64, "Q8_0"), ("Q8_0", 100, "F16"), ("F32", 7, "F32")),

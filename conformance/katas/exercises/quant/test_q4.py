@@ -1,4 +1,4 @@
-"""Two weights a byte, written again: levels that can be counted, bytes that can be read, then what four bits may cost."""
+"""Two weights a byte, written again: levels to count, bytes to read, then the error of four bits."""
 
 import torch
 from torch import Tensor
@@ -27,7 +27,7 @@ def encodes(values: Tensor, *, scale: Tensor, least: Tensor, q: Tensor) -> None:
 
 
 def back(values: Tensor) -> Tensor:
-    """Weights after a trip through four bits, stored as a file would have them."""
+    """Weights encoded to four bits and decoded, with scale and minimum as stored."""
     columns = values.shape[1]
     stored = rowwise_format("q4", columns)
     return stored.decode(stored.encode(values))
@@ -40,7 +40,7 @@ def test_a_weight_is_its_code_times_the_scale_and_the_minimum() -> None:
 
 
 def test_what_fills_up_a_row_is_dropped() -> None:
-    """A row of 5 weights still has 16 bytes; 27 codes of them are of nobody."""
+    """A row of 5 weights still has 16 bytes; 27 of its codes are padding."""
     row = octets(COUNTING + COUNTING)
     answers(decode_q4, torch.tensor([[1.0]]), torch.tensor([[0.0]]), row, 5, want=torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]))
 
@@ -71,7 +71,7 @@ def test_codes_are_rounded_to_the_nearest_level() -> None:
 
 
 def test_each_32_weights_have_levels_of_their_own() -> None:
-    """Small weights beside large ones: on the second group's levels all of the first would be code 0."""
+    """Small weights next to large ones: on the second group's levels all of the first would be code 0."""
     values = torch.tensor([[level / 8 for level in LEVELS + LEVELS] + [level * 8 for level in LEVELS + LEVELS]])
     scale, least = torch.tensor([[0.125, 8.0]]), torch.tensor([[0.0, 0.0]])
     encodes(values, scale=scale, least=least, q=octets(COUNTING * 4))
@@ -85,14 +85,14 @@ def test_rows_share_nothing() -> None:
 
 
 def test_a_short_row_is_filled_up_with_its_last_weight() -> None:
-    """Weights 2 and 17 alone: filled with 17, they are on levels from 2 to 17. Zeros would make them 0 to 17."""
+    """Weights 2 and 17 alone: padded with 17, the levels run from 2 to 17. Zeros would make them 0 to 17."""
     encodes(
         torch.tensor([[2.0, 17.0]]), scale=torch.tensor([[1.0]]), least=torch.tensor([[2.0]]), q=octets([0xF0] + [0xFF] * 15)
     )
 
 
 def test_a_row_of_33_has_two_groups() -> None:
-    """The last weight, 7, is alone in its group: the minimum, code 0 as all that is filled up."""
+    """The last weight, 7, is alone in its group: it is the minimum, and it and its padding are code 0."""
     values = torch.tensor([[*LEVELS, *LEVELS, 7.0]])
     scale, least = torch.tensor([[1.0, 0.0]]), torch.tensor([[0.0, 7.0]])
     encodes(values, scale=scale, least=least, q=octets(COUNTING * 2 + [0] * 16))
@@ -111,7 +111,7 @@ def test_codes_are_those_of_the_numbers_as_stored() -> None:
 
 
 def test_no_code_is_below_0() -> None:
-    """float16 has no 2051 either, and stores 2052: 2051 itself is a step below it, and is held at code 0."""
+    """float16 has no 2051 either, and stores 2052: 2051 is a step below it, and is clamped to code 0."""
     values = torch.tensor([[2054.0] * 30 + [2051.0, 2066.0]])
     encodes(values, scale=torch.tensor([[1.0]]), least=torch.tensor([[2051.0]]), q=octets([0x22] * 15 + [0xE0]))
 

@@ -1,4 +1,4 @@
-"""Q4_K, written again: twelve bytes whose bits can be followed one by one, then a whole super-block, then random ones."""
+"""Q4_K, written again: twelve bytes bit by bit, then a whole super-block, then random ones."""
 
 import random
 
@@ -16,7 +16,7 @@ def octets(*rows: list[int]) -> Tensor:
 
 
 def pairs(row: list[int], scales: list[int], mins: list[int]) -> None:
-    """six_bit_pairs must find these numbers, of whatever dtype, in one super-block's twelve bytes."""
+    """six_bit_pairs must return these numbers, of any dtype, for one super-block's twelve bytes."""
     got = six_bit_pairs(octets(row))
     agree("how many tensors six_bit_pairs returns", len(got), 2)
     for name, have, want in zip(("scales", "mins"), got, (scales, mins), strict=True):
@@ -24,13 +24,13 @@ def pairs(row: list[int], scales: list[int], mins: list[int]) -> None:
 
 
 def decodes(d: list[float], dmin: list[float], scales: Tensor, qs: Tensor, want: Tensor) -> None:
-    """decode_q4_k must give these values [N, 256], of whatever shape."""
+    """decode_q4_k must return these values [N, 256], in any shape."""
     got = decode_q4_k(torch.tensor(d)[:, None], torch.tensor(dmin)[:, None], scales, qs)
     agree("decode_q4_k", got.reshape(len(d), -1), want)
 
 
 def low_digits(*numbers: int) -> list[int]:
-    """Twelve bytes that say: these four scales, then these four mins; the other four of each are 0."""
+    """Twelve bytes with these four scales, then these four mins; the other four of each are 0."""
     return [*numbers, 0, 0, 0, 0]
 
 
@@ -40,17 +40,17 @@ def test_the_first_four_scales_have_a_byte_each() -> None:
 
 
 def test_the_last_four_share_bytes() -> None:
-    """In byte 8 + i the low digit is of scale 4 + i, the high one of min 4 + i: 0x51 is 1 and 5."""
+    """In byte 8 + i the low digit belongs to scale 4 + i, the high one to min 4 + i: 0x51 is 1 and 5."""
     pairs([0] * 8 + [0x51, 0x62, 0x73, 0x84], [0, 0, 0, 0, 1, 2, 3, 4], [0, 0, 0, 0, 5, 6, 7, 8])
 
 
 def test_their_high_bits_are_what_the_first_bytes_have_left() -> None:
-    """Byte 0 is 0b11_000000: its own scale is 0, and scale 4 gets 3 · 16. Byte 5 is 0b01_000010: min 1 is 2, min 5 gets 16."""
+    """Byte 0 is 0b11_000000: scale 0 is 0, and scale 4 gets 3 · 16. Byte 5 is 0b01_000010: min 1 is 2, min 5 gets 16."""
     pairs([0b11_000000] + [0] * 4 + [0b01_000010] + [0] * 6, [0, 0, 0, 0, 48, 0, 0, 0], [0, 2, 0, 0, 0, 16, 0, 0])
 
 
 def test_all_twenty_four_digits_together() -> None:
-    """Every byte is used whole: 0xC1 is 1 for scale 0, and 3 · 16 on top of scale 4's low digit 5."""
+    """All bits are used: 0xC1 is 1 for scale 0, and 3 · 16 plus scale 4's low digit 5."""
     row = [0xC1, 0x82, 0x43, 0x04, 0x0A, 0x4B, 0x8C, 0xCD, 0xF5, 0xE6, 0xD7, 0xC8]
     pairs(row, [1, 2, 3, 4, 53, 38, 23, 8], [10, 11, 12, 13, 15, 30, 45, 60])
 
@@ -63,7 +63,7 @@ def test_a_code_is_multiplied_by_both_scales() -> None:
 
 
 def test_a_minimum_is_taken_away() -> None:
-    """dmin is 1/4, the first sub-block's min 8: all its values are 2 lower; d has no part in it."""
+    """dmin is 1/4, the first sub-block's min 8: all its values are 2 lower; d does not affect it."""
     want = torch.tensor([[-2.0] * 32 + [0.0] * 32 + [-1.0] * 32 + [0.0] * 160])
     decodes([7.0], [0.25], octets(low_digits(0, 0, 0, 0, 8, 0, 4, 0)), octets([0] * 128), want)
 

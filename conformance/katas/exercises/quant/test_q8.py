@@ -1,4 +1,4 @@
-"""Int8 with one scale a row, written again: rows whose codes can be read off, then what rounding may cost at most."""
+"""Int8 with one scale a row, written again: rows with known codes, then the largest rounding error."""
 
 import torch
 from torch import Tensor
@@ -23,7 +23,7 @@ def encodes(values: Tensor, *, scale: Tensor, q: Tensor) -> None:
 
 
 def back(values: Tensor) -> Tensor:
-    """Weights after a trip through int8."""
+    """Weights encoded to int8 and decoded."""
     fields = encode_q8(values)
     return decode_q8(fields["scale"], fields["q"].to(torch.int8))
 
@@ -34,7 +34,7 @@ def test_a_weight_is_its_code_times_the_scale() -> None:
 
 
 def test_the_largest_weight_gets_the_largest_code() -> None:
-    """254 is to be 127, so a step is 2: -64 is 32 steps down, 6 three steps up."""
+    """254 becomes 127, so a step is 2: -64 is 32 steps down, 6 three steps up."""
     encodes(torch.tensor([[254.0, -64.0, 6.0, 0.0]]), scale=torch.tensor([[2.0]]), q=codes([127, -32, 3, 0]))
 
 
@@ -44,12 +44,12 @@ def test_codes_are_rounded_to_the_nearest() -> None:
 
 
 def test_the_largest_may_be_negative() -> None:
-    """A magnitude of 254 on the negative side; the scale is positive all the same, and the code is -127."""
+    """A magnitude of 254 on the negative side; the scale is still positive, and the code is -127."""
     encodes(torch.tensor([[-254.0, 4.0]]), scale=torch.tensor([[2.0]]), q=codes([-127, 2]))
 
 
 def test_each_row_has_a_scale_of_its_own() -> None:
-    """The second row is a hundredth of the first: on the first one's steps it would be 0 and 1."""
+    """The second row is a hundredth of the first: with the first one's step it would be 0 and 1."""
     rows = torch.tensor([[127.0, 50.0, -1.0], [1.27, 0.5, -0.01]])
     encodes(rows, scale=torch.tensor([[1.0], [0.01]]), q=codes([127, 50, -1], [127, 50, -1]))
 
@@ -61,7 +61,7 @@ def test_each_row_is_decoded_with_its_own_scale() -> None:
 
 
 def test_a_row_of_zeros_stays_zero() -> None:
-    """Its scale is 0, and 0 / 0 is no code; the row below it is not to suffer."""
+    """Its scale is 0, and 0 / 0 is no code; the next row is not affected."""
     encodes(torch.tensor([[0.0, 0.0], [127.0, 1.0]]), scale=torch.tensor([[0.0], [1.0]]), q=codes([0, 0], [127, 1]))
     agree("a row of zeros, there and back", back(torch.zeros(1, 3)), torch.zeros(1, 3))
 
@@ -73,7 +73,7 @@ def test_a_row_takes_four_bytes_and_one_for_each_weight() -> None:
 
 
 def test_rounding_costs_half_a_step_at_most() -> None:
-    """Fifty random rows of 40: no weight is off by more than largest / 254, the largest by next to nothing."""
+    """Fifty random rows of 40: no weight is off by more than largest / 254, the largest by almost nothing."""
     values = torch.randn(50, 40)
     half_a_step = values.double().abs().amax(1, keepdim=True) / 254
     wrong = (back(values).double() - values.double()).abs() > half_a_step * (1 + 1e-4)
@@ -83,6 +83,6 @@ def test_rounding_costs_half_a_step_at_most() -> None:
 
 
 def test_what_was_rounded_once_is_not_rounded_again() -> None:
-    """Decoded weights are on the steps already: a second trip changes nothing."""
+    """Decoded weights are already on the steps: encoding them again changes nothing."""
     once = back(torch.randn(20, 30))
     agree("weights after two trips, as after one", back(once), once)

@@ -1,4 +1,4 @@
-"""The key/value cache, written again: one number a token, so that a cache is a list of numbers; then what it is all for."""
+"""The key/value cache, written again: one number per token, so that a cache is a list of numbers; then attention in pieces."""
 
 from dataclasses import replace
 
@@ -22,13 +22,13 @@ def cache(slots: int, rows: int = 1, window: int | None = None, heads: int = 1, 
 
 
 def call(held: KVCache, *positions: list[int]) -> KVView:
-    """What a call with tokens at these positions sees: a list a row."""
+    """The view of a call with tokens at these positions, one list per row."""
     [window] = held.positions
     return KVView(torch.tensor(positions), window, held, CPU)
 
 
 def numbers(*rows: list[int]) -> Tensor:
-    """One number a token: [B, 1, T, 1]."""
+    """One number per token: [B, 1, T, 1]."""
     return torch.tensor(rows, dtype=torch.float32)[:, None, :, None]
 
 
@@ -41,14 +41,14 @@ def filled(held: KVCache, *keys: list[int]) -> KVCache:
 
 
 def test_the_first_call_sees_its_own_keys_and_values() -> None:
-    """The cache is empty: what comes in goes out."""
+    """The cache is empty: the result is the input."""
     held = cache(6)
     k, v = numbers([1, 2, 3]), numbers([4, 5, 6])
     answers(held.layers[0].append, k, v, call(held, [0, 1, 2]), want=(k, v))
 
 
 def test_what_a_call_brings_is_kept() -> None:
-    """Three tokens in slots 0, 1, 2 of six; the seventh takes what nobody reads."""
+    """Three tokens in slots 0, 1, 2 of six; the seventh is for padding."""
     held = cache(6)
     held.layers[0].append(numbers([1, 2, 3]), numbers([4, 5, 6]), call(held, [0, 1, 2]))
     agree("the cache's keys", held.layers[0].k, numbers([1, 2, 3, 0, 0, 0, 0]))
@@ -56,21 +56,21 @@ def test_what_a_call_brings_is_kept() -> None:
 
 
 def test_the_next_token_sees_what_was_kept_and_itself() -> None:
-    """The fourth token, with key 4: all six slots come back. Which of them count is the mask's business."""
+    """The fourth token, with key 4: all six slots are returned. The mask decides which of them count."""
     held = filled(cache(6), [1, 2, 3])
     want = numbers([1, 2, 3, 4, 0, 0]), numbers([-1, -2, -3, -4, 0, 0])
     answers(held.layers[0].append, numbers([4]), numbers([-4]), call(held, [3]), want=want)
 
 
 def test_no_more_is_read_than_the_view_says() -> None:
-    """A cache of 100 slots, of which the view reads 64: four tokens, and sixty zeros."""
+    """A cache of 100 slots, of which the view reads 64: four tokens and sixty zeros."""
     held = filled(cache(100), [1, 2, 3])
     got, _ = held.layers[0].append(numbers([4]), numbers([-4]), call(held, [3]))
     agree("the keys that are returned", got, numbers([1, 2, 3, 4, *[0] * 60]))
 
 
 def test_a_token_goes_into_the_slot_of_its_position() -> None:
-    """Two rows, of three tokens and of one: their next tokens belong to slots 3 and 1."""
+    """Two rows, of three tokens and of one: their next tokens belong in slots 3 and 1."""
     held = cache(4, rows=2)
     first = call(held, [0, 1, 2], [0, -1, -1])
     held.layers[0].append(numbers([1, 2, 3], [7, 0, 0]), numbers([1, 2, 3], [7, 0, 0]), first)
@@ -96,14 +96,14 @@ def test_heads_and_tokens_are_not_mixed() -> None:
 
 
 def test_a_ring_takes_the_place_of_its_oldest_token() -> None:
-    """A window of 3, three tokens held; the fourth, at position 3, goes into slot 0 and sees itself and two before."""
+    """A window of 3, three tokens held; the fourth, at position 3, goes into slot 0 and sees itself and the two before."""
     held = filled(cache(9, window=3), [1, 2, 3])
     want = numbers([4, 2, 3]), numbers([-4, -2, -3])
     answers(held.layers[0].append, numbers([4]), numbers([-4]), call(held, [3]), want=want)
 
 
 def test_a_chunk_reads_a_ring_before_it_overwrites_it() -> None:
-    """Two tokens: the first still needs key 2, whose slot the second takes. So: the ring as it was, and then both."""
+    """Two tokens: the first still needs key 2, whose slot the second overwrites. So: the ring from before, and then both."""
     held = filled(cache(9, window=3), [1, 2, 3])
     want = numbers([1, 2, 3, 4, 5]), numbers([-1, -2, -3, -4, -5])
     answers(held.layers[0].append, numbers([4, 5]), numbers([-4, -5]), call(held, [3, 4]), want=want)
@@ -111,7 +111,7 @@ def test_a_chunk_reads_a_ring_before_it_overwrites_it() -> None:
 
 
 def test_a_text_in_pieces_gives_what_it_gives_at_once() -> None:
-    """Twelve tokens in five calls, without a window and with one of 3: attention must not tell the difference."""
+    """Twelve tokens in five calls, without a window and with one of 3: the result of attention must be the same."""
     q, k, v = torch.randn(3, 1, 2, 12, 4)
     attend = Attend(0.5, None)
     for window in (None, 3):

@@ -1,4 +1,4 @@
-"""Slots, written again: a ring of three in which positions can be followed by hand, then the table of what every slot holds."""
+"""Slots, written again: a ring of three by hand, then the table of the position in every slot."""
 
 import random
 from dataclasses import replace
@@ -24,7 +24,7 @@ def cache(slots: int, rows: int = 1, window: int | None = None) -> KVCache:
 
 
 def call(held: KVCache, *positions: list[int]) -> KVView:
-    """What a call with tokens at these positions sees; the cache counts them afterwards."""
+    """The view of a call with tokens at these positions; the cache counts them afterwards."""
     [window] = held.positions
     view = KVView(at(*positions), window, held, torch.device("cpu"))
     held.advance(view.positions)
@@ -32,40 +32,40 @@ def call(held: KVCache, *positions: list[int]) -> KVView:
 
 
 def table(held: KVCache) -> Tensor:
-    """The position of the token in every slot that can be read."""
+    """The position of the token in every readable slot."""
     [(window, positions)] = held.positions.items()
     return positions[:, : held.size(window)]
 
 
 def test_position_p_has_slot_p() -> None:
-    """While there is room."""
+    """While the ring has room."""
     answers(slots_of, at([0, 1, 2]), 8, want=at([0, 1, 2]))
     answers(slots_of, at([5]), 8, want=at([5]))
 
 
 def test_a_ring_begins_again() -> None:
-    """Three slots: positions 3, 4, 5 take those of 0, 1, 2; 7 mod 3 is 1."""
+    """Three slots: positions 3, 4, 5 use those of 0, 1, 2; 7 mod 3 is 1."""
     answers(slots_of, at([3, 4, 5]), 3, want=at([0, 1, 2]))
     answers(slots_of, at([7]), 3, want=at([1]))
 
 
 def test_padding_goes_where_nobody_reads() -> None:
-    """-1 mod 3 would be slot 2, which is somebody's; slot 3, behind the ring, is nobody's."""
+    """-1 mod 3 would be slot 2, which belongs to a token; slot 3, after the ring, is for padding."""
     answers(slots_of, at([-1, -1, 0]), 3, want=at([3, 3, 0]))
 
 
 def test_of_a_long_call_a_ring_keeps_the_end() -> None:
-    """Five tokens for three slots: 2, 3, 4 are kept. To overwrite 0 and 1 in one call won't do: a scatter has no order."""
+    """Five tokens for three slots: 2, 3, 4 are kept. 0 and 1 can't be overwritten in the same call: a scatter has no order."""
     answers(slots_of, at([0, 1, 2, 3, 4]), 3, want=at([3, 3, 2, 0, 1]))
 
 
 def test_each_row_has_its_own_end() -> None:
-    """Row 0 ends at 3 and keeps 2 and 3, row 1 ends at 1 and keeps both it has."""
+    """Row 0 ends at 3 and keeps 2 and 3, row 1 ends at 1 and keeps both of its tokens."""
     answers(slots_of, at([0, 1, 2, 3], [0, 1, -1, -1]), 2, want=at([2, 2, 0, 1], [0, 1, 2, 2]))
 
 
 def test_no_slot_is_taken_twice() -> None:
-    """Thirty calls: of the slots that are read each is taken by one token at most, and the newest token has one."""
+    """Thirty calls: each readable slot has one token at most, and the newest token has a slot."""
     draw = random.Random(0)
     for _ in range(30):
         start, count, size = draw.randrange(9), draw.randrange(1, 12), draw.randrange(1, 7)
@@ -77,7 +77,7 @@ def test_no_slot_is_taken_twice() -> None:
 
 
 def test_the_table_says_what_every_slot_holds() -> None:
-    """Three tokens in four slots, then two more, which need a ring to begin again; -1 where there is nothing yet."""
+    """Three tokens in four slots, then two more, the second of which uses slot 0 again; -1 marks empty slots."""
     held = cache(9, window=4)
     call(held, [0, 1, 2])
     agree("the table after three tokens", table(held), at([0, 1, 2, -1]))
@@ -86,7 +86,7 @@ def test_the_table_says_what_every_slot_holds() -> None:
 
 
 def test_the_view_knows_row_and_slot_of_every_token() -> None:
-    """Two rows; the layers write with these two."""
+    """Two rows; the layers index with these two tensors."""
     held = cache(9, rows=2, window=3)
     view = call(held, [2, 3], [0, -1])
     agree("KVView.slots", view.slots, at([2, 0], [0, 3]))
@@ -94,14 +94,14 @@ def test_the_view_knows_row_and_slot_of_every_token() -> None:
 
 
 def test_one_token_reads_the_table_with_itself_in_it() -> None:
-    """A ring of three, four tokens: the fourth has taken slot 0."""
+    """A ring of three, four tokens: the fourth is in slot 0."""
     held = cache(9, window=3)
     call(held, [0, 1, 2])
     agree("KVView.key_positions", call(held, [3]).key_positions, at([3, 1, 2]))
 
 
 def test_a_chunk_reads_a_ring_as_it_was_and_then_itself() -> None:
-    """Two tokens after three: 0, 1, 2 were there, and 3 and 4 come behind them."""
+    """Two tokens after three: 0, 1, 2 from before, then 3 and 4."""
     held = cache(9, window=3)
     call(held, [0, 1, 2])
     agree("KVView.key_positions", call(held, [3, 4]).key_positions, at([0, 1, 2, 3, 4]))
@@ -109,14 +109,14 @@ def test_a_chunk_reads_a_ring_as_it_was_and_then_itself() -> None:
 
 
 def test_an_empty_cache_is_not_read() -> None:
-    """The first call sees itself, padding included; what it enters into the table is for the next."""
+    """The first call sees its own tokens, padding included; the next call reads the table."""
     held = cache(9, window=3)
     agree("KVView.key_positions", call(held, [-1, 0, 1]).key_positions, at([-1, 0, 1]))
     agree("the table", table(held), at([0, 1, -1]))
 
 
 def test_what_a_view_has_said_stays() -> None:
-    """A later call changes the table, and not the key positions of an earlier one."""
+    """A later call changes the table, but not the key positions of an earlier one."""
     held = cache(4)
     call(held, [0])
     view = call(held, [1])
@@ -125,7 +125,7 @@ def test_what_a_view_has_said_stays() -> None:
 
 
 def test_slots_are_read_in_buckets_of_64() -> None:
-    """64 tokens fit one bucket, the 65th needs a second; the third would end beyond the 150 slots that there are."""
+    """64 tokens fit one bucket, the 65th needs a second; the third would end after the 150 slots."""
     held = cache(150)
     call(held, list(range(63)))
     for position, extent in ((63, 64), (64, 128), (127, 128), (128, 150)):
@@ -135,7 +135,7 @@ def test_slots_are_read_in_buckets_of_64() -> None:
 
 
 def test_the_longest_row_decides_how_many_are_read() -> None:
-    """One row holds 70 tokens and has nothing new, the other gets its second: 128 slots, whichever row is the long one."""
+    """One row has 70 tokens and gets none, the other gets its second: 128 slots, whichever row is the long one."""
     many, few = list(range(70)), [0] + [-1] * 69
     for long_row, rows, new in ((0, (many, few), ([-1], [1])), (1, (few, many), ([1], [-1]))):
         held = cache(200, rows=2)
@@ -144,7 +144,7 @@ def test_the_longest_row_decides_how_many_are_read() -> None:
 
 
 def test_any_calls_leave_the_newest_of_every_slot() -> None:
-    """Twenty rings, fed in random pieces: slot s holds the last position that is s mod the size of the ring."""
+    """Twenty rings, filled in random pieces: slot s holds the last position that is s mod the size of the ring."""
     draw = random.Random(0)
     for _ in range(20):
         window, total = draw.randrange(1, 7), draw.randrange(1, 30)

@@ -12,7 +12,7 @@ TRAINED = 64  # positions; a wave of f radians a position makes 64 · f / 2π tu
 
 
 def rope(slowed: float, kept: float, dim: int = 2, factor: float = 4.0) -> RopeConfig:
-    """Waves up to `slowed` radians a position are slowed, those from `kept` on are kept. theta 16: 1, 1/2, 1/4, 1/8 radians."""
+    """Waves up to `slowed` radians per position are slowed, those from `kept` on kept. theta 16: 1, 1/2, 1/4, 1/8 radians."""
     low, high = (TRAINED * frequency / (2 * math.pi) for frequency in (slowed, kept))
     return RopeConfig(dim, 16.0, "llama3", factor, TRAINED, low_freq_factor=low, high_freq_factor=high)
 
@@ -23,7 +23,7 @@ def radians(*numbers: float) -> Tensor:
 
 
 def by_wavelength(rope: RopeConfig, frequency: float) -> float:
-    """One frequency as Llama's own code has it, which measures a wave by its length in positions."""
+    """One frequency as in Llama's code, which uses wavelengths in positions."""
     length = 2 * math.pi / frequency
     if length < rope.original_length / rope.high_freq_factor:
         return frequency
@@ -34,12 +34,12 @@ def by_wavelength(rope: RopeConfig, frequency: float) -> float:
 
 
 def test_a_fast_wave_is_kept() -> None:
-    """1 radian a position is above both limits: it has been seen turning many times."""
+    """1 radian per position is above both limits: it makes many turns within the trained length."""
     answers(llama3_frequencies, rope(slowed=0.25, kept=0.5), 0, want=radians(1.0))
 
 
 def test_a_slow_wave_is_slowed_by_the_factor() -> None:
-    """1 radian a position is below both limits: 1/4 with factor 4, so that four times as many positions fit one turn."""
+    """1 radian per position is below both limits: 1/4 with factor 4, so that four times as many positions fit one turn."""
     answers(llama3_frequencies, rope(slowed=2.0, kept=4.0), 0, want=radians(0.25))
 
 
@@ -59,12 +59,12 @@ def test_four_waves_of_one_head() -> None:
 
 
 def test_a_factor_of_one_changes_nothing() -> None:
-    """Whatever the mix, both parts are the same."""
+    """With factor 1 both parts are equal, whatever the blend."""
     answers(llama3_frequencies, rope(slowed=0.2, kept=0.6, dim=8, factor=1.0), 0, want=radians(1.0, 0.5, 0.25, 0.125))
 
 
 def test_the_length_of_the_call_plays_no_part() -> None:
-    """Only the trained length does: 64 here, whatever is asked."""
+    """Only the trained length matters: 64 here, for any length of the call."""
     for length in (1, 64, 1_000_000):
         answers(llama3_frequencies, rope(slowed=0.5, kept=1.5), length, want=radians(0.625))
 
@@ -78,7 +78,7 @@ def test_no_wave_gets_faster_nor_slower_than_by_the_factor() -> None:
 
 
 def test_the_frequencies_of_llama_3_1() -> None:
-    """theta 500,000, heads of 128, trained on 8,192 positions, made eight times longer: against one wave at a time."""
+    """theta 500,000, heads of 128, trained on 8,192 positions, made eight times longer: compared with one wave at a time."""
     published = RopeConfig(128, 500_000.0, "llama3", 8.0, 8192, low_freq_factor=1.0, high_freq_factor=4.0)
     want = [by_wavelength(published, 500_000.0 ** (-2 * j / 128)) for j in range(64)]
     answers(llama3_frequencies, published, 0, want=radians(*want), within=1e-12)

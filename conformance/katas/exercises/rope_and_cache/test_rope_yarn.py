@@ -1,4 +1,4 @@
-"""YaRN, written again: a ramp over four waves that can be worked out on paper, its ends one by one, then a model's numbers."""
+"""YaRN, written again: a ramp over four waves on paper, its ends one by one, then a model's numbers."""
 
 import math
 
@@ -12,7 +12,7 @@ TRAINED = 64  # positions
 
 
 def rope(first: float, last: float, *, truncate: bool = False, factor: float = 4.0) -> RopeConfig:
-    """Eight dimensions, theta 16: four waves of 1, 1/2, 1/4, 1/8 radians a position. The ramp goes from wave `first` to `last`:
+    """Eight dimensions, theta 16: four waves of 1, 1/2, 1/4, 1/8 radians per position. The ramp is from wave `first` to `last`:
     the betas are the turns that these make within 64 positions."""
     fast, slow = (TRAINED * 0.5**wave / (2 * math.pi) for wave in (first, last))
     return RopeConfig(8, 16.0, "yarn", factor, TRAINED, beta_fast=fast, beta_slow=slow, truncate=truncate)
@@ -58,12 +58,12 @@ def test_unless_the_file_says_otherwise() -> None:
 
 
 def test_the_ramp_begins_at_wave_0_at_the_earliest() -> None:
-    """beta_fast asks for wave -1.5: wave 0 is kept whole, and the ramp goes from 0 to 2."""
+    """beta_fast gives wave -1.5: wave 0 is kept unchanged, and the ramp goes from 0 to 2."""
     answers(yarn_frequencies, rope(-1.5, 1.5, truncate=True), 0, want=radians(1.0, 5 / 16, 1 / 16, 1 / 32))
 
 
 def test_the_ramp_ends_at_dim_minus_1_at_the_latest() -> None:
-    """beta_slow asks for wave 11: the end is 7, although there are only four waves; they are slowed by 0, 1/7, 2/7, 3/7."""
+    """beta_slow gives wave 11: the end is 7, although there are only four waves; they are slowed by 0, 1/7, 2/7, 3/7."""
     want = radians(*(0.5**wave * (1 - wave / 7 + wave / 28) for wave in range(4)))
     answers(yarn_frequencies, rope(0.4, 10.5, truncate=True), 0, want=want)
 
@@ -74,17 +74,17 @@ def test_a_ramp_without_a_width_is_a_step() -> None:
 
 
 def test_a_factor_of_one_changes_nothing() -> None:
-    """Kept and slowed are the same then."""
+    """With factor 1, kept and slowed are equal."""
     answers(yarn_frequencies, rope(0.5, 2.5, factor=1.0), 0, want=radians(1.0, 0.5, 0.25, 0.125))
 
 
 def test_the_length_of_the_call_plays_no_part() -> None:
-    """Only the trained length does."""
+    """Only the trained length matters."""
     for length in (1, 1_000_000):
         answers(yarn_frequencies, rope(1.4, 1.6), length, want=radians(1.0, 0.5, 1 / 16, 1 / 32))
 
 
 def test_the_frequencies_of_a_long_qwen_2_5() -> None:
-    """theta 1,000,000, heads of 128, trained on 32,768 positions, made four times longer: against one wave at a time."""
+    """theta 1,000,000, heads of 128, trained on 32,768 positions, made four times longer: compared with one wave at a time."""
     published = RopeConfig(128, 1_000_000.0, "yarn", 4.0, 32768)
     answers(yarn_frequencies, published, 0, want=radians(*in_plain_python(published)), within=1e-12)

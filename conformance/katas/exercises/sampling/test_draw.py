@@ -17,40 +17,40 @@ def logits(*probabilities: float) -> Tensor:
 
 
 def test_the_first_token_whose_sum_reaches_u() -> None:
-    """1/2, 1/4, 1/4 sum to 1/2, 3/4, 1: u = 0.6 is first reached by the second."""
+    """1/2, 1/4, 1/4 sum to 1/2, 3/4, 1: the second is the first to reach u = 0.6."""
     answers(draw, logits(0.5, 0.25, 0.25), 0.6, want=torch.tensor([1]))
 
 
 def test_each_token_owns_a_stretch_as_long_as_its_probability() -> None:
-    """0.1 lies in the first half, 0.7 in the third quarter, 0.9 in the last."""
+    """0.1 is in the first half, 0.7 in the third quarter, 0.9 in the last."""
     for u, token in ((0.1, 0), (0.7, 1), (0.9, 2)):
         answers(draw, logits(0.5, 0.25, 0.25), u, want=torch.tensor([token]))
 
 
 def test_tokens_are_summed_by_id() -> None:
-    """Not by rank: the small probability comes first here, and u = 0.2 is its."""
+    """Not by rank: the small probability comes first here, and u = 0.2 draws it."""
     answers(draw, logits(0.25, 0.125, 0.625), 0.2, want=torch.tensor([0]))
 
 
 def test_a_u_of_one_is_the_last_possible_token() -> None:
-    """The last token that has a probability; those behind it are banned."""
+    """The last token with a probability; the ones after it are banned."""
     answers(draw, torch.tensor([[0.0, 0.0, -INF]]), 1.0, want=torch.tensor([1]))
 
 
 def test_the_smallest_u_is_the_first_possible_token() -> None:
-    """2^-53 is the least u there is; the tokens before have probability 0 and are never drawn."""
+    """2^-53 is the smallest u; the tokens before have probability 0 and are never drawn."""
     answers(draw, torch.tensor([[-INF, -INF, 0.0, 0.0]]), 2.0**-53, want=torch.tensor([2]))
 
 
 def test_banned_tokens_between_are_jumped() -> None:
-    """1/2, nothing, 1/2: u = 0.5 still is the first, a little more is the third."""
+    """1/2, 0, 1/2: u = 0.5 draws the first, slightly more the third."""
     row = torch.tensor([[0.0, -INF, 0.0]])
     answers(draw, row, 0.5, want=torch.tensor([0]))
     answers(draw, row, 0.51, want=torch.tensor([2]))
 
 
 def test_a_sum_that_rounds_below_one_still_ends_in_the_last_possible_token() -> None:
-    """Equal tokens in float32, so many that their sum misses 1 by rounding, then a banned one: u = 1 is the last of them."""
+    """Equal tokens in float32, whose sum rounds to less than 1, then a banned one: u = 1 draws the last of them."""
     for count in (54_321, 100_001):
         row = torch.zeros(1, count + 1)
         row[0, -1] = -INF

@@ -1,4 +1,4 @@
-"""The three penalties, written again: a factor with a sign rule, a number once, a number for each time."""
+"""The three penalties, written again: a factor with a sign rule, a number once, a number per occurrence."""
 
 import torch
 from torch import Tensor
@@ -18,12 +18,12 @@ def counts(*numbers: float) -> Tensor:
 
 
 def test_a_positive_logit_is_divided() -> None:
-    """6 / 1.5 is 4, for the token that was seen; the other stays."""
+    """6 / 1.5 is 4, for the token that was seen; the other is unchanged."""
     answers(repetition_penalty, row(6.0, 6.0), counts(1, 0), 1.5, want=row(4.0, 6.0))
 
 
 def test_a_negative_logit_is_multiplied() -> None:
-    """-6 · 1.5 is -9. Divided it would be -4: the repeated token would become *more* likely."""
+    """-6 · 1.5 is -9. Division would give -4: the repeated token would become *more* likely."""
     answers(repetition_penalty, row(-6.0, -6.0), counts(1, 0), 1.5, want=row(-9.0, -6.0))
 
 
@@ -43,12 +43,12 @@ def test_presence_is_subtracted_once() -> None:
 
 
 def test_frequency_is_subtracted_for_each_time() -> None:
-    """0.5 a time: five times are 2.5."""
+    """0.5 per occurrence: five make 2.5."""
     answers(frequency_penalty, row(2.0, 2.0, 2.0), counts(1, 0, 5), 0.5, want=row(1.5, 2.0, -0.5))
 
 
 def test_a_negative_penalty_adds() -> None:
-    """OpenAI allows -2 to 2: below 0 repetition is asked for."""
+    """OpenAI allows -2 to 2: below 0 repetition is rewarded."""
     answers(presence_penalty, row(0.0, 0.0), counts(2, 0), -1.0, want=row(1.0, 0.0))
     answers(frequency_penalty, row(0.0, 0.0), counts(2, 0), -1.0, want=row(2.0, 0.0))
 
@@ -61,20 +61,20 @@ def test_every_row_has_the_same_counts() -> None:
 
 
 def test_banned_tokens_stay_banned() -> None:
-    """-inf, whatever is done to it."""
+    """-inf stays -inf."""
     answers(repetition_penalty, row(-torch.inf, 1.0), counts(1, 0), 2.0, want=row(-torch.inf, 1.0))
     answers(frequency_penalty, row(-torch.inf, 1.0), counts(3, 0), -2.0, want=row(-torch.inf, 1.0))
 
 
 def test_the_dtype_of_the_logits_stays() -> None:
-    """float64 logits, counts in float64 as token_counts makes them; 1/3 tells the dtypes apart."""
+    """float64 logits, counts in float64 as token_counts makes them; 1/3 differs between the dtypes."""
     logits, seen = torch.tensor([[1.0, 1.0]], dtype=torch.float64), torch.tensor([1.0, 0.0], dtype=torch.float64)
     answers(repetition_penalty, logits, seen, 3.0, want=torch.tensor([[1 / 3, 1.0]], dtype=torch.float64))
     answers(frequency_penalty, logits, seen, 1 / 3, want=torch.tensor([[1 - 1 / 3, 1.0]], dtype=torch.float64))
 
 
 def test_a_seen_token_never_becomes_more_likely() -> None:
-    """Fifty random rows, penalties above 1: no logit of a seen token grows, and no other moves."""
+    """Fifty random rows, penalties above 1: no logit of a seen token grows, and no other changes."""
     logits, seen = torch.randn(50, 30, dtype=torch.float64), torch.randint(0, 3, (30,)).double()
     change = repetition_penalty(logits, seen, 1.3) - logits
     agree("logits of seen tokens that grew", int((change[:, seen > 0] > 0).sum()), 0)

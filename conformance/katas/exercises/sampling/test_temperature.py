@@ -1,4 +1,4 @@
-"""Temperature and greedy choice, written again: what a division does to odds, and which token wins."""
+"""Temperature and greedy choice, written again: a division of logits, and the choice of the largest."""
 
 import torch
 
@@ -17,7 +17,7 @@ def test_two_halves_them() -> None:
 
 
 def test_one_changes_nothing() -> None:
-    """The model's own distribution."""
+    """The model's distribution."""
     row = torch.tensor([[4.0, -1.0]])
     answers(temperature, row, 1.0, want=row.clone())
 
@@ -36,7 +36,7 @@ def test_banned_tokens_stay_banned() -> None:
 
 
 def test_the_dtype_stays() -> None:
-    """float64 in, float64 out; 1/3 tells them apart."""
+    """float64 in, float64 out; 1/3 differs between the dtypes."""
     row = torch.tensor([[1.0, 2.0]], dtype=torch.float64)
     answers(temperature, row, 3.0, want=torch.tensor([[1 / 3, 2 / 3]], dtype=torch.float64))
 
@@ -47,7 +47,7 @@ def test_greedy_takes_the_largest_logit() -> None:
 
 
 def test_of_equal_logits_the_lowest_id_wins() -> None:
-    """Ids 1 and 3 are tied, and some choice must be the same on every machine."""
+    """Ids 1 and 3 are tied, and the choice must be the same on every machine."""
     answers(greedy, torch.tensor([[0.0, 5.0, 1.0, 5.0]]), want=torch.tensor([1]))
 
 

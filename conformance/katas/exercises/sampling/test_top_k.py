@@ -1,4 +1,4 @@
-"""Top-k, written again: how many stay, which, and what a tie does."""
+"""Top-k, written again: how many tokens are kept, which, and ties."""
 
 import math
 
@@ -27,7 +27,7 @@ def test_one_is_the_largest_alone() -> None:
 
 
 def test_zero_switches_it_off() -> None:
-    """k = 0 is how a request says that it wants no top-k."""
+    """k = 0 means no top-k."""
     answers(top_k, row(1.0, 2.0, 3.0), 0, want=row(1.0, 2.0, 3.0))
 
 
@@ -38,12 +38,12 @@ def test_a_k_beyond_the_vocabulary_keeps_all() -> None:
 
 
 def test_tokens_tied_with_the_kth_all_stay() -> None:
-    """The second largest is 2, three times: to keep one of them would be to choose by the order of the vocabulary."""
+    """The second largest is 2, three times: keeping one of them would be a choice by the order of the vocabulary."""
     answers(top_k, row(2.0, 5.0, 2.0, 1.0, 2.0), 2, want=row(2.0, 5.0, 2.0, -INF, 2.0))
 
 
 def test_negative_logits_are_ranked_too() -> None:
-    """-1 is larger than -2; a token that is dropped must be below every one that stays, so 0 won't do for it."""
+    """-1 is larger than -2; a dropped token must be below every kept one, so 0 is wrong."""
     answers(top_k, row(-3.0, -1.0, -2.0), 2, want=row(-INF, -1.0, -2.0))
 
 
@@ -54,7 +54,7 @@ def test_each_row_has_a_kth_of_its_own() -> None:
 
 
 def test_banned_tokens_stay_banned() -> None:
-    """Two of four can be chosen; k = 3 doesn't bring a third back."""
+    """Two of four can be chosen; k = 3 does not restore a third."""
     answers(top_k, row(-INF, 1.0, -INF, 2.0), 3, want=row(-INF, 1.0, -INF, 2.0))
 
 

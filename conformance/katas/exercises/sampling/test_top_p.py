@@ -1,4 +1,4 @@
-"""Nucleus sampling, written again: probabilities that can be added on paper, then whatever could go wrong with a sort."""
+"""Nucleus sampling, written again: probabilities added on paper, then the pitfalls of sorting."""
 
 import math
 
@@ -22,7 +22,7 @@ def kept(row: Tensor, *keep: int) -> Tensor:
 
 
 def test_the_tokens_that_reach_p_are_kept() -> None:
-    """1/2 is less than 0.7; 1/2 + 1/4 is enough: the token that crosses p stays."""
+    """1/2 is less than 0.7; 1/2 + 1/4 is enough: the token that crosses p is kept."""
     row = logits(0.5, 0.25, 0.125, 0.125)
     answers(top_p, row, 0.7, want=kept(row, 1, 1, 0, 0))
 
@@ -34,7 +34,7 @@ def test_the_order_of_the_vocabulary_plays_no_part() -> None:
 
 
 def test_a_sort_is_undone_by_its_inverse() -> None:
-    """A cycle of three: sorting and unsorting with the same indices would keep other tokens."""
+    """A cycle of three: unsorting with the sort's indices would keep other tokens."""
     row = logits(0.2, 0.1, 0.7)
     answers(top_p, row, 0.75, want=kept(row, 1, 0, 1))
 
@@ -46,7 +46,7 @@ def test_a_sum_of_exactly_p_is_enough() -> None:
 
 
 def test_logits_are_not_probabilities_yet() -> None:
-    """The same four probabilities with 7 added to each logit: a softmax doesn't notice."""
+    """The same four probabilities with 7 added to each logit: the same softmax."""
     row = logits(0.5, 0.25, 0.125, 0.125) + 7
     answers(top_p, row, 0.7, want=kept(row, 1, 1, 0, 0))
 
@@ -59,13 +59,13 @@ def test_one_token_is_always_kept() -> None:
 
 
 def test_a_p_of_one_keeps_everything() -> None:
-    """Also tokens so improbable that the sum has been rounded to 1 before them."""
+    """Even tokens so improbable that the sum before them is rounded to 1."""
     row = torch.tensor([[0.0, -200.0]])
     answers(top_p, row, 1.0, want=row.clone())
 
 
 def test_each_row_of_a_batch_is_alone() -> None:
-    """Two rows, the second the other way round."""
+    """Two rows, the second reversed."""
     rows = torch.cat([logits(0.5, 0.25, 0.125, 0.125), logits(0.125, 0.125, 0.25, 0.5)])
     want = torch.cat([kept(rows[:1], 1, 1, 0, 0), kept(rows[1:], 0, 0, 1, 1)])
     answers(top_p, rows, 0.7, want=want)
@@ -78,19 +78,19 @@ def test_banned_tokens_stay_banned() -> None:
 
 
 def test_many_equal_tokens_keep_their_order() -> None:
-    """1024 equal tokens, p 1/4: the first 256. A sort that is not stable mixes them."""
+    """1024 equal tokens, p 1/4: the first 256. An unstable sort mixes them."""
     row = torch.zeros(1, 1024)
     agree("which tokens are kept", top_p(row, 0.25).isfinite().nonzero()[:, 1], torch.arange(256))
 
 
 def test_float64_stays_float64() -> None:
-    """The dtype goes in and comes out."""
+    """The dtype stays the same."""
     row = logits(0.5, 0.3, 0.2).double()
     answers(top_p, row, 0.6, want=kept(row, 1, 1, 0))
 
 
 def test_what_is_kept_has_at_least_p_and_no_token_could_be_spared() -> None:
-    """Fifty random rows: the sum reaches p, and without the least likely token kept it doesn't."""
+    """Fifty random rows: the sum reaches p, but not without the least likely kept token."""
     rows = torch.randn(50, 20, dtype=torch.float64) * 3
     probabilities = rows.softmax(-1).masked_fill(top_p(rows, 0.8) == -INF, 0.0)
     total, least = probabilities.sum(-1), probabilities.masked_fill(probabilities == 0, INF).amin(-1)

@@ -1,4 +1,4 @@
-"""A checkpoint is mended: the right tensor and no other, by hand, and then the model computes what it should."""
+"""A checkpoint is repaired: the right tensor and no other, by hand, and then the model's outputs are right."""
 
 import torch
 from torch import Tensor
@@ -17,7 +17,7 @@ def rows(*numbers: float) -> dict[str, Tensor]:
 
 
 def test_one_tensor_is_changed() -> None:
-    """All but one were right."""
+    """All others were right."""
     wrong = damaged(right_tensors())
     mended = mend(wrong, HEAD_DIM)
     agree("how many tensors mend changes", sum(not torch.equal(mended[name], wrong[name]) for name in wrong), 1)
@@ -31,7 +31,7 @@ def test_it_is_the_tensor_that_was_wrong() -> None:
 
 
 def test_one_head_by_number() -> None:
-    """A head of eight rows came as 0 4 1 5 2 6 3 7."""
+    """A head of eight rows in the order 0 4 1 5 2 6 3 7."""
     mended = mend(rows(0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0), 8)
     agree("the rows of one head", mended[PLACE].flatten(), torch.arange(8.0))
 
@@ -43,7 +43,7 @@ def test_each_head_is_for_itself() -> None:
 
 
 def test_the_dict_that_was_given_is_left_alone() -> None:
-    """Whoever called may still need it."""
+    """The caller may still need it."""
     given = rows(0.0, 4.0, 1.0, 5.0, 2.0, 6.0, 3.0, 7.0)
     before = given[PLACE].clone()
     mend(given, 8)

@@ -64,7 +64,7 @@ def test_the_page_of_a_mistake_in_full(learner: Callable[[str], Path]) -> None:
 kata rmsnorm: testing {file}
 
 FAILED test_eps_sits_inside_the_root
-  eps 12 beside a mean square of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root, eps 12 would give 2 / (2 + 12).
+  eps 12 and a mean square of 4: 2 / sqrt(4 + 12) is 1/2. Outside the root, eps 12 would give 2 / (2 + 12).
   RMSNorm.forward: first difference at [0]: got 0.142857, want 0.5 (tolerance 4.8e-07); 2 of 2 differ
   inputs: x = [2, -2]
   and printed

@@ -15,6 +15,7 @@ from conformance.numerics.acceptance import published, rules, rules_published
 from conformance.numerics.acceptance.published import RULES, Outputs, Reference
 from conformance.numerics.acceptance.trial import NAMES, OURS, REPLAY, SEMANTICS, Trial, try_subject
 from conformance.numerics.variants import AS_IS, HELD_OUT, VARIANTS, put
+from conformance.score.published import with_lines
 from conformance.score.zoo.entries import Bug
 from nanollama.model import layers
 
@@ -133,7 +134,7 @@ def test_the_table_counts_subjects_not_runs() -> None:
     }
     assert rules.counts(results, OURS, "semantic") == (1, 2)
     assert rules.counts(results, OURS, "order") == (0, 1)
-    lines = list(rules.table(results))
+    lines = list(rules.rules_table(results))
     assert len(lines) == 1 + len(NAMES)
     assert lines[-1].split()[-5:] == ["1/2", "0/0", "0/0", "0/1", "0/0"]
     assert rules.as_json(results, ["x"], [LLAMA], 1.0)["rules"][OURS]["bugs"]["flagged"] == 1
@@ -156,7 +157,7 @@ def test_what_is_published_has_every_figure_and_no_trial(tmp_path: Path) -> None
     assert text.startswith("before\n<!-- rules -->\n| acceptance rule |") and text.endswith("<!-- /rules -->\nafter\n")
     assert f"| {OURS} | 1 of 2 (50%) | 0 of 0 | 0 of 0 | 0 of 1 | 0 of 0 |" in text and "old" not in text
     with pytest.raises(ValueError, match="<!-- rules -->"):
-        rules_published.with_table("no markers", kept)
+        with_lines("no markers", "rules", rules_published.rules_lines(kept))
 
 
 def test_a_part_of_the_bugs_is_not_published(capsys: pytest.CaptureFixture[str]) -> None:
@@ -167,7 +168,7 @@ def test_a_part_of_the_bugs_is_not_published(capsys: pytest.CaptureFixture[str])
 def test_the_published_figures_are_those_of_this_suite() -> None:
     kept = json.loads(rules_published.PUBLISHED.read_text())
     assert [*kept["rules"]] == [*NAMES]
-    assert "\n".join(rules_published.markdown(kept)) in rules_published.README.read_text()
+    assert "\n".join(rules_published.rules_lines(kept)) in rules_published.README.read_text()
     ours = kept["rules"][OURS]
     assert ours["variants"]["flagged"] + ours["policies"]["flagged"] + ours["decoys"]["flagged"] == 0
 

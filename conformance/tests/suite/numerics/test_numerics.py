@@ -16,7 +16,7 @@ from torch.utils._pytree import tree_leaves
 
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics import recording, ways
-from conformance.numerics.check import ROADS, check, false_alarms, judge
+from conformance.numerics.check import CHECKED_VARIANTS, check, false_alarms, judge_variant
 from conformance.numerics.floor import FLOOR, TIERS, VIEWS, decided, leave_one_out, load_floors, pooled
 from conformance.numerics.floor import Sample as Tap
 from conformance.numerics.observe import Observed, Prompt, observe
@@ -400,12 +400,12 @@ def swapped(weight: Tensor) -> Tensor:
 @pytest.mark.parametrize("place", BROKEN)
 def test_local_replay_in_bfloat16_names_the_module_that_is_off(place: str) -> None:
     architecture, damage = BROKEN[place]
-    truth, floors, eager = record(architecture, "bfloat16"), load_floors("bfloat16"), ROADS[1]
+    truth, floors, eager = record(architecture, "bfloat16"), load_floors("bfloat16"), CHECKED_VARIANTS[1]
     with fixture_model(architecture, "bfloat16") as load:
         model = load("bfloat16")
         damage(model)
-        road = eager if eager.reason(model.config) is None else AS_IS
-        judgement = judge(model, truth, floors, road)
+        variant = eager if eager.reason(model.config) is None else AS_IS
+        judgement = judge_variant(model, truth, floors, variant)
     assert judgement.first is not None
     assert judgement.first.place == place
     wrong = {f.place for f in judgement.beyond("all")}
@@ -453,7 +453,7 @@ def test_a_noisy_engine_and_one_that_computes_nothing_fail() -> None:
 def test_a_check_that_compared_nothing_is_an_error_and_a_tap_nobody_saw_a_failure() -> None:
     truth, floors = record(LLAMA, "bfloat16"), load_floors("bfloat16")
     with fixture_model(LLAMA, "bfloat16") as load:
-        silent = judge(
+        silent = judge_variant(
             load("bfloat16"), truth, floors, Variant("silent", "No call at all.", way=lambda model, prompts: iter(()))
         )
     assert silent.verdict in ("ERROR", "FAIL")
@@ -466,5 +466,5 @@ def test_two_modules_that_are_off_are_both_named_in_one_run() -> None:
         model = load("bfloat16")
         for place in ("layers.1.input_layernorm", "layers.2.mlp"):
             BROKEN[place][1](model)
-        wrong = {f.place for f in judge(model, truth, floors).beyond("all")}
+        wrong = {f.place for f in judge_variant(model, truth, floors).beyond("all")}
     assert {"layers.1.input_layernorm", "layers.2.mlp"} <= wrong

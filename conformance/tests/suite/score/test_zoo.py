@@ -232,5 +232,5 @@ def test_a_name_that_occurs_twice_is_refused(tmp_path: Path, monkeypatch: pytest
     text = '[[bug]]\nname="n"\nkind="decoy"\nmodule="m"\nsource="own"\nwhat="W."\ncustom="a:b"\n'
     (tmp_path / "rope.toml").write_text(text * 2)
     monkeypatch.setattr(entries, "BUGS", tmp_path)
-    with pytest.raises(ZooBroken, match="n is there 2 times"):
+    with pytest.raises(ZooBroken, match="n occurs 2 times"):
         load_zoo()
