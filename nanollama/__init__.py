@@ -8,16 +8,17 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from nanollama.errors import NanollamaError
-    from nanollama.generation.request import Piece, Request
-    from nanollama.generation.sampling import SamplingParams
-    from nanollama.lm import LM, load
+if TYPE_CHECKING:  # for type checkers, which don't read HOMES; a test holds both lists equal
+    from nanollama.errors import NanollamaError as NanollamaError
+    from nanollama.generation.request import Piece as Piece
+    from nanollama.generation.request import Request as Request
+    from nanollama.generation.sampling import SamplingParams as SamplingParams
+    from nanollama.lm import LM as LM
+    from nanollama.lm import load as load
 
-__all__ = ["LM", "NanollamaError", "Piece", "Request", "SamplingParams", "load"]
 __version__ = "0.1.0"
 
-HOMES = {
+HOMES = {  # public name: the module that defines it
     "LM": "lm",
     "NanollamaError": "errors",
     "Piece": "generation.request",
@@ -25,10 +26,11 @@ HOMES = {
     "SamplingParams": "generation.sampling",
     "load": "lm",
 }
+__all__ = [*HOMES]
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for, when it is: torch takes seconds, and `nanollama --help` needs none of it."""
+    """Import a public name when it is used: torch takes seconds, and `nanollama --help` does not need it."""
     if name not in HOMES:
         raise AttributeError(f"module 'nanollama' has no attribute {name!r}")
     return getattr(import_module(f"nanollama.{HOMES[name]}"), name)

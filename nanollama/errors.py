@@ -1,6 +1,6 @@
-"""The one exception this package raises on purpose, and how its messages quote what was given.
+"""The one exception that this package raises on purpose, and the wording of its messages.
 
-Everything else that escapes is a bug of ours.
+Any other exception that escapes is a bug of this package.
 """
 
 import difflib

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 
-from nanollama.cli.options import COMMANDS, module_of, parse
+from nanollama.cli.options import COMMANDS, home_of, parse
 from nanollama.cli.output import notice, open_streams, write
 from nanollama.errors import NanollamaError, unknown_name
 
@@ -40,7 +40,7 @@ def dispatch(arguments: Sequence[str]) -> int:
         raise unknown_name("command", name, COMMANDS, "`nanollama --help`")
     options = parse(name, rest)
     with ended_by_interrupt():
-        module = import_module(module_of(name))
+        module = import_module(f"nanollama.{home_of(name)}")
     command: Callable[[Namespace], int] = getattr(module, f"{name}_command")
     return command(options)
 

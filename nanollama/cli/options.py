@@ -32,7 +32,7 @@ def at_least_one(text: str) -> int:
 
 
 def add_model(parser: Parser) -> None:
-    """Which model, and how it is held."""
+    """Add the options that choose a model, its device and its dtype."""
     group = parser.add_argument_group("model")
     group.add_argument("--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"folder, GGUF file or hub id ({DEFAULT_MODEL})")
     group.add_argument("--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1, mps (auto)")
@@ -42,7 +42,7 @@ def add_model(parser: Parser) -> None:
 
 
 def add_generation(parser: Parser) -> None:
-    """Model, context and settings, as every command that generates has them."""
+    """Add the options of every command that generates: model, context and settings."""
     add_model(parser)
     group = parser.add_argument_group("generation (defaults in brackets)")
     group.add_argument("--context", type=at_least_one, metavar="N", help="tokens of prompt and answer together (the model's)")
@@ -50,7 +50,7 @@ def add_generation(parser: Parser) -> None:
 
 
 def run_options(parser: Parser) -> None:
-    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue; stdin where it is missing or -")
+    parser.add_argument("--prompt", metavar="TEXT", help="the text to continue; stdin if it is missing or -")
     parser.add_argument("--chat", action="store_true", help="the prompt is a user's message for the chat template")
     parser.add_argument("--system", metavar="TEXT", help="the system prompt before it (with --chat)")
     parser.add_argument("--parse-special", action="store_true", help="special tokens spelled in the prompt count as such")
@@ -99,7 +99,7 @@ def pull_options(parser: Parser) -> None:
 def show_options(parser: Parser) -> None:
     parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, or hub id that was pulled before")
     parser.add_argument("--tensors", action="store_true", help="list every tensor with its dtype and shape")
-    parser.add_argument("--quantize", choices=("q8", "q4"), help="instead, what this would do to every matrix: error, bytes")
+    parser.add_argument("--quantize", choices=("q8", "q4"), help="instead, the error and the bytes of every matrix after this")
 
 
 def export_options(parser: Parser) -> None:
@@ -119,7 +119,7 @@ def quantize_options(parser: Parser) -> None:
 def kata_options(parser: Parser) -> None:
     actions = ("list", "start", "check", "hint", "watch", "solution", "diff", "reset")
     parser.add_argument("action", choices=actions, metavar="ACTION", help=" ".join(actions))
-    parser.add_argument("kata", nargs="?", metavar="KATA", help="which one; left out, the one you worked at last")
+    parser.add_argument("kata", nargs="?", metavar="KATA", help="which one; by default the one you worked on last")
     parser.add_argument("--folder", metavar="DIR", help="where your files are (kata/ in the clone)")
 
 
@@ -152,14 +152,14 @@ COMMANDS = {
 The answer goes to stdout as it is made, all else to stderr. From stdin, one newline at the end is not part of the prompt.""",
     ),
     "chat": Command(
-        "talk with a model",
+        "chat with a model",
         "",
         chat_options,
         """example:
   nanollama chat --model FOLDER --system "Answer briefly." --temp 0.7
 
-/help lists what can be typed besides messages. Ctrl-C stops the answer, Ctrl-D leaves. When the context is full, the oldest
-turns are left out, never the system prompt. Without a terminal, messages are read line by line from stdin.""",
+/help lists the commands. Ctrl-C stops the answer, Ctrl-D leaves. When the context is full, the oldest turns are left out,
+never the system prompt. Without a terminal, messages are read line by line from stdin.""",
     ),
     "batch": Command(
         "answer the prompts of a file, several at a time",
@@ -210,7 +210,7 @@ The exit status is 1 if a check fails. Needs the clone of the project: the insta
         f"example:\n  nanollama pull {DEFAULT_MODEL}\n\nHF_HOME moves the cache, HF_TOKEN logs in.",
     ),
     "show": Command(
-        "what a checkpoint holds: config, parameters, tensors",
+        "show what a checkpoint holds: config, parameters, tensors",
         " MODEL",
         show_options,
         "examples:\n  nanollama show FOLDER --tensors\n  nanollama show model.gguf",
@@ -223,7 +223,7 @@ The exit status is 1 if a check fails. Needs the clone of the project: the insta
   nanollama export FOLDER --to model.gguf --type q8_0
   nanollama export model.gguf --to FOLDER --type bf16
 
-Tokenizer and chat template come along. What a GGUF file can't say of a config is an error, and nothing is written.""",
+Tokenizer and chat template are written too. A config that a GGUF file can't express is an error, and nothing is written.""",
         home="cli.export",
     ),
     "quantize": Command(
@@ -233,12 +233,12 @@ Tokenizer and chat template come along. What a GGUF file can't say of a config i
         """example:
   nanollama quantize model-f16.gguf --to model-q4_k_m.gguf --type q4_k_m
 
-Any architecture will do. Metadata stay as they are. Norms, biases and other small tensors stay as they are too, and the head
-and some others get more bits: tensor by tensor the formats that llama.cpp chooses for that type.""",
+Any architecture will do. Metadata, norms, biases and other small tensors stay as they are. The head and some others get more
+bits: each tensor gets the format that llama.cpp chooses for that type.""",
         home="cli.quantize",
     ),
     "kata": Command(
-        "write a piece of this runtime yourself, against its tests",
+        "write a function of this runtime yourself, against its tests",
         " ACTION [KATA]",
         kata_options,
         """examples:
@@ -246,18 +246,18 @@ and some others get more bits: tensor by tensor the formats that llama.cpp choos
   nanollama kata start rmsnorm
   nanollama kata check
 
-start takes a function out of a copy of its module, for you to write; check tests your copy, watch does whenever you save it.
-hint tells a little more each time, solution and diff show the runtime's own, reset begins again and keeps a copy of yours.
+start cuts a function out of a copy of its module, for you to write; check tests your copy, watch tests it on every save.
+hint gives a little more each time, solution and diff show the runtime's code, reset begins again and keeps a copy of yours.
 Needs the clone of the project: the installed package has no exercises. check exits with 1 while a test fails.""",
         suite=True,
     ),
 }
 
 
-def module_of(name: str) -> str:
-    """The module that holds the function `NAME_command`."""
+def home_of(name: str) -> str:
+    """The module of the package that holds the function `NAME_command`."""
     command = COMMANDS[name]
-    return f"nanollama.{command.home or ('cli.suite' if command.suite else f'cli.{name}')}"
+    return command.home or ("cli.suite" if command.suite else f"cli.{name}")
 
 
 def command_parser(name: str) -> Parser:
@@ -275,7 +275,7 @@ def command_parser(name: str) -> Parser:
 
 
 def parse(name: str, arguments: Sequence[str]) -> argparse.Namespace:
-    """The options of a command line; raises NanollamaError for what can't be understood."""
+    """The options of a command line; raises NanollamaError for a command line that argparse refuses."""
     if lost := [argument for argument in arguments if re.fullmatch(r"--[\w-]+=--", argument)]:
         raise NanollamaError(f"{lost[0]}: -- can't be a value")  # argparse would take it for the end of the options
     return command_parser(name).parse_args(arguments)

@@ -1,4 +1,4 @@
-"""How to answer, in the words of the user: one table for the options of a command, `/set`, and the fields of a batch line."""
+"""The settings of an answer: one table for the options of a command, `/set`, and the fields of a batch line."""
 
 import json
 from argparse import Namespace, _ArgumentGroup
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from nanollama.generation.request import Request
 
 Values = dict[str, Any]
-DEFAULT_MAX_TOKENS = 2048  # a model that never says its end token would go on to the end of its context, maybe for hours
+DEFAULT_MAX_TOKENS = 2048  # a model that never samples its end token would fill its context, maybe for hours
 
 
 def number(text: str) -> float:
-    """A number."""
+    """Text to float."""
     try:
         return float(text)
     except ValueError:
@@ -25,7 +25,7 @@ def number(text: str) -> float:
 
 
 def whole(text: str) -> int:
-    """A whole number."""
+    """Text to int."""
     try:
         return int(text)
     except ValueError:
@@ -33,14 +33,14 @@ def whole(text: str) -> int:
 
 
 def truth(text: str) -> bool:
-    """True or false."""
+    """Text to bool."""
     if text not in ("true", "false"):
         raise NanollamaError(f"{quote(text)} is neither true nor false")
     return text == "true"
 
 
 def pair(text: str) -> list[tuple[int, float]]:
-    """ID=BIAS, as a list of one."""
+    """ID=BIAS to a list of one pair."""
     token, equals, bias = text.partition("=")
     if not equals:
         raise NanollamaError(f"{quote(text)} is not ID=BIAS, such as 42=-100")
@@ -48,13 +48,13 @@ def pair(text: str) -> list[tuple[int, float]]:
 
 
 def one(text: str) -> list[str]:
-    """A text, as a list of one."""
+    """Text to a list of one text."""
     return [text]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """`name` is the field of SamplingParams or Request; `read` turns a text into its value, a list where it may repeat."""
+    """`name` is the field of SamplingParams or Request; `read` turns a text into its value, a list if it may repeat."""
 
     name: str
     flag: str
@@ -73,8 +73,8 @@ SETTINGS = {
         Setting("min_p", "--min-p", "P", number, "keep tokens at least P times as likely as the likeliest; 0 is off (0)"),
         Setting("typical_p", "--typical-p", "P", number, "keep the most typical tokens that make up P; 1 is off (1)"),
         Setting("repetition_penalty", "--repeat-penalty", "R", number, "makes seen tokens R times less likely; 1 is off (1)"),
-        Setting("presence_penalty", "--presence-penalty", "X", number, "subtracted once from the logit of tokens said (0)"),
-        Setting("frequency_penalty", "--frequency-penalty", "X", number, "subtracted for each time a token was said (0)"),
+        Setting("presence_penalty", "--presence-penalty", "X", number, "subtracted once from the logit of sampled tokens (0)"),
+        Setting("frequency_penalty", "--frequency-penalty", "X", number, "subtracted for each time a token was sampled (0)"),
         Setting("penalty_window", "--repeat-last-n", "N", whole, "the penalties count the last N tokens; -1: all (-1)"),
         Setting("logit_bias", "--logit-bias", "ID=BIAS", pair, "added to a token's logit; -inf bans it; may repeat", True),
         Setting("seed", "--seed", "N", whole, "the same seed gives the same answer (a new one each time)"),
@@ -107,13 +107,13 @@ def read_settings(options: Namespace) -> Values:
 
 
 def read_texts(setting: Setting, texts: Sequence[str]) -> Any:
-    """The checked value of a setting from what was typed, once or several times."""
+    """The checked value of a setting from one or several texts."""
     values = [setting.read(text) for text in texts]
     return checked(setting.name, [item for value in values for item in value] if setting.repeats else values[-1])
 
 
 def read_typed(name: str, text: str) -> Any:
-    """The checked value of a setting from `/set`: typed as on the command line, or JSON where it begins like JSON."""
+    """The checked value of a setting from `/set`: as on the command line, or any JSON value if it begins like one."""
     if text[:1] in ("[", "{", '"'):
         try:
             value = json.loads(text)
@@ -124,7 +124,7 @@ def read_typed(name: str, text: str) -> Any:
 
 
 def checked(name: str, value: Any) -> Any:
-    """A value in the form a request takes; raises NanollamaError if it takes no such value."""
+    """A value in the form that a request takes; raises NanollamaError if a request refuses it."""
     if name == "stop" and isinstance(value, str):
         value = [value]
     if name == "logit_bias":
@@ -136,7 +136,7 @@ def checked(name: str, value: Any) -> Any:
 
 
 def bias_table(value: Any) -> Any:
-    """Pairs, or a JSON object whose keys are texts, as a dict from token id to bias."""
+    """Pairs, or a JSON object whose keys are texts, as a dict from token id to bias; other values as they are."""
     if isinstance(value, Mapping):
         return {whole(token) if isinstance(token, str) else token: bias for token, bias in value.items()}
     if isinstance(value, list) and all(isinstance(item, tuple) for item in value):
@@ -148,8 +148,8 @@ def bias_table(value: Any) -> Any:
 
 
 def make_request(prompt_ids: Sequence[int], values: Mapping[str, Any]) -> "Request":
-    """A request with these settings; what is not among them has its default."""
-    from nanollama.generation.request import Request  # here, because they bring torch: `--help` need not wait for it
+    """A request with these settings; the others have their defaults."""
+    from nanollama.generation.request import Request  # here: they import torch, and `--help` need not wait
     from nanollama.generation.sampling import SamplingParams
 
     sampling = {name: value for name, value in values.items() if name in SamplingParams.__dataclass_fields__}
@@ -158,14 +158,14 @@ def make_request(prompt_ids: Sequence[int], values: Mapping[str, Any]) -> "Reque
 
 
 def default(name: str) -> Any:
-    """What a setting is where nobody gave it."""
+    """The default of a setting."""
     request = make_request([0], {"max_tokens": DEFAULT_MAX_TOKENS})
     return getattr(request.params if hasattr(request.params, name) else request, name)
 
 
 @contextmanager
 def naming(what: str) -> Iterator[None]:
-    """Put what an error is about in front of its message."""
+    """Put `what` in front of the message of an error."""
     try:
         yield
     except NanollamaError as error:

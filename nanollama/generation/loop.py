@@ -1,7 +1,7 @@
 """The one generation loop: prefill, then {logits → processors → pick → append → yield}.
 
-A single prompt is a batch of one, a stream is the iterator itself, and a server runs the same steps. The loop owns no
-mathematics: the model, the sampling functions, the detokeniser and the clock are all handed to it.
+A single prompt is a batch of one, a stream is the iterator itself, and a server runs the same steps. The loop has no
+mathematics: the model, the sampling functions, the detokenizer and the clock are arguments or imports.
 """
 
 import time
@@ -52,7 +52,7 @@ def generate(
 def run(
     model: Transformer, forward: Callable[..., Tensor], rows: Sequence[Row], chunk: int, clock: Callable[[], float]
 ) -> Iterator[Piece]:
-    """The loop. A row that is done keeps its place, so that shapes stay, but is padding to the model from then on."""
+    """The loop. A row that is done keeps its place, so that shapes stay; the model gets padding for it."""
     yield from (row.piece(None, "", row.limit) for row in rows if row.budget == 0)
     rows = [row for row in rows if not row.done]
     if not rows:

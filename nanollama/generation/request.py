@@ -14,7 +14,7 @@ FinishReason = Literal["stop", "length", "context"]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt and how to continue it.
+    """One prompt and the settings of its answer.
 
     prompt_ids: token ids, at least one. max_tokens: ids to sample at most (0 samples none), None: up to the context
     limit. stop: the text ends before the first of these strings. stop_ids: end tokens besides the model's own, which
@@ -44,7 +44,7 @@ class Request:
 
 @dataclass(frozen=True)
 class GenerationDefaults:
-    """What a checkpoint's files say about its texts: the id that begins one, and every id that ends one."""
+    """The ids that a checkpoint's files name: the one that begins a text, and all that end one."""
 
     bos_token_id: int | None = None
     eos_token_ids: tuple[int, ...] = ()
@@ -54,7 +54,7 @@ NO_DEFAULTS = GenerationDefaults()
 
 
 class RequestError(NanollamaError):
-    """A request that can't be answered. `problem` is the message without the request's place in the batch."""
+    """A request that can't be answered. `index` is its place in the batch, `problem` the message without it."""
 
     def __init__(self, index: int, problem: str) -> None:
         super().__init__(f"request {index}: {problem}")
@@ -63,11 +63,11 @@ class RequestError(NanollamaError):
 
 @dataclass(frozen=True)
 class Usage:
-    """What a finished request took. Rates: prompt_tokens / prefill_seconds, (completion_tokens - 1) / decode_seconds.
+    """Tokens and seconds of a finished request.
 
-    completion_tokens counts every sampled id, the end token included. `seed` replays the run, also where the request
-    had none. Seconds are those of the whole batch until this request was done; the caller's own time isn't in them,
-    and the first token belongs to prefill.
+    completion_tokens counts every sampled id, the end token included. `seed` replays the run, also if the request had
+    none. Seconds are those of the whole batch until this request was done, without the caller's time; the first token
+    belongs to prefill. Rates: prompt_tokens / prefill_seconds, (completion_tokens - 1) / decode_seconds.
     """
 
     prompt_tokens: int
@@ -82,7 +82,7 @@ class Piece:
     """One step of one request: the id sampled (None if nothing was), and the text that is final now, maybe "".
 
     `index` is the request's place in the batch. The last piece of a request, and only that, has finish_reason and
-    usage. The ids may say more than the text: end tokens and stop strings are never part of it.
+    usage. End tokens and stop strings are never part of the text.
     """
 
     index: int

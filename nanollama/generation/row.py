@@ -11,11 +11,10 @@ from nanollama.text.tokenizer import TokenizerLike
 
 
 class TextStream:
-    """Ids in, text out that no later token takes back; without a tokenizer the text stays empty.
+    """Ids in, final text out: no later token changes it. Without a tokenizer the text stays empty.
 
-    The text continues the prompt's: a decoder strips the space before its very first word, which is right after BOS, but
-    glues "time" and "there" together after a prompt. So the decoder sees the prompt's last ids first. Other camp:
-    transformers' TextStreamer decodes the answer alone.
+    A decoder strips the space before its first word. That is right after BOS, but joins "time" and "there" after a prompt,
+    so the decoder sees the prompt's last ids first. transformers' TextStreamer does otherwise: it decodes the answer alone.
     """
 
     def __init__(self, tokenizer: TokenizerLike | None, prompt: Sequence[int], stops: Sequence[str]) -> None:
@@ -31,17 +30,17 @@ class TextStream:
         return "" if self.detokenizer is None else self.stops.push(self.detokenizer.push(token_id))
 
     def flush(self) -> str:
-        """The text held back until now: half characters, and beginnings of stop strings that never came."""
+        """The text held back until now: half characters, and beginnings of stop strings that did not follow."""
         return "" if self.detokenizer is None else self.stops.push(self.detokenizer.flush()) + self.stops.flush()
 
     @property
     def stopped(self) -> bool:
-        """Whether a stop string was met."""
+        """Whether a stop string was found."""
         return self.stops.stopped is not None
 
 
 class Row:
-    """One request on its way through the loop."""
+    """One request in the loop: its ids, text, random generator and limits."""
 
     def __init__(
         self,
@@ -75,7 +74,7 @@ class Row:
         return self.piece(token_id, text, reason)
 
     def piece(self, token_id: int | None, text: str, reason: FinishReason | None) -> Piece:
-        """The piece to yield; a request that ends gives all the text it still holds back."""
+        """The piece to yield; the last one has all the text that was held back."""
         if reason is not None:
             text += self.text.flush()
         if self.text.stopped:

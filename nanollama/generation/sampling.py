@@ -1,7 +1,7 @@
 """From logits to one token id: pure functions logits → logits, their order, and the draw.
 
-Every function takes logits [B, V] and returns new logits [B, V] (dropped tokens are -inf); none edits its input, none
-knows about models, text or batches. `process` is the one place that fixes the order, `pick` the one place that draws.
+Every function returns new logits (dropped tokens are -inf) and edits none of its inputs; none depends on models, text or
+batches. `process` fixes the order, `pick` draws. Shapes are at the end of each docstring: B rows, V tokens.
 """
 
 import math
@@ -15,7 +15,7 @@ from nanollama.errors import NanollamaError
 
 MIN_TEMPERATURE = 1e-6  # below it a float32 logit of 1e33 divided by the temperature overflows to infinity
 
-# field: lowest, highest, what the ends mean. presence and frequency penalty have OpenAI's range.
+# field: lowest, highest, meaning of the ends. presence and frequency penalty have OpenAI's range.
 RANGES: dict[str, tuple[float, float, str]] = {
     "temperature": (0.0, 1e6, f"0 is greedy, otherwise at least {MIN_TEMPERATURE:g}"),
     "top_p": (0.0, 1.0, "1 is off"),
@@ -34,7 +34,7 @@ WHOLE_RANGES: dict[str, tuple[int, float, str]] = {
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How one request turns logits into ids; the defaults sample from the model's own distribution.
+    """The settings that turn logits into ids; the defaults sample from the model's distribution.
 
     `logit_bias` maps token ids to a number from -100 to 100 that is added to the logit (OpenAI), or to -inf, which bans
     the token, or to +inf, which bans every token that is not +inf. Raises NanollamaError for a value out of range.
@@ -87,7 +87,9 @@ def check_logit_bias(bias: object) -> None:
 def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
     """Add bias[id] to the logit of each id; -inf bans the id, +inf bans all ids that are not +inf.
 
-    Other camp: some servers turn +100 and -100 themselves into "always" and "never"; here they are added, nothing more.
+    Some servers do otherwise: +100 and -100 mean "always" and "never". Here they are added, nothing more.
+
+    logits: [B, V] → [B, V]
     """
     if not bias:
         return logits
@@ -102,7 +104,10 @@ def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
 
 
 def token_counts(ids: Sequence[int], logits: Tensor) -> Tensor:
-    """How often each token of the vocabulary occurs in ids: [V], on the device and in the dtype of logits [B, V]."""
+    """How often each token of the vocabulary occurs in ids, on the device and in the dtype of logits.
+
+    logits: [B, V] → [V]
+    """
     counts = torch.bincount(torch.tensor(ids, dtype=torch.int64), minlength=logits.shape[-1])
     return counts.to(logits.dtype).to(logits.device, non_blocking=True)
 
@@ -112,18 +117,26 @@ def repetition_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor
 
     Once per token, however often it was seen. Source: Keskar et al. 2019, arXiv 1909.05858, with the sign rule of
     transformers (dividing a negative logit would make the token *more* likely).
+
+    logits: [B, V], counts: [V] → [B, V]
     """
     penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
     return torch.where(counts > 0, penalised, logits)
 
 
 def presence_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor:
-    """Subtract penalty from the logit of every token that occurred, once. Source: OpenAI API reference."""
+    """Subtract penalty from the logit of every token that occurred, once. Source: OpenAI API reference.
+
+    logits: [B, V], counts: [V] → [B, V]
+    """
     return logits - penalty * (counts > 0).to(logits.dtype)
 
 
 def frequency_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor:
-    """Subtract penalty from a token's logit for each time it occurred. Source: OpenAI API reference."""
+    """Subtract penalty from a token's logit for each time it occurred. Source: OpenAI API reference.
+
+    logits: [B, V], counts: [V] → [B, V]
+    """
     return logits - penalty * counts.to(logits.dtype)
 
 
@@ -135,9 +148,10 @@ def last(ids: Sequence[int], window: int) -> Sequence[int]:
 def penalise(logits: Tensor, params: SamplingParams, prompt: Sequence[int], generated: Sequence[int]) -> Tensor:
     """Apply the three penalties over the last `penalty_window` tokens of prompt + generated.
 
-    Who counts what is contested, and decided here: the repetition penalty counts prompt and generated tokens (as
-    transformers and vLLM), presence and frequency count generated tokens only (as OpenAI and vLLM). Other camp:
-    llama.cpp counts both for all three.
+    The repetition penalty counts prompt and generated tokens (as transformers and vLLM), presence and frequency count
+    generated tokens only (as OpenAI and vLLM). llama.cpp does otherwise: it counts both for all three.
+
+    logits: [B, V] → [B, V]
     """
     if params.repetition_penalty != 1:
         seen = token_counts(last([*prompt, *generated], params.penalty_window), logits)
@@ -150,14 +164,19 @@ def penalise(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gene
 
 
 def temperature(logits: Tensor, t: float) -> Tensor:
-    """Divide the logits by t > 0: below 1 sharpens the distribution, above 1 flattens it."""
+    """Divide the logits by t > 0: below 1 sharpens the distribution, above 1 flattens it.
+
+    logits: [B, V] → [B, V]
+    """
     return logits / t
 
 
 def top_k(logits: Tensor, k: int) -> Tensor:
     """Keep the k largest logits; tokens tied with the k-th all stay, so the order of the vocabulary plays no part.
 
-    k = 0 or k ≥ V keeps everything. Other camp: llama.cpp keeps exactly k, whichever of the tied come first.
+    k = 0 or k ≥ V keeps everything. llama.cpp does otherwise: it keeps exactly k, the first of the tied ones.
+
+    logits: [B, V] → [B, V]
     """
     if k == 0 or k >= logits.shape[-1]:
         return logits
@@ -169,14 +188,16 @@ def top_p(logits: Tensor, p: float) -> Tensor:
     """Keep the smallest set of most likely tokens whose probabilities add up to at least p, and at least one token.
 
     The token that crosses p stays; a sum of exactly p is enough. Of tied tokens the lower id ranks first. p ≥ 1 keeps
-    everything. Source: Holtzman et al. 2020, arXiv 1904.09751. Other camp: dropping the crossing token (mass ≤ p).
+    everything. Source: Holtzman et al. 2020, arXiv 1904.09751. Others drop the crossing token (mass ≤ p).
+
+    logits: [B, V] → [B, V]
     """
     if p >= 1:
         return logits
     ranked, order = logits.sort(dim=-1, descending=True, stable=True)
     mass = ranked.softmax(-1).cumsum(-1)
     cut = torch.zeros_like(logits, dtype=torch.bool)
-    cut[..., 1:] = mass[..., :-1] >= p  # what comes before a token decides about it
+    cut[..., 1:] = mass[..., :-1] >= p  # the mass before a token decides
     return logits.masked_fill(torch.zeros_like(cut).scatter(-1, order, cut), -math.inf)
 
 
@@ -184,6 +205,8 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens at least p times as probable as the most probable one. Source: Nguyen et al. 2024, arXiv 2407.01082.
 
     A probability of exactly p times the largest stays. p = 0 keeps everything, p = 1 the largest and its ties.
+
+    logits: [B, V] → [B, V]
     """
     if p == 0:
         return logits
@@ -196,6 +219,8 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
 
     The token that crosses p stays, and so do its ties. The most probable token may go. p ≥ 1 keeps everything.
     Source: Meister et al. 2023, arXiv 2202.00666, eq. 10.
+
+    logits: [B, V] → [B, V]
     """
     if p >= 1:
         return logits
@@ -209,12 +234,14 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
 
 
 def process(logits: Tensor, params: SamplingParams, prompt: Sequence[int], generated: Sequence[int]) -> Tensor:
-    """Logits [B, V] of any float dtype → processed logits [B, V] in at least float32. The order is fixed here:
+    """Apply bias, penalties, temperature and filters, in at least float32. The order is fixed here:
 
     bias → repetition → frequency → presence → temperature → top-k → top-p → min-p → typical-p.
     That is transformers' `generate` where it defines an order (5.x, `_get_logits_processor`), and vLLM's for the
-    penalties. Other camp: llama.cpp filters first and applies the temperature last. Greedy (temperature 0) ends after
-    the penalties. Every filter is renormalised by the softmax of the next, so none sees probabilities below a sum of 1.
+    penalties. llama.cpp does otherwise: it filters first and applies the temperature last. Greedy (temperature 0) ends
+    after the penalties. Each filter's softmax renormalises, so the probabilities that it sees add up to 1.
+
+    logits: [B, V] → [B, V]
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits = add_bias(logits, params.logit_bias)
@@ -229,19 +256,24 @@ def process(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gener
 
 
 def greedy(logits: Tensor) -> Tensor:
-    """The id of the largest logit, int64 [B]; of tied logits the lowest id (torch.argmax returns the first)."""
+    """The id of the largest logit; of tied logits the lowest id (torch.argmax returns the first).
+
+    logits: [B, V] → int64 [B]
+    """
     return logits.argmax(-1)
 
 
 def uniform(generator: torch.Generator) -> float:
-    """The next number of a request's own CPU generator, in [2^-53, 1]: the same for every device and every batch."""
+    """The next number of a request's CPU generator, in [2^-53, 1]: the same for every device and every batch."""
     return 1.0 - float(torch.rand((), dtype=torch.float64, generator=generator))
 
 
 def draw(logits: Tensor, u: float) -> Tensor:
-    """Inverse CDF: int64 [B], the first token at which the probabilities, summed by id, reach u in [2^-53, 1].
+    """Inverse CDF: the first token at which the probabilities, summed by id, reach u in [2^-53, 1].
 
     A token of probability 0 is never drawn, although a parallel scan may round: its sum is set to 0, and u is not.
+
+    logits: [B, V] → int64 [B]
     """
     probs = logits.softmax(-1)
     cdf = probs.cumsum(-1).masked_fill(probs == 0, 0.0)
@@ -252,11 +284,13 @@ def draw(logits: Tensor, u: float) -> Tensor:
 def pick(
     logits: Tensor, params: SamplingParams, prompt: Sequence[int], generated: Sequence[int], generator: torch.Generator
 ) -> Tensor:
-    """Choose the next id of one request from logits [1, V]: int64 [1], still on the device, so nothing waits here.
+    """Choose the next id of one request; the id stays on the device, so nothing waits here.
 
-    -1 stands for "no choice": the largest logit is NaN, -inf or +inf. The caller sees it in the ids that it fetches
-    anyway (`no_choice` then words the error); a check of its own would cost a second wait for the device per token.
-    One request at a time: its filters see a [1, V] tensor in whatever batch it runs, so its choice can't depend on it.
+    -1 means "no choice": the largest logit is NaN, -inf or +inf. The caller finds it in the ids that it fetches anyway
+    (`no_choice` then words the error); a check here would cost a second wait for the device per token. One request at a
+    time: its filters see one row in every batch, so its choice can't depend on the batch.
+
+    logits: [1, V] → int64 [1]
     """
     scores = process(logits, params, prompt, generated)
     chosen = greedy(scores) if params.temperature == 0 else draw(scores, uniform(generator))
@@ -264,7 +298,10 @@ def pick(
 
 
 def no_choice(logits: Tensor, params: SamplingParams) -> str:
-    """Say why no token can be chosen from logits [1, V]; waits for the device, so only on the way out."""
+    """The error message when no token can be chosen. It waits for the device, so call it for an error only.
+
+    logits: [1, V]
+    """
     nan, high, low = (int(test(logits).sum()) for test in (torch.isnan, torch.isposinf, torch.isneginf))
     absolute = sum(math.isinf(value) for value in params.logit_bias.values())
     return (

@@ -25,7 +25,7 @@ from nanollama.cli import pull, suite
 from nanollama.cli import run as run_module
 from nanollama.cli.main import main
 from nanollama.cli.options import COMMANDS
-from nanollama.cli.output import Answer, speed
+from nanollama.cli.output import Answer, speed_line
 from nanollama.cli.settings import DEFAULT_MAX_TOKENS, SETTINGS
 from nanollama.generation.request import Usage
 
@@ -134,8 +134,8 @@ def test_rates_of_what_did_not_run_are_left_out(run: Any) -> None:
     done = run("--prompt", "Hi", "--max-tokens", "0", "--json")
     assert json.loads(done.out)["timings"]["prefill_tokens_per_second"] is None
     assert done.err == "[prefill: 3 tok @ - t/s | decode: 0 tok @ - t/s]\n"
-    assert speed(Usage(4, 1, 0, 2.0, 0.0)) == "[prefill: 4 tok @ 2.0 t/s | decode: 1 tok @ - t/s]"
-    assert speed(Usage(4, 5, 0, 2.0, 8.0)) == "[prefill: 4 tok @ 2.0 t/s | decode: 5 tok @ 0.5 t/s]"
+    assert speed_line(Usage(4, 1, 0, 2.0, 0.0)) == "[prefill: 4 tok @ 2.0 t/s | decode: 1 tok @ - t/s]"
+    assert speed_line(Usage(4, 5, 0, 2.0, 8.0)) == "[prefill: 4 tok @ 2.0 t/s | decode: 5 tok @ 0.5 t/s]"
 
 
 EFFECTS: dict[str, list[str]] = {
