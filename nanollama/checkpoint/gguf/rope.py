@@ -102,9 +102,7 @@ def yarn_attention_factor(factor: float) -> float:
 def read_factors(metadata: Metadata, tensors: Mapping[str, Tensor], kind: Any, factor: float, original: Any) -> Raw:
     """LongRoPE from its two lists, or from Llama 3's single list, which holds at every length."""
     for name in tensors.keys() - READ_BY.get(str(metadata.architecture), frozenset()):
-        raise NanollamaError(
-            f"llama.cpp does not read {name} for the architecture {metadata.architecture}: expected no such tensor"
-        )
+        raise NanollamaError(f"llama.cpp does not read {name} for {metadata.architecture}: expected no such tensor")
     one = tensors.get("rope_freqs.weight")
     short, long = (tensors.get(f"rope_factors_{length}.weight", one) for length in ("short", "long"))
     if (one is not None) == (len(tensors) > 1) or short is None or long is None:
