@@ -96,7 +96,7 @@ def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Ten
         tensor = tensor.T
     for fused, parts in (config.family.fused or {}).items():
         if f".{fused}." in name:
-            rows = [rows_of(config, part) for part in parts]
+            rows = [part_rows(config, part) for part in parts]
             if tensor.ndim == 0 or len(tensor) != sum(rows):
                 raise NanollamaError(
                     f"{name} has shape {list(tensor.shape)}; config.json makes it {' + '.join(map(str, rows))} rows "
@@ -107,12 +107,14 @@ def split(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[str, Ten
     return [(name, tensor)]
 
 
-def rows_of(config: ModelConfig, part: str) -> int:
+def part_rows(config: ModelConfig, part: str) -> int:
     """Rows (output size) of one part of a fused matrix, or of one expert's matrix."""
-    if part.startswith("mlp."):
-        return config.intermediate_size
-    heads = config.num_attention_heads if part.endswith("q_proj") else config.num_key_value_heads
-    return heads * config.head_dim
+    if not part.startswith("mlp."):
+        heads = config.num_attention_heads if part.endswith("q_proj") else config.num_key_value_heads
+        return heads * config.head_dim
+    if part.endswith("down_proj"):
+        return config.hidden_size
+    return config.moe_intermediate_size if ".experts." in part else config.intermediate_size
 
 
 def check_tensors(expected: Mapping[str, Tensor], found: Mapping[str, Weight]) -> None:

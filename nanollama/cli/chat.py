@@ -174,7 +174,7 @@ class Repl:
 
     def load(self, name: str) -> None:
         """Go on with a conversation from a file."""
-        self.conversation = load_conversation(name)
+        self.conversation = load_conversation(file_path(name))
         notice(f"{len(self.conversation.turns)} turns loaded")
 
     def encode(self, messages: list[Message]) -> list[int]:

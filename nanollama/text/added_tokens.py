@@ -1,4 +1,4 @@
-"""Tokens that stand outside a model's own cutting: special tokens and the like, found in text before it is cut."""
+"""Added tokens: special tokens and others that are found in text before the model cuts it."""
 
 import re
 import unicodedata
@@ -7,17 +7,16 @@ from dataclasses import dataclass
 from typing import Protocol
 
 WHITE_SPACE = "\t\n\v\f\r \x85\xa0\u1680" + "".join(map(chr, range(0x2000, 0x200B))) + "\u2028\u2029\u202f\u205f\u3000"
-"""Unicode's White_Space; Python's own idea of white space has four characters more."""
+"""Unicode's White_Space; Python's `str.isspace` takes four characters more."""
 SPACES = re.compile(f"[{WHITE_SPACE}]*")
 
 
 @dataclass(frozen=True)
 class AddedToken:
-    """One such token.
+    """One added token. The field names are those of tokenizer.json and `added_tokens_decoder`.
 
-    special: found in text only on request, and left out of decoded text on request. lstrip, rstrip: takes the white
-    space at its side with it. single_word: only where no letter, digit or underscore touches it. The names are those of
-    tokenizer.json and of `added_tokens_decoder`.
+    special: found in text only on request, and left out of decoded text on request. lstrip, rstrip: the white space to its
+    left or right belongs to it. single_word: found only if no letter, digit or underscore touches it.
     """
 
     content: str
@@ -43,14 +42,14 @@ class AddedTokens:
         return re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
 
     def split(self, text: str, parse_special: bool) -> Iterator[int | str]:
-        """The id of every added token in `text`, and the texts between them (none empty), in order."""
+        """Yields, in order, the id of every added token in `text` and the non-empty texts between them."""
         pattern = self._every if parse_special else self._ordinary
         done = 0
         for match in pattern.finditer(text) if pattern else ():
             token = self.by_content[match[0]]
             start, end = match.span()
-            beside = text[max(0, start - 1) : start] + text[end : end + 1]
-            if start < done or (token.single_word and any(map(_in_word, beside))):
+            neighbours = text[max(0, start - 1) : start] + text[end : end + 1]
+            if start < done or (token.single_word and any(map(_in_word, neighbours))):
                 continue
             if token.lstrip:
                 start = done + len(text[done:start].rstrip(WHITE_SPACE))
@@ -65,13 +64,13 @@ class AddedTokens:
 
 
 def _in_word(letter: str) -> bool:
-    """What \\w means in Unicode's regular expressions (UTS 18, annex C); Python's takes in more kinds of numbers."""
+    """Whether \\w matches the letter in Unicode's regular expressions (UTS 18, annex C); Python's matches more numbers."""
     category = unicodedata.category(letter)
     return category[0] in "LM" or category in ("Nd", "Nl", "Pc") or letter in "\u200c\u200d"
 
 
 class TextModel(Protocol):
-    """What cuts plain text into ids: a SentencePiece or a byte-level BPE model. Ids are below `size`."""
+    """The interface that `ModelVocabulary` needs of a BPE or SentencePiece model: plain text ↔ ids below `size`."""
 
     @property
     def size(self) -> int: ...
@@ -84,10 +83,10 @@ class TextModel(Protocol):
 
 
 class ModelVocabulary:
-    """A text model and the added tokens around it.
+    """A text model and its added tokens.
 
-    prefix_every_text: every text between special tokens is encoded as if it began the input, as `legacy` asks. unused:
-    ids that decode to nothing.
+    prefix_every_text: every text between special tokens is encoded as if it began the input (`legacy`). unused: ids that
+    decode to nothing.
     """
 
     def __init__(
@@ -117,7 +116,7 @@ class ModelVocabulary:
         return ids
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        """The text of ids; an id without a token has none. The unknown id is left to the model, unless all is spelled."""
+        """The text of ids; an id without a token gives none. With `skip_special`, the model decodes the unknown id."""
         return self._model.decode(part for id in ids if (part := self._part(id, skip_special)) is not None)
 
     def _part(self, id: int, skip_special: bool) -> int | str | None:

@@ -111,7 +111,7 @@ def conversations_are_saved_and_read() -> None:
             chat += [{"role": "user", "content": one}, {"role": "assistant", "content": other}]
         expect_equal("text.chat.conversation.to_json", saved, {"messages": chat}, "what is saved: the dropped turns, too")
         with file_of(json.dumps(saved).encode(), "chat.json") as path, at(place):
-            read = conversation.load_conversation(str(path))
+            read = conversation.load_conversation(Path(path))
         expect_equal(place, (read.system, read.turns, read.dropped), (system, list(turns), 0), "what is read")
     said, answer, rules = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
     for messages, part in (
@@ -132,9 +132,9 @@ def conversations_are_saved_and_read() -> None:
         ("x", "messages"),
     ):
         with file_of(json.dumps({"messages": messages}).encode(), "chat.json") as path:
-            expect_refused(place, partial(conversation.load_conversation, str(path)), part, f"{messages}")
+            expect_refused(place, partial(conversation.load_conversation, Path(path)), part, f"{messages}")
     with file_of(json.dumps({"messages": [], "more": 1}).encode(), "chat.json") as path:
-        expect_refused(place, lambda: conversation.load_conversation(str(path)), "more", "a file of something else")
+        expect_refused(place, lambda: conversation.load_conversation(Path(path)), "more", "a file of something else")
     alone = conversation.Conversation(None, [])
     for system, named in ((None, "the message"), ("s", "the system prompt and the message")):
         fit = partial(conversation.Conversation(system, []).fit, "x", lambda _: [0] * 9, 9, 1)

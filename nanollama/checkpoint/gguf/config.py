@@ -1,13 +1,13 @@
-"""The metadata of a GGUF file as the config.json that it stands for, so that both kinds of checkpoint go one way from there.
+"""The metadata of a GGUF file as a config.json, so that folders and GGUF files are read by the same code from there.
 
 Two facts about the numbers:
 
 * *Defaults* are llama.cpp's (src/llama-hparams.h, src/models/*.cpp), not those of transformers, and are written out.
-* *Floats* are stored as float32. The config.json meant 1e-05, the file holds 9.999999747e-06, so a float is read as the
+* *Floats* are stored as float32. For the config.json's 1e-05 the file holds 9.999999747e-06, so a float is read as the
   shortest decimal that rounds to it; else a float64 run would differ from the original in the eighth digit.
 
-Every key of the file's architecture is read, known to change nothing, or refused by name. Phi-3's window counts, as in
-transformers; llama.cpp reads it and attends to everything (its pull request 13676).
+Every key of the file's architecture is read, known to change nothing, or refused by name. Phi-3's window is applied, as in
+transformers; llama.cpp reads it and attends to all tokens (its pull request 13676).
 """
 
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ from nanollama.model.families import FAMILIES, FULL, REQUIRED, SLIDING
 
 Raw = dict[str, Any]
 
-# Our name of a key → its name in the file after the architecture, and its value where the file is silent.
+# Key of config.json → key of the file after the architecture, and the value if the file has no such key.
 KEYS: dict[str, tuple[str, Any]] = {
     "max_position_embeddings": ("context_length", REQUIRED),
     "hidden_size": ("embedding_length", REQUIRED),
@@ -49,7 +49,7 @@ FAMILY_KEYS: dict[str, dict[str, tuple[str, Any]]] = {
     "GPT2LMHeadModel": {"rms_norm_eps": ("attention.layer_norm_epsilon", REQUIRED)},
 }
 ZERO_IS_NONE = ("sliding_window", "attn_logit_softcapping", "final_logit_softcapping")
-FACTS: dict[str, dict[str, Any]] = {  # what llama.cpp's code says and no key
+FACTS: dict[str, dict[str, Any]] = {  # fixed in llama.cpp's code, without a key
     "Qwen2ForCausalLM": {"use_sliding_window": False},
     "Qwen3ForCausalLM": {"use_sliding_window": False},
     "Qwen3MoeForCausalLM": {"use_sliding_window": False, "norm_topk_prob": True},
@@ -59,14 +59,14 @@ FACTS: dict[str, dict[str, Any]] = {  # what llama.cpp's code says and no key
     "MixtralForCausalLM": {"sliding_window": None},
     "SmolLM3ForCausalLM": {"use_sliding_window": False, "no_rope_layer_interval": 4},
 }
-WINDOW_PERIODS = {"Gemma2ForCausalLM": 2, "Gemma3ForCausalLM": 6}  # where the file lists no pattern
-# Gemma's 27B divides q·k by the square root of hidden_size / heads, all others by that of head_dim. llama.cpp knows it by
-# its number of layers.
+WINDOW_PERIODS = {"Gemma2ForCausalLM": 2, "Gemma3ForCausalLM": 6}  # if the file has no pattern
+# Gemma's 27B divides q·k by the square root of hidden_size / heads, all others by that of head_dim. llama.cpp identifies it
+# by its number of layers.
 LAYERS_OF_27B = {"Gemma2ForCausalLM": 46, "Gemma3ForCausalLM": 62}
 
 
 def config_from_gguf(values: Mapping[str, Any], tensors: Mapping[str, tuple[int, ...]], rope: Mapping[str, Tensor]) -> Raw:
-    """The config.json that a file stands for, from its metadata, the shapes of its tensors, and its rotary tensors.
+    """The config.json of a file, from its metadata, the shapes of its tensors, and its rotary tensors.
 
     Raises NanollamaError for an architecture or a key that is not supported.
     """
@@ -104,13 +104,13 @@ def family_of(metadata: Metadata) -> str:
         )
     kind = metadata.values.get("general.type", "model")
     if kind != "model":
-        raise NanollamaError(f"general.type is {quote(kind)}; expected 'model': this file only adds something to a model")
+        raise NanollamaError(f"general.type is {quote(kind)}; expected 'model': this file is an addition to a model")
     has_experts = metadata.architecture == "llama" and metadata.get("expert_count", 0) not in (0, None)
     return "MixtralForCausalLM" if has_experts else known[metadata.architecture]
 
 
 def vocab_size(metadata: Metadata, tensors: Mapping[str, tuple[int, ...]]) -> int:
-    """Rows of the embedding, which decide; the metadata must not say anything else."""
+    """Rows of the embedding; NanollamaError if the metadata differ."""
     shape = tensors.get("token_embd.weight", ())
     if len(shape) != 2:
         raise NanollamaError("the file has no tensor token_embd.weight with two dimensions: it holds no model, or it is cut")
@@ -123,11 +123,11 @@ def vocab_size(metadata: Metadata, tensors: Mapping[str, tuple[int, ...]]) -> in
 
 
 def read_head_dim(metadata: Metadata, raw: Mapping[str, Any]) -> int:
-    """The size of a head, which must be the same for queries, keys and values; GPT-2 has no keys for what is different."""
+    """The size of a head, which must be the same for queries, keys and values."""
     heads, hidden = raw["num_attention_heads"], raw["hidden_size"]
     natural = (
         hidden // heads if type(heads) is int and type(hidden) is int and heads > 0 else 0
-    )  # read_config says what is wrong
+    )  # read_config reports wrong values
     size = natural if raw.get("head_dim") is None else raw["head_dim"]
     expected = {"attention.key_length": size, "attention.value_length": size}
     if "num_key_value_heads" not in raw:
@@ -139,29 +139,29 @@ def read_head_dim(metadata: Metadata, raw: Mapping[str, Any]) -> int:
 
 
 def gemma_keys(name: str, metadata: Metadata, raw: Mapping[str, Any]) -> dict[str, Any]:
-    """Which layers have the window, and what q·k is divided by."""
+    """The layers with a window, and the divisor of q·k."""
     layers, window = raw["num_hidden_layers"], raw["sliding_window"]
     pattern = metadata.get("attention.sliding_window_pattern", WINDOW_PERIODS[name])
-    count = layers if type(layers) is int and layers <= MOST_LAYERS else 0  # read_config says what is wrong with others
+    count = layers if type(layers) is int and layers <= MOST_LAYERS else 0  # read_config reports others
     if type(pattern) is int and pattern >= 0:
         slides = [pattern == 0 or i % pattern < pattern - 1 for i in range(count)]
     elif isinstance(pattern, list) and len(pattern) == layers:
         slides = [bool(each) for each in pattern]
     else:
-        raise NanollamaError(f"attention.sliding_window_pattern is {quote(pattern)}; expected a period, or one flag a layer")
+        raise NanollamaError(f"attention.sliding_window_pattern is {quote(pattern)}; expected a period, or one flag per layer")
     types = [SLIDING if each and window is not None else FULL for each in slides]
     return {"layer_types": types, "query_pre_attn_scalar": attention_divisor(name, raw)}
 
 
 def attention_divisor(name: str, raw: Mapping[str, Any]) -> Any:
-    """What Gemma divides q·k by the square root of."""
+    """Gemma divides q·k by the square root of this."""
     if raw["num_hidden_layers"] == LAYERS_OF_27B[name] or raw["head_dim"] is None:
         return raw["hidden_size"] // max(1, raw["num_attention_heads"])
     return raw["head_dim"]
 
 
 def token_ids(values: Mapping[str, Any]) -> dict[str, Any]:
-    """The token that begins a text, those that are named as ends, and the one that fills up; none that is not a token."""
+    """The ids of BOS, of all named end tokens, and of padding; ids outside the vocabulary are left out."""
     tokens = values.get("tokenizer.ggml.tokens")
     count = len(tokens) if isinstance(tokens, list) else 0
 

@@ -1,4 +1,4 @@
-"""The keys that a GGUF file has for its architecture: checked as they are read, known to be harmless, or refused by name."""
+"""The keys of a GGUF file's architecture: each is read and checked, known to change nothing, or refused by name."""
 
 import math
 import struct
@@ -8,8 +8,8 @@ from typing import Any
 from nanollama.errors import NanollamaError, quote
 from nanollama.model.families import REQUIRED
 
-PER_LAYER = ("attention.sliding_window_pattern",)  # a list that is meant as one
-INERT = frozenset({"tensor_data_layout", "pooling_type", "rope.scaling.finetuned"})  # nothing in a forward pass reads them
+PER_LAYER = ("attention.sliding_window_pattern",)  # lists that stay lists
+INERT = frozenset({"tensor_data_layout", "pooling_type", "rope.scaling.finetuned"})  # a forward pass does not read them
 INERT_AT: dict[str, tuple[Any, ...]] = {  # they change nothing at these values
     "attention.causal": (True,),
     "attention.clamp_kqv": (0.0,),
@@ -32,7 +32,7 @@ INERT_AT: dict[str, tuple[Any, ...]] = {  # they change nothing at these values
 
 
 class Metadata:
-    """The keys of one file; remembers which ones were asked for."""
+    """The metadata of one file; records which keys were read."""
 
     def __init__(self, values: Mapping[str, Any]) -> None:
         self.values = values
@@ -40,8 +40,8 @@ class Metadata:
         self._read: set[str] = set()
 
     def get(self, key: str, default: Any = REQUIRED) -> Any:
-        """The value of a key of the architecture. A float is the shortest decimal that is the same float32; a list with one
-        value for each layer is that value, if all are equal."""
+        """The value of a key of the architecture. A float becomes the shortest decimal that is the same float32; a list with
+        one value for each layer becomes that value if all are equal."""
         name = f"{self.architecture}.{key}"
         self._read.add(name)
         value = self.values.get(name, default)
@@ -54,27 +54,32 @@ class Metadata:
         return shortest(value) if type(value) is float else value
 
     def number(self, key: str, default: float) -> float:
-        """A finite number, or the default where the file is silent."""
+        """A finite number, or the default if the file has no such key."""
         value = self.get(key, default)
         if type(value) not in (int, float) or not math.isfinite(value):
             raise NanollamaError(f"{self.architecture}.{key} is {quote(value)}; expected a number")
         return float(value)
 
     def refuse_unread(self) -> None:
-        """Raise for the first key of the architecture that nobody asked for and that may change the mathematics."""
+        """Raise for the first key of the architecture that was not read and may change the mathematics."""
         for name, value in self.values.items():
             prefix, _, key = name.partition(".")
             if prefix != self.architecture or name in self._read or key in INERT or value in INERT_AT.get(key, ()):
                 continue
             raise NanollamaError(
-                f"the metadata has {name} = {quote(value)}, which {self.architecture} models have no use for here; it may "
-                "change the mathematics, so the model is not run without it"
+                f"the metadata has {name} = {quote(value)}, which is not supported for {self.architecture}; it may "
+                "change the mathematics, so the model is refused"
             )
 
 
+def as_float32(value: float) -> float:
+    """The nearest float32, as a Python float."""
+    return float(struct.unpack("<f", struct.pack("<f", value))[0])
+
+
 def shortest(value: float) -> float:
-    """The decimal with the fewest digits that rounds to the same float32; what isn't a float32 stays as it is."""
-    if not math.isfinite(value) or struct.unpack("<f", struct.pack("<f", value))[0] != value:
+    """The decimal with the fewest digits that rounds to the same float32; a value that is no float32 is returned as it is."""
+    if not math.isfinite(value) or as_float32(value) != value:
         return value
     stored = struct.pack("<f", value)
     candidates = (float(f"{value:.{digits}g}") for digits in range(1, 9))

@@ -1,7 +1,7 @@
-"""The other direction of gguf_config.py: what a GGUF file says of a model, for llama.cpp and for us.
+"""The inverse of config.py: the keys of a GGUF file for a config, as llama.cpp reads them.
 
-Not everything that a config.json can say has a key that llama.cpp reads. `check_expressible` reads the result back and
-compares; whatever would be lost is refused by name, before a file exists that silently computes something else.
+llama.cpp has no key for some parts of a config.json. `check_expressible` reads the result back and compares it, and refuses a
+lost part by name before a file is written that would compute something else.
 """
 
 import math
@@ -14,6 +14,7 @@ from torch import Tensor
 
 from nanollama.checkpoint.gguf.config import FAMILY_KEYS, KEYS, config_from_gguf
 from nanollama.checkpoint.gguf.names import ARCHITECTURES
+from nanollama.checkpoint.gguf.rope import yarn_attention_factor
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.rope import RopeConfig, default_frequencies, frequencies, yarn_attention_factor
@@ -51,12 +52,12 @@ def metadata_of(config: ModelConfig) -> dict[str, Any]:
 
 
 def epsilon_key(config: ModelConfig) -> str:
-    """The norm's epsilon has a key for each kind of norm."""
+    """The key of the norm's epsilon; each kind of norm has its own."""
     return {**KEYS, **FAMILY_KEYS.get(config.architecture, {})}["rms_norm_eps"][0]
 
 
 def window_keys(config: ModelConfig) -> dict[str, Any]:
-    """Gemma's windows: their size, and which layers have one. Phi-3: a size or 0."""
+    """Gemma: the size of windows and the layers that have one. Phi-3: a size or 0. Others: nothing."""
     sizes = {window for window in config.windows if window is not None}
     if len(sizes) > 1:
         raise NanollamaError(f"windows of {sorted(sizes)} tokens can't be written to one GGUF file; it has one size for all")
@@ -73,7 +74,7 @@ def window_keys(config: ModelConfig) -> dict[str, Any]:
 
 
 def rope_keys(config: ModelConfig) -> dict[str, Any]:
-    """Theta and scaling of the layers that see everything; of Gemma 3's other layers, theta."""
+    """Theta and scaling of the layers without a window; for Gemma 3's other layers, theta."""
     rope = main_rope(config)
     if rope is None:
         return {}
@@ -99,13 +100,13 @@ def rope_keys(config: ModelConfig) -> dict[str, Any]:
 
 
 def main_rope(config: ModelConfig) -> RopeConfig | None:
-    """The rotation of the first layer that has one, rather one without a window."""
+    """The rotation of the first rotated layer without a window, else of the first rotated layer; None without RoPE."""
     everywhere = [rope for rope, window in zip(config.ropes, config.windows, strict=True) if rope and window is None]
     return next(iter(everywhere + [rope for rope in config.ropes if rope]), None)
 
 
 def rope_tensors(config: ModelConfig) -> dict[str, Tensor]:
-    """The divisors of the frequencies as float32 [pairs], where the scaling has one for each."""
+    """The divisors of the frequencies, float32 [pairs], by tensor name; {} for scalings without such lists."""
     rope = main_rope(config)
     if rope is None or rope.rope_type not in ("llama3", "longrope"):
         return {}
@@ -116,7 +117,7 @@ def rope_tensors(config: ModelConfig) -> dict[str, Tensor]:
 
 
 def check_expressible(config: ModelConfig, metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Raise for the first part of the config that a reader of this file would not see."""
+    """Raise for the first field of the config that is lost when this file is read."""
     rounded = {key: float(torch.tensor(v, dtype=torch.float32)) if type(v) is float else v for key, v in metadata.items()}
     read = read_config(config_from_gguf(rounded, shapes, rope_tensors(config)))
     for field in fields(config):
@@ -125,15 +126,15 @@ def check_expressible(config: ModelConfig, metadata: Mapping[str, Any], shapes: 
         if field.name not in NOT_COMPARED and not same:
             raise NanollamaError(
                 f"{field.name} is {str(ours)[:200]}, which a GGUF file of architecture {metadata['general.architecture']} "
-                f"can't say: it would be read as {str(theirs)[:200]}. Export as a folder instead{way_out(config, field.name)}"
+                f"can't hold: it would be read as {str(theirs)[:200]}. Export as a folder instead{way_out(config, field.name)}"
             )
 
 
 def way_out(config: ModelConfig, field: str) -> str:
-    """What to do about the one case that is common."""
+    """Advice for the one common case, windows; else ""."""
     if field == "windows":
         window = min(window for window in config.windows if window)
-        return f", or set max_position_embeddings to {window} and sliding_window to null: within the window both are the same"
+        return f", or set max_position_embeddings to {window} and sliding_window to null: the same function within the window"
     return ""
 
 
@@ -147,7 +148,7 @@ def close(ours: Any, theirs: Any) -> bool:
 
 
 def same_rotation(ours: ModelConfig, theirs: ModelConfig) -> bool:
-    """Whether both turn by the same angles in every layer: at a short, the trained and a long length."""
+    """Whether both rotate by the same angles in every layer: at a short, the trained and a long length."""
     return all(same_rope(a, b) for a, b in zip(ours.ropes, theirs.ropes, strict=True))
 
 

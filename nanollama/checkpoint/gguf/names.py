@@ -1,6 +1,6 @@
-"""Tensors of a GGUF file to parameters of our Transformer and back: other names, rotary rows in another order, experts stacked.
+"""Tensors of a GGUF file as parameters of `Transformer`, and back: other names, rotary rows in another order, experts stacked.
 
-What llama.cpp's converter (conversion/*.py of github.com/ggml-org/llama.cpp) does to a checkpoint, and what is undone here:
+llama.cpp's converter (conversion/*.py of github.com/ggml-org/llama.cpp) changes a checkpoint as follows; this module undoes it:
 
 * *Rotary rows.* Where ggml rotates neighbours (architectures `llama` and `smollm3`), the rows of q_proj and k_proj are stored
   in that order: pair j of a head in rows 2j and 2j + 1, and not in j and j + D/2 as in a checkpoint. q has as many heads as
@@ -8,7 +8,7 @@ What llama.cpp's converter (conversion/*.py of github.com/ggml-org/llama.cpp) do
 * *Experts.* The matrices of all experts of a layer are one tensor [experts, out, in].
 * *Fused rows.* q, k and v (`attn_qkv`) are one matrix in `phi3` and `gpt2`, gate and up are one in `phi3`.
 * *Norms.* Gemma's weight is stored plus one, as it is applied.
-* A tied head is left out. GPT-2's matrices are [out, in], as everybody else's.
+* A tied head is left out. GPT-2's matrices are [out, in], as those of all other models.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,13 +17,13 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from nanollama.checkpoint.names import Weight
+from nanollama.checkpoint.names import Weight, part_rows
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig
 from nanollama.quant.quant_tensor import QuantTensor
 
 QKV = ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj")
-NAMES = {  # outside and inside of layers; the norms before and after parts follow in NORMS
+NAMES = {  # outside and inside of layers; for norms see NORMS
     "token_embd": "embed_tokens",
     "position_embd": "embed_positions",
     "output_norm": "norm",
@@ -55,7 +55,7 @@ ROPE_TENSORS = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_s
 
 @dataclass(frozen=True)
 class Architecture:
-    """How llama.cpp stores one family. `fused`: its tensors that are several of ours, one below the other."""
+    """How llama.cpp stores one family. `fused`: stored tensor → the parameters whose rows it joins."""
 
     name: str  # general.architecture
     rotates_neighbours: bool = False
@@ -79,7 +79,7 @@ ARCHITECTURES = {
 
 
 def tensors_from_gguf(config: ModelConfig, stored: Mapping[str, Weight]) -> dict[str, Weight]:
-    """The tensors of a GGUF file (experts flattened to [experts · out, in]) under our names, as views but for rotary biases."""
+    """The tensors of a GGUF file (experts flattened to [experts · out, in]) under the runtime's names; views where possible."""
     ours: dict[str, Weight] = {}
     for name, tensor in stored.items():
         if name in ROPE_TENSORS:
@@ -92,7 +92,7 @@ def tensors_from_gguf(config: ModelConfig, stored: Mapping[str, Weight]) -> dict
 
 
 def take_apart(config: ModelConfig, name: str, tensor: Weight) -> Iterator[tuple[str, Weight]]:
-    """One stored tensor as one or several of ours."""
+    """Yields the parameters of one stored tensor, by name: one, or several for fused and stacked tensors."""
     prefix, stem, kind = split_name(name)
     fused = {"attn_qkv": QKV, **ARCHITECTURES[config.architecture].fused}
     if stem in EXPERTS and prefix:
@@ -102,7 +102,7 @@ def take_apart(config: ModelConfig, name: str, tensor: Weight) -> Iterator[tuple
     else:
         yield f"{prefix}{our_name(config, name, stem)}.{kind}", tensor
         return
-    counts = [rows_of_part(config, part) for part in parts]
+    counts = [part_rows(config, part) for part in parts]
     if tensor.shape[0] != sum(counts):
         raise NanollamaError(f"{name} has {tensor.shape[0]} rows; expected {sum(counts)} by the metadata: the file is damaged")
     start = 0
@@ -122,28 +122,18 @@ def split_name(name: str) -> tuple[str, str, str]:
 
 
 def our_name(config: ModelConfig, name: str, stem: str) -> str:
-    """The module that a tensor belongs to; within a layer, without the layer."""
+    """The module of a tensor, without the prefix of its layer."""
     known = {**NAMES, **NORMS[config.placement]}
     if stem not in known:
         raise NanollamaError(
             f"tensor {name!r} is not one that {config.architecture} has here; it would be ignored. The file was made by a "
-            "converter that knows more, or is of an older layout: convert the model again"
+            "newer converter, or has an older layout: convert the model again"
         )
     return known[stem]
 
 
-def rows_of_part(config: ModelConfig, part: str) -> int:
-    """Rows of one part of a fused or stacked tensor."""
-    if not part.startswith("mlp."):
-        heads = config.num_attention_heads if part.endswith("q_proj") else config.num_key_value_heads
-        return heads * config.head_dim
-    if part.endswith("down_proj"):
-        return config.hidden_size
-    return config.moe_intermediate_size if ".experts." in part else config.intermediate_size
-
-
 def from_gguf(config: ModelConfig, name: str, tensor: Weight) -> Weight:
-    """Undo what the converter did to the numbers of one tensor."""
+    """The numbers of one stored tensor as the runtime has them: rotary rows in halves, norms without the plus one."""
     if is_rotary(config, name):
         return reorder(tensor, halves_order(rotary_heads(config, name), config.head_dim))
     if stores_plus_one(config, name):
@@ -152,7 +142,7 @@ def from_gguf(config: ModelConfig, name: str, tensor: Weight) -> Weight:
 
 
 def to_gguf(config: ModelConfig, name: str, tensor: Weight) -> Weight:
-    """What the converter does to the numbers of one tensor."""
+    """The inverse of `from_gguf`."""
     if is_rotary(config, name):
         return reorder(tensor, neighbours_order(rotary_heads(config, name), config.head_dim))
     if stores_plus_one(config, name):
@@ -161,36 +151,36 @@ def to_gguf(config: ModelConfig, name: str, tensor: Weight) -> Weight:
 
 
 def is_rotary(config: ModelConfig, name: str) -> bool:
-    """Whether the rows of a tensor are those of rotated heads and stored in another order."""
+    """Whether a tensor has rows of rotated heads that are stored in another order."""
     module = name.rpartition(".")[0]
     return ARCHITECTURES[config.architecture].rotates_neighbours and module.endswith(("q_proj", "k_proj"))
 
 
 def rotary_heads(config: ModelConfig, name: str) -> int:
-    """How many heads q_proj or k_proj has."""
+    """The number of heads of q_proj or k_proj."""
     return config.num_attention_heads if "q_proj" in name else config.num_key_value_heads
 
 
 def stores_plus_one(config: ModelConfig, name: str) -> bool:
-    """Whether a tensor is a norm's weight whose stored form is one more than ours."""
+    """Whether a tensor is a norm's weight that is stored plus one."""
     return config.norm == "rms_plus_one" and name.endswith("norm.weight")
 
 
 def halves_order(heads: int, head_dim: int) -> Tensor:
-    """Where each row of a checkpoint's q_proj or k_proj stands in the file, int64 [heads · head_dim].
+    """The place in the file of each row of a checkpoint's q_proj or k_proj, int64 [heads · head_dim].
 
-    For one head of 4: rows 0 1 2 3 (pairs 0-2 and 1-3) stand in 0 2 1 3 (pairs 0-1 and 2-3).
+    For one head of 4: rows 0 1 2 3 (pairs 0-2 and 1-3) are at 0 2 1 3 (pairs 0-1 and 2-3).
     """
     return torch.arange(heads * head_dim).view(heads, head_dim // 2, 2).transpose(1, 2).reshape(-1)
 
 
 def neighbours_order(heads: int, head_dim: int) -> Tensor:
-    """The inverse: which row of the checkpoint stands in each row of the file."""
+    """The inverse: the checkpoint's row at each place of the file, int64 [heads · head_dim]."""
     return torch.arange(heads * head_dim).view(heads, 2, head_dim // 2).transpose(1, 2).reshape(-1)
 
 
 def reorder(tensor: Weight, order: Tensor) -> Weight:
-    """The rows of a tensor in another order: row i of the result is row order[i]. Quantized rows stay where they are."""
+    """The rows of a tensor in another order: row i of the result is row order[i]. Quantized rows are not moved in memory."""
     if tensor.shape[0] != len(order):
         raise NanollamaError(f"q_proj or k_proj has {tensor.shape[0]} rows; expected {len(order)} by the metadata")
     if isinstance(tensor, Tensor):
@@ -199,15 +189,12 @@ def reorder(tensor: Weight, order: Tensor) -> Weight:
 
 
 def as_tensor(tensor: Weight) -> Tensor:
-    """The numbers of a tensor, decoded if need be."""
+    """The tensor, decoded to float64 if it is quantized."""
     return tensor.dequantize(torch.float64) if isinstance(tensor, QuantTensor) else tensor
 
 
 def gguf_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, list[str]]:
-    """The tensors of a GGUF file, in our order, each with those of ours that it is made of, one below the other.
-
-    A tied head is left out.
-    """
+    """GGUF tensor → the parameters whose rows it joins, in the order of `ours`; without a tied head."""
     names: dict[str, list[str]] = {}
     for name in ours:
         if name != "lm_head.weight" or not config.tie_word_embeddings:
@@ -217,7 +204,7 @@ def gguf_names(config: ModelConfig, ours: Iterable[str]) -> dict[str, list[str]]
 
 
 def stored_name(config: ModelConfig, name: str) -> tuple[str, list[str]]:
-    """The GGUF tensor that one of ours goes into, and all of ours that go into it."""
+    """The GGUF tensor that holds a parameter, and all parameters that it holds."""
     module, _, kind = name.rpartition(".")
     _, layer, stem = [*module.split(".", 2), "", ""][:3] if module.startswith("layers.") else ("", "", module)
     prefix, theirs = (f"layers.{layer}.", f"blk.{layer}.") if layer else ("", "")

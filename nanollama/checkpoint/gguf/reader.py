@@ -6,19 +6,19 @@ The format (docs/gguf.md of https://github.com/ggml-org/ggml; versions 2 and 3 a
     uint32     version
     uint64     number of tensors
     uint64     number of metadata pairs
-    pairs      each: key (string), value type (uint32), value; see gguf_values.py
+    pairs      each: key (string), value type (uint32), value; see values.py
     tensors    each: name (string, at most 64 bytes), number of dimensions (uint32, at most 4), the dimensions (uint64,
                fastest first: the reverse of torch's shape), type (uint32, ggml's number), offset (uint64)
     padding    to a multiple of the alignment: the pair `general.alignment` (uint32), else 32
     the data   tensors in the order of the list, each padded to the alignment; offsets count from here
 
 A tensor is stored as blocks, see nanollama/quant. The specification only asks for aligned offsets; llama.cpp's reader
-(ggml/src/gguf.cpp) accepts nothing but this order without gaps, and so does this one. The last tensor's padding may be
-missing, and bytes after the data are ignored, both as there. Arrays in arrays are read, unlike there; empty tensors are not.
+(ggml/src/gguf.cpp) and this one accept only this order without gaps. As in llama.cpp, the last tensor's padding may be
+missing, and bytes after the data are ignored. Unlike there, arrays in arrays are read, and empty tensors are refused.
 
 A model may be split into PREFIX-00001-of-0000N.gguf and so on. Each part is a whole GGUF file with the pairs `split.no`
 (from 0), `split.count` and `split.tensors.count` (of all parts together); the model's metadata is in the first part.
-Every number is checked before anything is allocated by it. It reads only.
+Every number is checked before memory is allocated for it. For the other direction see writer.py.
 """
 
 import math
@@ -67,7 +67,7 @@ class GGUFTensor:
 class GGUF:
     """A model: metadata in the file's order (int, float, bool, str or lists of them), and tensors by name.
 
-    types: how each value of the metadata is stored, so that it can be written again. paths: the files, in order.
+    types: the stored type of each value, for a writer. paths: the files, in order.
     """
 
     metadata: dict[str, Any]
@@ -77,7 +77,7 @@ class GGUF:
 
 
 class Entry(NamedTuple):
-    """What the list of tensors says of one; `offset` counts from the start of the data."""
+    """One entry of the list of tensors; `offset` counts from the start of the data."""
 
     name: str
     shape: tuple[int, ...]
@@ -90,10 +90,10 @@ class Entry(NamedTuple):
 
 
 def read_gguf(path: Path) -> GGUF:
-    """The model in `path`; if that is any part of a split one, the whole model.
+    """The model in `path`; if that is any part of a split model, the whole model.
 
     As with `read_safetensors`: pages are read on first touch, writing to blocks changes a private copy of the page and
-    never the file, the mapping lives as long as any of the tensors, and the file must not be cut meanwhile.
+    never the file, the mapping lives as long as any of the tensors, and the file must not be cut while it does.
     """
     part = _read_file(path)
     count = part.metadata.get("split.count", 1)
@@ -134,7 +134,7 @@ def _check_version(head: bytes, source: str) -> None:
     version = int.from_bytes(head[4:], "little")
     if version in (2, 3):
         return
-    if version and version % 2**16 == 0:  # a small number read the wrong way round; llama.cpp tells by the same test
+    if version and version % 2**16 == 0:  # a small number with its bytes reversed; llama.cpp makes the same test
         raise NanollamaError(f"{source} is a big-endian GGUF file: only little-endian ones are supported; convert it again")
     raise NanollamaError(
         f"{source} is GGUF version {version}: expected 2 or 3; "
@@ -177,7 +177,7 @@ def _read_entries(reader: ValueReader, count: int) -> list[Entry]:
 
 
 def _read_entry(reader: ValueReader, name: str) -> Entry:
-    """What stands behind a tensor's name: its rank, dimensions, type and offset."""
+    """The rest of an entry, after the name: rank, dimensions, type and offset."""
     rank = reader.number(UINT32)
     if rank > MAX_DIMENSIONS:
         raise reader.error(f"has {rank:,} dimensions: expected at most {MAX_DIMENSIONS}; {DAMAGED}")
@@ -196,7 +196,7 @@ def _read_entry(reader: ValueReader, name: str) -> Entry:
 
 
 def pad(position: int, alignment: int) -> int:
-    """The first multiple of the alignment that isn't before the position."""
+    """The smallest multiple of the alignment that is at least `position`."""
     return -(-position // alignment) * alignment
 
 
@@ -224,12 +224,12 @@ def _tensor(memory: mmap.mmap, entry: Entry, start: int) -> GGUFTensor:
 
 
 def _part_paths(path: Path, count: Any) -> list[Path]:
-    """Where the `count` parts of a model are, one of which is `path`."""
+    """The paths of the `count` parts of a model, one of which is `path`."""
     match = PART.fullmatch(path.name)
     if not match or type(count) is not int or int(match[3]) != count:
         raise NanollamaError(
             f"{path} is one of {quote(count)} parts by its split.count: expected a name that ends in -00001-of-0000N.gguf, "
-            "N being that number; give it back the name it was made with"
+            "N being that number; give the file its original name"
         )
     paths = [path.with_name(f"{match[1]}-{number:05}-of-{match[3]}.gguf") for number in range(1, count + 1)]
     missing = [other for other in paths if not other.exists()]
@@ -241,7 +241,7 @@ def _part_paths(path: Path, count: Any) -> list[Path]:
 
 
 def _join(parts: dict[Path, GGUF], count: int) -> GGUF:
-    """One model of all parts in order: the first one's metadata, everyone's tensors."""
+    """One model of all parts in order: the metadata of the first part, the tensors of all."""
     tensors: dict[str, GGUFTensor] = {}
     for number, (path, part) in enumerate(parts.items()):
         found = part.metadata.get("split.no"), part.metadata.get("split.count")

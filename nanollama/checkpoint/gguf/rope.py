@@ -1,19 +1,18 @@
-"""Rotary positions in a GGUF file: keys for theta and scaling, tensors for what has one number per frequency.
+"""Rotary positions in a GGUF file: keys for theta and scaling, tensors for factors with one number per frequency.
 
-ggml turns pair j by position · scale / factor[j] · theta^(-2j/dim). Which factors (src/llama-model.cpp, conversion/*.py):
+ggml rotates pair j by position · scale / factor[j] · theta^(-2j/dim). The factors (src/llama-model.cpp, conversion/*.py):
 
 * `rope_freqs.weight`: one list, how Llama 3's scaling is stored. LongRoPE with two equal lists is the same function.
 * `rope_factors_short.weight` and `…_long.weight`: LongRoPE, one list up to the trained length and one beyond.
 """
 
-import struct
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from nanollama.checkpoint.gguf.keys import Metadata, shortest
+from nanollama.checkpoint.gguf.keys import Metadata, as_float32, shortest
 from nanollama.errors import NanollamaError, quote
 from nanollama.model.rope import (
     RopeConfig,
@@ -25,10 +24,10 @@ from nanollama.model.rope import (
 
 Raw = dict[str, Any]
 
-# The architectures whose graphs have them: src/models/llama.cpp, phi3.cpp.
+# The architectures whose graphs read them: src/models/llama.cpp, phi3.cpp.
 LONG_SHORT = frozenset({"rope_factors_long.weight", "rope_factors_short.weight"})
 READ_BY = {"llama": LONG_SHORT | {"rope_freqs.weight"}, "phi3": LONG_SHORT}
-# All of Llama 3.1 to 3.3; only the factor differs. A file of theirs is read as what it was made of, exactly.
+# Llama 3.1 to 3.3 differ in the factor only. Their files are read as the exact config.json that they were made from.
 LLAMA3: Raw = {
     "rope_type": "llama3",
     "low_freq_factor": 1.0,
@@ -38,7 +37,7 @@ LLAMA3: Raw = {
 
 
 def rope_from_gguf(metadata: Metadata, tensors: Mapping[str, Tensor], head_dim: int, context: Any, partial: bool) -> Raw:
-    """The rotary keys of the config.json. partial: whether this family can rotate a part of each head."""
+    """The rotary keys of the config.json. context: the trained length. partial: this family can rotate a part of each head."""
     raw: Raw = {
         "rope_theta": metadata.number("rope.freq_base", 10000.0),
         "rope_scaling": read_scaling(metadata, tensors, context),
@@ -60,7 +59,7 @@ def rope_from_gguf(metadata: Metadata, tensors: Mapping[str, Tensor], head_dim: 
 
 
 def read_scaling(metadata: Metadata, tensors: Mapping[str, Tensor], context: Any) -> Raw | None:
-    """The `rope_scaling` object, None where nothing is scaled."""
+    """The `rope_scaling` object, None if nothing is scaled."""
     kind = metadata.get("rope.scaling.type", None)
     factor = metadata.number("rope.scaling.factor", 0.0) or metadata.number("rope.scale_linear", 0.0) or 1.0
     original = metadata.get("rope.scaling.original_context_length", context)
@@ -79,9 +78,9 @@ def read_scaling(metadata: Metadata, tensors: Mapping[str, Tensor], context: Any
 
 
 def read_yarn(metadata: Metadata, factor: float) -> Raw:
-    """YaRN's other numbers. llama.cpp scales q and k by 1 + 0.1 ln(factor), times attn_factor where the file has one.
+    """YaRN's other numbers. llama.cpp scales q and k by 1 + 0.1 ln(factor), times attn_factor if the file has one.
 
-    `yarn_attn_factor` is the config's attention_factor to the converter and nothing to llama.cpp; where that makes a
+    The converter writes the config's attention_factor as `yarn_attn_factor`, which llama.cpp does not read; if that makes a
     difference, the file is refused.
     """
     natural = yarn_attention_factor(factor)
@@ -100,10 +99,15 @@ def read_yarn(metadata: Metadata, factor: float) -> Raw:
     return raw if attention == 1 else {**raw, "attention_factor": natural * attention}
 
 
+def yarn_attention_factor(factor: float) -> float:
+    """llama.cpp's scale of cos and sin for YaRN: 1 + 0.1 ln(factor). Source: arXiv 2309.00071, section 3.4."""
+    return 1 + 0.1 * math.log(factor) if factor > 1 else 1.0
+
+
 def read_factors(metadata: Metadata, tensors: Mapping[str, Tensor], kind: Any, factor: float, original: Any) -> Raw:
-    """LongRoPE from its two lists, or from the one of Llama 3, which holds at every length."""
+    """LongRoPE from its two lists, or from Llama 3's single list, which holds at every length."""
     for name in tensors.keys() - READ_BY.get(str(metadata.architecture), frozenset()):
-        raise NanollamaError(f"llama.cpp does not read {name} in an architecture {metadata.architecture}, so it has no meaning")
+        raise NanollamaError(f"llama.cpp does not read {name} for {metadata.architecture}: expected no such tensor")
     one = tensors.get("rope_freqs.weight")
     short, long = (tensors.get(f"rope_factors_{length}.weight", one) for length in ("short", "long"))
     if (one is not None) == (len(tensors) > 1) or short is None or long is None:
@@ -121,7 +125,7 @@ def read_factors(metadata: Metadata, tensors: Mapping[str, Tensor], kind: Any, f
 
 
 def is_llama3(metadata: Metadata, stored: Tensor) -> bool:
-    """Whether the divisors are those of LLAMA3 with the largest of them as factor, but for float32 arithmetic."""
+    """Whether the divisors are those of LLAMA3 with the largest of them as factor, up to float32 rounding."""
     theta, factor = metadata.number("rope.freq_base", 10000.0), float(stored.max())
     if theta <= 1 or not 1 < factor < 1e6:
         return False
@@ -139,7 +143,7 @@ def is_llama3(metadata: Metadata, stored: Tensor) -> bool:
 
 
 def read_sharpness(metadata: Metadata, original: Any) -> Raw:
-    """LongRoPE's attention factor; left out where the paper's formula gives the number that the file rounds to float32."""
+    """LongRoPE's attention factor; {} if it is the value of the paper's formula, rounded to float32."""
     stated, context = metadata.number("rope.scaling.attn_factor", 1.0), metadata.get("context_length")
     if all(type(length) is int and length > 1 for length in (context, original)):
         implied = longrope_attention_factor(context / original, original)
@@ -151,8 +155,3 @@ def read_sharpness(metadata: Metadata, original: Any) -> Raw:
 def divisors(tensor: Tensor, factor: float) -> list[float]:
     """One divisor for each frequency."""
     return [shortest(value) * factor for value in tensor.double().flatten().tolist()]
-
-
-def as_float32(value: float) -> float:
-    """The nearest float32, as a Python float."""
-    return float(struct.unpack("<f", struct.pack("<f", value))[0])

@@ -1,12 +1,12 @@
-"""The values in front of a GGUF file's data: numbers, strings and arrays, one after the other without padding.
+"""Reads the values before a GGUF file's data: numbers, strings and arrays, without padding between them.
 
 A string is its length in bytes (uint64) and that many bytes. An array is its element type (uint32), its length (uint64)
 and its elements, which may be arrays. A boolean is one byte, 0 or 1. Source: docs/gguf.md of github.com/ggml-org/ggml.
 
 Two facts about strings are decided here:
 - Metadata keys and tensor names must be UTF-8. The specification wants ASCII for keys; llama.cpp takes any bytes.
-- String values need not be: llama.cpp keeps them as bytes and never looks inside. Bytes that are not UTF-8 become lone
-  surrogates, so that a value is always a `str` and `value.encode("utf-8", "surrogateescape")` gives the bytes back.
+- String values need not be: llama.cpp keeps them as bytes. Bytes that are not UTF-8 become lone surrogates, so a value is
+  always a `str`, and `value.encode("utf-8", "surrogateescape")` returns the bytes.
 """
 
 import struct
@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 
 from nanollama.errors import NanollamaError, quote
 
-MAX_BYTES = 100_000_000  # in front of the data; Gemma 4's vocabulary, the largest known, takes 16 MB
+MAX_BYTES = 100_000_000  # before the data; Gemma 4's vocabulary, the largest known, takes 16 MB
 MAX_ITEMS = 5_000_000  # array elements in one file, up to 80 bytes of memory each; Gemma 4's vocabulary has 1.3 million
 MAX_DEPTH = 8  # arrays in arrays; no known key uses even two
-ARRAY_ITEMS = 64  # an array in an array counts as so many elements, for it costs as much time
+ARRAY_ITEMS = 64  # an array in an array counts as so many elements: it takes as much time
 
 UINT32, INT32, FLOAT32, BOOL, STRING, ARRAY, UINT64, INT64 = 4, 5, 6, 7, 8, 9, 10, 11
 NUMBERS = {0: "B", 1: "b", 2: "H", 3: "h", 4: "I", 5: "i", 6: "f", 7: "?", 10: "Q", 11: "q", 12: "d"}  # `struct` letters
@@ -37,11 +37,16 @@ NAMES = (
     "float64",
 )
 LENGTH = struct.Struct("<Q")
-SIZES = {kind: struct.calcsize(f"<{letter}") for kind, letter in NUMBERS.items()} | {STRING: 8, ARRAY: 12}  # at least
+# Bytes of a value; of strings and arrays the smallest.
+SIZES = {kind: struct.calcsize(f"<{letter}") for kind, letter in NUMBERS.items()} | {
+    STRING: 8,
+    ARRAY: 12,
+}
 
 
 class ValueType(NamedTuple):
-    """How a value is stored: its type number, of an array also that of its elements, of arrays in an array the type of each."""
+    """The stored type of a value. kind: its number. elements: for an array, that of its elements. inner: the types of arrays
+    in an array."""
 
     kind: int
     elements: int | None = None
@@ -52,7 +57,7 @@ class ValueType(NamedTuple):
 
 
 class ValueReader:
-    """Reads values from the start of `memory`; `at` says in errors what is being read, and the caller sets it."""
+    """Reads values from the start of `memory`. The caller sets `at`, which names the value in errors."""
 
     def __init__(self, memory: memoryview, source: str) -> None:
         self.memory = memory[:MAX_BYTES]
@@ -60,7 +65,7 @@ class ValueReader:
         self.at = "the header"
         self._source = source
         self._items = 0
-        self._is_whole = len(memory) <= MAX_BYTES  # then bytes that are missing here are missing in the file
+        self._is_whole = len(memory) <= MAX_BYTES  # then missing bytes are missing in the file
 
     def error(self, problem: str) -> NanollamaError:
         return NanollamaError(f"{self._source}: {self.at} {problem}")
@@ -85,7 +90,7 @@ class ValueReader:
             raise self.error(f"has the name {quote(bytes(raw))}: expected UTF-8; the file is damaged") from error
 
     def value(self, kind: int, depth: int = 0) -> tuple[Any, ValueType]:
-        """One value, int, float, bool, str or a list of such, and its type."""
+        """One value (int, float, bool, str or a list of these) and its type."""
         if kind == ARRAY:
             return self._array(depth + 1)
         if kind == STRING:
@@ -110,7 +115,7 @@ class ValueReader:
         return self.numbers(kind, count) if kind in NUMBERS else self._strings(count), ValueType(ARRAY, kind)
 
     def _strings(self, count: int) -> list[str]:
-        """`count` strings; a vocabulary has some hundred thousand, so this loop calls nothing it can do without."""
+        """`count` strings. A vocabulary has some hundred thousand, so this loop avoids function calls."""
         memory, position, end, values = self.memory, self.position, len(self.memory), []
         for _ in range(count):
             begin = position + 8

@@ -1,4 +1,4 @@
-"""The other direction of gguf_values.py: metadata values as bytes, checked against their types."""
+"""The inverse of values.py: metadata values as bytes, checked against their types."""
 
 import struct
 from typing import Any
@@ -27,10 +27,10 @@ PYTHON = {kind: {"f": float, "d": float, "?": bool}.get(letter, int) for kind, l
 
 
 def type_of(value: Any) -> ValueType:
-    """The type that a value is stored with unless another is asked for.
+    """The default type of a value.
 
     bool → BOOL, str → STRING, float → FLOAT32; int → the first of UINT32, INT32, UINT64, INT64 that holds it. In an array the
-    first integer type tried is INT32, as the `gguf` package writes them: llama.cpp reads token types as such.
+    first integer type tried is INT32, as in the `gguf` package: llama.cpp reads token types as INT32.
     """
     if not isinstance(value, list):
         return ValueType(kind_of([value], (UINT32, INT32, UINT64, INT64)))
@@ -40,23 +40,23 @@ def type_of(value: Any) -> ValueType:
 
 
 def kind_of(values: list[Any], integers: tuple[int, ...]) -> int:
-    """The type number of these values, of which all must be of one Python type."""
+    """The type number of these values, which must all have one Python type. integers: the types to try for int, in order."""
     if not values:
-        raise NanollamaError("an empty list does not say what is not in it: expected a type for it, such as array of string")
+        raise NanollamaError("an empty list has no element type: expected a type for it, such as array of string")
     for kind, python in ((BOOL, bool), (STRING, str), (FLOAT32, float)):
         if all(type(value) is python for value in values):
             return kind
     if not all(type(value) is int for value in values):
         raise NanollamaError(f"{quote(values)} can't be stored: expected bool, int, float or str, and all of one type")
     for kind in integers:
-        least, end = RANGES[kind]
-        if least <= min(values) and max(values) < end:
+        first, end = RANGES[kind]
+        if first <= min(values) and max(values) < end:
             return kind
     raise NanollamaError(f"{quote(values)} does not fit 64 bits")
 
 
 def stored_value(value: Any, type_: ValueType) -> bytes:
-    """The bytes of a value of this type; NanollamaError where it is none of it."""
+    """The bytes of a value of this type; NanollamaError if it has another type."""
     if type_.kind != ARRAY:
         return stored_items([value], type_.kind)
     if items(value, type_) > MAX_ITEMS:
@@ -79,7 +79,7 @@ def stored_array(value: Any, type_: ValueType, depth: int) -> bytes:
 
 
 def items(value: Any, type_: ValueType) -> int:
-    """How many array elements the reader counts (an array in an array as many)."""
+    """The array elements that the reader counts; an array in an array counts as ARRAY_ITEMS."""
     if not isinstance(value, list):
         return 0
     inner = sum(items(item, each) for item, each in zip(value, type_.inner, strict=False))
@@ -87,7 +87,7 @@ def items(value: Any, type_: ValueType) -> int:
 
 
 def stored_items(values: list[Any], kind: int) -> bytes:
-    """Values of one type that is no array, one after the other."""
+    """The bytes of values of one type that is not an array."""
     if kind not in PYTHON:
         raise NanollamaError(f"value type {kind} does not exist: expected 0 to {max(NUMBERS)}")
     if wrong := [value for value in values if type(value) is not PYTHON[kind]]:
@@ -103,9 +103,9 @@ def stored_items(values: list[Any], kind: int) -> bytes:
 
 
 def stored_string(text: str) -> bytes:
-    """A string with its length in front; lone surrogates of `surrogateescape` become the bytes that they stand for."""
+    """A string after its length; lone surrogates of `surrogateescape` become the bytes that they stand for."""
     try:
         raw = text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError as error:
-        raise NanollamaError(f"{quote(text)} has an unpaired surrogate, which UTF-8 has not") from error
+        raise NanollamaError(f"{quote(text)} has an unpaired surrogate, which has no UTF-8") from error
     return LENGTH.pack(len(raw)) + raw

@@ -1,7 +1,7 @@
-"""Writes GGUF, version 3, little endian, laid out as the reader (gguf.py) demands it and llama.cpp writes it.
+"""Writes GGUF, version 3, little endian, in the layout that reader.py demands and llama.cpp writes.
 
-Everything is planned and checked before the first byte is written; then one tensor at a time is made and written, so that
-memory holds one of them (or less, if its data come in pieces). The file appears whole or not at all, see atomic.py.
+Everything is planned and checked before the first byte is written. Then one tensor at a time is made and written, so memory
+holds one tensor, or less if its data come in pieces. The file appears whole or not at all, see checkpoint/atomic.py.
 
 `write_gguf(path, model.metadata, [stored(tensor) for tensor in model.tensors.values()], model.types)` copies a model.
 """
@@ -40,9 +40,9 @@ SLAB = 1 << 20  # values encoded at a time: 4 MiB of float32
 
 
 class NewTensor(NamedTuple):
-    """A tensor to write: name, shape as torch has it, format, and what gives its bytes when its turn has come.
+    """A tensor to write: name, shape in torch's order, format, and a function that makes its bytes.
 
-    `data()` returns uint8 tensors of any shape, whose bytes one after the other are the tensor's.
+    `data()` returns uint8 tensors of any shape; their bytes, joined, are the tensor's.
     """
 
     name: str
@@ -81,7 +81,7 @@ def stored(tensor: GGUFTensor) -> NewTensor:
 
 
 def encoded(name: str, shape: Sequence[int], format: Format, rows: Callable[[slice], Tensor]) -> NewTensor:
-    """A tensor encoded a slab of rows at a time, on all cores; `rows(slice)` gives these rows, [rows, columns], floating."""
+    """A tensor encoded a slab of rows at a time, on all cores; `rows(slice)` returns these rows, floating [rows, columns]."""
     count, columns = prod(shape[:-1]), shape[-1] if shape else 1
     step = max(1, SLAB // max(1, columns))
 
@@ -95,9 +95,9 @@ def encoded(name: str, shape: Sequence[int], format: Format, rows: Callable[[sli
 
 
 def on_all_cores(function: Callable[[int], Tensor], arguments: Sequence[int]) -> Iterator[Tensor]:
-    """function(argument) for each argument, in order, a few at once.
+    """Yields function(argument) for each argument, in order; as many calls as torch has threads run at once.
 
-    Each call stays on one core meanwhile: torch's own threads would wait for each other after each of very many small steps.
+    Each call uses one core: torch's threads would wait for each other after each of very many small steps.
     """
     workers = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -122,10 +122,9 @@ def write_gguf(
 ) -> None:
     """Write a model to `path`, whole or not at all; a file of that name is replaced.
 
-    `metadata` in its order: bool, int, float, str, or lists of these. `types` says how a value is stored, as `GGUF.types` of a
-    file that was read does; without, bool → BOOL, str → STRING, float → FLOAT32, int → UINT32 (in lists INT32) or the next
-    type that holds it. `general.alignment` (else 32) is obeyed.
-    NanollamaError for anything that the reader or llama.cpp would refuse, and for a disk that is full.
+    metadata: bool, int, float, str, or lists of these, written in this order. types: the stored types of values, as in
+    `GGUF.types`; the default is `type_of`. Tensors are aligned to `general.alignment`, else 32 bytes.
+    NanollamaError for anything that the reader or llama.cpp would refuse, and for a full disk.
     """
     head, alignment = plan(metadata, tensors, types or {})
     with new_file(path) as file:
@@ -141,7 +140,7 @@ def write_gguf(
 
 
 def plan(metadata: Mapping[str, Any], tensors: Sequence[NewTensor], types: Mapping[str, ValueType]) -> tuple[bytes, int]:
-    """What stands in front of the data, padded, and the alignment."""
+    """The bytes before the data, padded, and the alignment."""
     if max(len(metadata), len(tensors)) > MAX_ENTRIES:
         raise NanollamaError(
             f"{len(tensors):,} tensors and {len(metadata):,} metadata pairs can't be written: expected at most {MAX_ENTRIES:,}"
@@ -166,7 +165,7 @@ def plan(metadata: Mapping[str, Any], tensors: Sequence[NewTensor], types: Mappi
 
 
 def stored_pair(key: str, value: Any, type_: ValueType | None) -> bytes:
-    """A metadata pair as the file has it."""
+    """The bytes of a metadata pair."""
     try:
         type_ = type_ or type_of(value)
         return stored_name(key, MAX_KEY_BYTES) + struct.pack("<I", type_.kind) + stored_value(value, type_)
@@ -175,7 +174,7 @@ def stored_pair(key: str, value: Any, type_: ValueType | None) -> bytes:
 
 
 def stored_entry(tensor: NewTensor, offset: int) -> bytes:
-    """A tensor's place in the list."""
+    """The bytes of a tensor's entry in the list."""
     rank = len(tensor.shape)
     try:
         name = stored_name(tensor.name, MAX_NAME_BYTES)
@@ -188,12 +187,12 @@ def stored_entry(tensor: NewTensor, offset: int) -> bytes:
 
 
 def stored_name(name: str, max_bytes: int) -> bytes:
-    """A metadata key or a tensor's name as the file has it: 1 to `max_bytes` bytes of UTF-8, none of them 0."""
+    """The bytes of a metadata key or a tensor's name: 1 to `max_bytes` bytes of UTF-8, none of them 0."""
     raw = stored_string(name)
     size = len(raw) - LENGTH.size
     if not 1 <= size <= max_bytes or "\0" in name:
         zero = " and a zero character" if "\0" in name else ""
         raise NanollamaError(f"its name has {size:,} bytes{zero}: expected 1 to {max_bytes:,}, and no zero")
     if any("\ud800" <= letter <= "\udfff" for letter in name):
-        raise NanollamaError("its name has an unpaired surrogate, which UTF-8 has not")
+        raise NanollamaError("its name has an unpaired surrogate, which has no UTF-8")
     return raw

@@ -22,7 +22,7 @@ PRE_TOKENIZERS = {
 """How text is cut into words, by name. Python's `re` has no \\p{L}, so the library `tokenizers` runs them."""
 
 COMPOSES = {"qwen2"}
-"""The names whose text is first composed (Unicode NFC)."""
+"""The names whose text is composed first (Unicode NFC)."""
 
 _printable = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
 _others = [byte for byte in range(256) if byte not in _printable]
@@ -32,11 +32,11 @@ LETTER_TO_BYTE = {letter: byte for byte, letter in BYTE_TO_LETTER.items()}
 
 
 Words = Callable[[str], list[str]]
-"""Cuts a text into words; put together they are the text."""
+"""Cuts a text into words; the words joined are the text."""
 
 
 def library_words(name: str) -> Words:
-    """How the pattern of this name cuts a text."""
+    """The function that cuts a text by the pattern of this name."""
     if name not in PRE_TOKENIZERS:
         raise unknown_name("pre-tokenizer", name, PRE_TOKENIZERS)
     library = pre_tokenizers.Split(Regex(PRE_TOKENIZERS[name]), "isolated")
@@ -49,12 +49,12 @@ def library_words(name: str) -> Words:
 
 
 def spell(data: bytes) -> str:
-    """Bytes as the vocabulary spells them, one character per byte."""
+    """Bytes in the vocabulary's spelling, one character per byte."""
     return data.decode("latin-1").translate(BYTE_TO_LETTER)
 
 
 def merge_ranks(merges: Iterable[tuple[str, str]], vocab: dict[str, int]) -> Rank:
-    """The rank of a pair is its place in the list of merges; every merge must join two tokens into a third."""
+    """The ranks of a list of merges: the place in the list. NanollamaError unless every merge joins two tokens into a third."""
     places: dict[tuple[str, str], float] = {}
     for place, (left, right) in enumerate(merges):
         for token in (left, right, left + right):
@@ -72,9 +72,9 @@ class ByteBpe:
     """Text to ids and back.
 
     vocab: token, in the spelling of `spell`, to id. rank: from `merge_ranks`, or tiktoken's, where the rank of a pair is
-    the id of the token it makes. pre_tokenizer: what cuts text into words, or its name. whole_words: a word that is a
-    token is not merged, but taken as it is. prefix_space: a space is put before text that has none. Bytes that have no
-    token are an error, unless drops_bytes says that they are left out, as llama.cpp and tokenizers do.
+    the id of the token it makes. pre_tokenizer: the function that cuts text into words, or its name. whole_words: a word
+    that is a token is not merged. prefix_space: a space is put before text that has none. drops_bytes: bytes without a token
+    are left out, as in llama.cpp and tokenizers; else they are an error.
     """
 
     unknown_id = None
@@ -128,7 +128,7 @@ class ByteBpe:
             ) from None
 
     def decode(self, parts: Iterable[int | str]) -> str:
-        """The text of ids, with texts between them taken as they are; what is no UTF-8 becomes U+FFFD."""
+        """The text of ids and of texts between them; bytes that are not UTF-8 become U+FFFD."""
         texts = (part.encode("utf-8") if isinstance(part, str) else self._bytes(self._tokens[part]) for part in parts)
         return b"".join(texts).decode("utf-8", "replace")
 
@@ -136,5 +136,5 @@ class ByteBpe:
     def _bytes(token: str) -> bytes:
         try:
             return bytes([LETTER_TO_BYTE[letter] for letter in token])
-        except KeyError:  # a token that is spelled as it is, not byte by byte
+        except KeyError:  # a token in plain spelling, not byte by byte
             return token.encode("utf-8")

@@ -10,7 +10,7 @@ MOST_TOKENS = 2_000_000
 
 
 def read_tiktoken(data: bytes) -> dict[str, int]:
-    """token, as the vocabulary spells it, to rank. A line is the token's bytes in base64, a space and its rank.
+    """Token, in the vocabulary's spelling, to rank. A line is the token's bytes in base64, a space and its rank.
 
     Source: openai/tiktoken, tiktoken/load.py.
     """
@@ -29,13 +29,13 @@ def read_tiktoken(data: bytes) -> dict[str, int]:
             raise NanollamaError(f"tokenizer.model, line {number}: the token {quote(token)} occurs twice")
         ranks[token] = int(rank)
         if len(ranks) > MOST_TOKENS:
-            raise NanollamaError(f"tokenizer.model has more than {MOST_TOKENS:,} tokens; that is no vocabulary")
+            raise NanollamaError(f"tokenizer.model has more than {MOST_TOKENS:,} tokens: expected a vocabulary")
     check_ids(ranks, "tokenizer.model")
     return ranks
 
 
 def read_vocab(value: dict[str, Any]) -> dict[str, int]:
-    """token to id, from the parsed `vocab.json`."""
+    """Token to id, from the parsed `vocab.json`; NanollamaError for ids that are no ids or occur twice."""
     for token, id in value.items():
         if not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 1 << 31:
             raise NanollamaError(f"vocab.json gives {quote(token)} the id {quote(id)}; expected a number from 0 up")
@@ -44,17 +44,17 @@ def read_vocab(value: dict[str, Any]) -> dict[str, int]:
 
 
 def check_ids(vocab: dict[str, int], what: str) -> None:
-    """Refuse an empty vocabulary, and ids that two tokens share."""
-    owner: dict[int, str] = {}
+    """Raise for an empty vocabulary, and for an id that two tokens share. what: names the file in errors."""
+    tokens: dict[int, str] = {}
     for token, id in vocab.items():
-        if owner.setdefault(id, token) != token:
-            raise NanollamaError(f"{what} gives the id {id} to {quote(owner[id])} and to {quote(token)}; expected one")
-    if not owner:
+        if tokens.setdefault(id, token) != token:
+            raise NanollamaError(f"{what} gives the id {id} to {quote(tokens[id])} and to {quote(token)}; expected one")
+    if not tokens:
         raise NanollamaError(f"{what} has no tokens")
 
 
 def read_merges(data: bytes) -> list[tuple[str, str]]:
-    """The pairs of `merges.txt`, the most important first: two tokens and a space per line, after a version line."""
+    """The pairs of `merges.txt` in order of rank: two tokens with a space between them per line, after a version line."""
     try:
         lines = data.decode("utf-8").rstrip("\r\n").split("\n")
     except UnicodeDecodeError as error:

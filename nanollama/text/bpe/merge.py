@@ -9,17 +9,17 @@ from functools import lru_cache
 from heapq import heappop, heappush
 
 Rank = Callable[[str, str], float | None]
-"""(left, right) -> the rank of joining the two (lower goes first), or None if the vocabulary has no such pair."""
+"""(left, right) → the rank of the pair (lower is joined first), or None if the vocabulary has no such pair."""
 
 CACHED_WORDS = 65_536
-CACHED_LENGTH = 32  # longer words hardly ever come again
+CACHED_LENGTH = 32  # longer words hardly ever occur twice
 DEEPEST_UNDO = 100  # kMaxBpeResegmentDepth in sentencepiece's bpe_model.cc
 
 
 def merge_pairs(symbols: list[str], rank: Rank) -> list[str]:
     """Join adjacent symbols, the lowest-ranked pair first, the leftmost on a tie, until no pair has a rank.
 
-    O(n log n) for n symbols; uses up `symbols`. Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words
+    O(n log n) for n symbols; overwrites `symbols`. Source: Sennrich et al. 2016, "Neural Machine Translation of Rare Words
     with Subword Units"; ties as in sentencepiece, tiktoken and tokenizers.
     """
     end = len(symbols)
@@ -51,7 +51,7 @@ def merge_pairs(symbols: list[str], rank: Rank) -> list[str]:
 
 
 class RankedPlaces:
-    """A queue: the lowest rank first, and of equal ranks the leftmost place. Most ranks come many times."""
+    """A priority queue: the lowest rank first, of equal ranks the leftmost place. Most ranks occur many times."""
 
     def __init__(self) -> None:
         self._places: dict[float, list[int]] = {}  # rank -> heap
@@ -65,7 +65,7 @@ class RankedPlaces:
         heappush(self._places[rank], place)
 
     def pop(self) -> tuple[float, int] | None:
-        """Take out the first; None if there is none."""
+        """Remove and return (rank, place) of the first; None if the queue is empty."""
         while self._ranks:
             if places := self._places[self._ranks[0]]:
                 return self._ranks[0], heappop(places)
@@ -77,7 +77,7 @@ class ScoredBpe:
     """SentencePiece's BPE: of all adjacent pairs that make a piece, the piece of the highest score is made first.
 
     scores: every piece that text may become (never control, byte or unknown pieces). unused: the pieces among them that
-    help in merging but are taken apart again at the end. kept: the pieces that are found first, and never merge.
+    take part in merging but are split again at the end. kept: the pieces that are found first and never merge.
     Source: sentencepiece, bpe_model.cc.
     """
 
@@ -87,7 +87,7 @@ class ScoredBpe:
         self._cached = lru_cache(CACHED_WORDS)(self._merge)
 
     def segment(self, text: str) -> list[str]:
-        """`text` cut into pieces; a character that is no piece stands alone."""
+        """`text` cut into pieces; a character that is no piece is a piece by itself."""
         pieces, start = [], 0
         for match in self._kept.finditer(text) if self._kept else ():
             pieces += [*self._segment(text[start : match.start()]), match[0]]
@@ -100,7 +100,7 @@ class ScoredBpe:
         return [piece for word in self._words(text) for piece in self._word(word)]
 
     def _words(self, text: str) -> Iterator[str]:
-        """Cut where two characters meet that no piece holds side by side: no merge can cross such a place."""
+        """Yields words, cut between two characters that are adjacent in no piece: no merge crosses such a place."""
         start = 0
         for at in range(1, len(text)):
             if text[at - 1 : at + 1] not in self._bigrams:

@@ -1,12 +1,12 @@
-"""What has been said in a chat, how much of it fits the context, and its file."""
+"""A conversation of user and assistant, the part of it that fits the context, and its file."""
 
 from bisect import bisect_left
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from nanollama.checkpoint.files import read_json
-from nanollama.cli.output import file_path
 from nanollama.errors import NanollamaError, quote
 
 Message = dict[str, str]
@@ -15,9 +15,9 @@ Encode = Callable[[list[Message]], list[int]]
 
 @dataclass
 class Conversation:
-    """A system prompt, or None, and turns: what the user wrote and what was answered.
+    """A system prompt or None, and turns: (user's message, answer).
 
-    `dropped` of the oldest turns don't fit the context any more: the model does not see them, a file still has them.
+    dropped: the number of oldest turns that no longer fit the context; the model does not see them, the file keeps them.
     """
 
     system: str | None = None
@@ -25,7 +25,7 @@ class Conversation:
     dropped: int = 0
 
     def messages(self, dropped: int = 0, newest: str | None = None) -> list[Message]:
-        """The conversation as a template takes it, without its first `dropped` turns, and with a new message at its end."""
+        """The messages for a template, without the first `dropped` turns, with a new user message at the end."""
         chat = [] if self.system is None else [{"role": "system", "content": self.system}]
         for user, assistant in self.turns[dropped:]:
             chat += [{"role": "user", "content": user}, {"role": "assistant", "content": assistant}]
@@ -34,8 +34,8 @@ class Conversation:
     def fit(self, newest: str, encode: Encode, context: int, reserve: int) -> list[int]:
         """The ids of the conversation and a new message, with as many of the latest turns as leave room for an answer.
 
-        `reserve` is that room, in tokens. Turns once dropped stay dropped. Where even the system prompt and the message alone
-        leave less than `reserve`, the answer gets what is left; NanollamaError if that is nothing.
+        context, reserve: tokens of the context, and of the room for the answer. Dropped turns stay dropped. If even the system
+        prompt and the message leave less than `reserve`, the answer gets the rest; NanollamaError if there is no rest.
         """
 
         def fits(dropped: int) -> bool:
@@ -54,26 +54,26 @@ class Conversation:
 
 
 def to_json(conversation: Conversation) -> dict[str, Any]:
-    """The whole conversation, as the file has it."""
+    """The whole conversation, dropped turns included, as the content of a file."""
     return {"messages": conversation.messages()}
 
 
-def load_conversation(name: str) -> Conversation:
-    """Read what `/save` wrote: {"messages": [...]}, maybe a system message, then user and assistant in turn."""
-    chat = read_json(file_path(name))
+def load_conversation(path: Path) -> Conversation:
+    """Read the file of a conversation: {"messages": [...]}, an optional system message, then user and assistant in turn."""
+    chat = read_json(path)
     messages = chat.get("messages")
     if set(chat) != {"messages"} or not isinstance(messages, list):
-        raise NanollamaError(f'{name} has the keys {quote(sorted(chat))}; expected {{"messages": [...]}}, as /save writes it')
+        raise NanollamaError(f'{path} has the keys {quote(sorted(chat))}; expected {{"messages": [...]}}, as /save writes it')
     for index, message in enumerate(messages):
-        check_message(f"{name}: messages[{index}]", message)
+        check_message(f"{path}: messages[{index}]", message)
     roles = [message["role"] for message in messages]
     start = int(roles[:1] == ["system"])
     for index, role in enumerate(roles[start:], start):
         wanted = "user" if (index - start) % 2 == 0 else "assistant"
         if role != wanted:
-            raise NanollamaError(f"{name}: messages[{index}] is of {quote(role)}; expected {wanted!r}: they take turns")
+            raise NanollamaError(f"{path}: messages[{index}] is of {quote(role)}; expected {wanted!r}: they take turns")
     if (len(roles) - start) % 2:
-        raise NanollamaError(f"{name}: the last message has no answer; expected one from 'assistant'")
+        raise NanollamaError(f"{path}: the last message has no answer; expected one from 'assistant'")
     texts = [message["content"] for message in messages]
     turns = list(zip(texts[start::2], texts[start + 1 :: 2], strict=True))
     return Conversation(texts[0] if start else None, turns)

@@ -1,13 +1,13 @@
-"""From a conversation to token ids, so that what people write can't pass for the template's own special tokens.
+"""Encodes a conversation so that text from users never becomes the template's special tokens.
 
 A rendered chat is one string: `<|im_end|>` may come from the template, where it must become one id, or from a user, where
 it must stay text. So the chat is rendered again with a mark inside everything in the messages, tools and documents
-that could be taken for a special token. If the marks change nothing else, what is still whole is the template's.
-transformers does the like when asked (`sanitize_control_tokens=True`); here it is the default.
+that could be taken for a special token. If the marks change nothing else, a special token that is still whole is the
+template's. transformers does the same on request (`sanitize_control_tokens=True`); here it is the default.
 
-Its limits: tokens that the tokenizer does not call special (`<think>`, DeepSeek's `<｜User｜>`) are ordinary vocabulary
-and always recognised. Extra template variables are the program's own and trusted. A template that both looks into the
-content for `<` and cuts pieces out of it can put a token together unseen.
+Limits: tokens that the tokenizer does not call special (`<think>`, DeepSeek's `<｜User｜>`) are ordinary vocabulary and
+always recognised. Extra template variables come from the program and are trusted. A template that both searches the content
+for `<` and cuts pieces out of it can assemble a token that is not detected.
 """
 
 import copy
@@ -34,8 +34,8 @@ def encode_chat(
 ) -> list[int]:
     """The ids of a conversation; the same as transformers' `apply_chat_template` unless it holds special tokens as text.
 
-    parse_content: recognise special tokens in the content too. add_bos: put BOS first where the tokenizer's policy has one
-    and the template did not write it (transformers leaves it to the template). options: those of `ChatTemplate.render`.
+    parse_content: recognise special tokens in the content too. add_bos: put BOS first if the tokenizer adds one and the
+    template did not write it (transformers leaves it to the template). options: those of `ChatTemplate.render`.
     """
     template = copy.copy(template)
     moment = template.clock()
@@ -51,7 +51,7 @@ def encode_chat(
 
 
 def encode_as_text(tokenizer: TokenizerLike, template: ChatTemplate, text: str, inputs: dict[str, Any]) -> list[int] | None:
-    """The ids of a chat with the special tokens in its content taken as text; None if there are none."""
+    """The ids of a chat with special tokens in its content encoded as text; None if the content has none."""
     tokens = sorted((tokenizer.id_to_token(i) for i in tokenizer.special_ids), key=len, reverse=True)
     split = re.compile("(" + "|".join(map(re.escape, tokens)) + ")").split if tokens else lambda text: [text]
     mark = unused_character(text + json.dumps(inputs, ensure_ascii=False, default=repr))
@@ -68,10 +68,10 @@ def encode_as_text(tokenizer: TokenizerLike, template: ChatTemplate, text: str, 
 
 
 def marked_chat(template: ChatTemplate, text: str, inputs: dict[str, Any], tokens: list[str], mark: str) -> str:
-    """The chat rendered from marked inputs, equal to `text` but for the marks; an error if the marks change more.
+    """The chat rendered from marked inputs, equal to `text` except for the marks; NanollamaError if the marks change more.
 
-    First every character that begins a special token is marked, which leaves no way to put one together. A template that
-    itself looks for such characters (`'</think>' in content`) renders something else then; for it only whole tokens are.
+    First every character that begins a special token is marked, so no token can be assembled. A template that searches for
+    such characters (`'</think>' in content`) renders differently then; for it only whole tokens are marked.
     """
     for marker in (mark_first_characters(tokens, mark), mark_whole_tokens(tokens, mark)):
         marked = inputs | {key: map_strings(inputs.get(key), marker) for key in ("messages", "tools", "documents")}
@@ -88,15 +88,15 @@ def marked_chat(template: ChatTemplate, text: str, inputs: dict[str, Any], token
 
 
 def mark_first_characters(tokens: list[str], mark: str) -> Callable[[str], str]:
-    """A function that puts the mark behind every character with which a token begins."""
+    """A function that puts the mark after every character with which a token begins."""
     firsts = re.compile("|".join(re.escape(first) for first in {token[0] for token in tokens}) or "(?!)")
     return lambda text: firsts.sub(rf"\g<0>{mark}", text)
 
 
 def mark_whole_tokens(tokens: list[str], mark: str) -> Callable[[str], str]:
-    """A function that puts the mark into every token, in any case, and into one that begins at the text's end.
+    """A function that puts the mark into every token, in any letter case, and into one that begins at the text's end.
 
-    The next string may bring the rest of it: two parts of one message that the template joins.
+    The next string may hold its rest: the template may join two parts of one message.
     """
     whole = re.compile("|".join(f"{re.escape(t[0])}(?={re.escape(t[1:])})" for t in tokens) or "(?!)", re.IGNORECASE)
 
@@ -121,7 +121,7 @@ def map_strings(value: Any, change: Callable[[str], str]) -> Any:
 
 
 def unused_character(text: str) -> str:
-    """A character that the text does not have, so that nobody can forge the mark; a Yi syllable, which no filter changes."""
+    """A mark that nobody can forge: a character that is not in the text; a Yi syllable, which no filter changes."""
     for mark in map(chr, range(0xA000, 0xA48D)):
         if mark not in text and json.dumps(mark)[1:-1] not in text:
             return mark
@@ -129,15 +129,15 @@ def unused_character(text: str) -> str:
 
 
 def without(mark: str, text: str) -> str:
-    """The text without the mark, also where `tojson(ensure_ascii=True)` wrote it as an escape."""
+    """The text without the mark and without its escape, which `tojson(ensure_ascii=True)` writes."""
     return text.replace(mark, "").replace(json.dumps(mark)[1:-1], "")
 
 
 def encode_section(tokenizer: TokenizerLike, text: str, after: str) -> list[int]:
-    """The ids of the text that follows a special token (or of the first, after ""), nothing in it taken as special.
+    """The ids of the text that follows a special token (of the first text, after is ""), without special tokens in it.
 
-    Some tokenizers put their prefix space before such text, as if it began a document; others don't. For those it is encoded
-    behind a newline, which is then cut off.
+    Some tokenizers put their prefix space before such text, as if it began a document; others don't. For the others it is
+    encoded after a newline, which is then cut off.
     """
 
     def encode(text: str, special: bool = False) -> list[int]:
@@ -145,8 +145,8 @@ def encode_section(tokenizer: TokenizerLike, text: str, after: str) -> list[int]
 
     ids, newline = encode(text), encode("\n")
     if after and encode(after + "x", special=True)[1:] != encode("x"):
-        behind = encode("\n" + text)
-        ids = behind[len(newline) :] if behind[: len(newline)] == newline else ids
+        longer = encode("\n" + text)
+        ids = longer[len(newline) :] if longer[: len(newline)] == newline else ids
     if found := tokenizer.special_ids.intersection(ids):
         names = sorted(map(tokenizer.id_to_token, found))
         raise NanollamaError(f"this tokenizer reads {names} in plain text as special tokens; take them out of the content")

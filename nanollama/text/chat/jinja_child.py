@@ -1,12 +1,12 @@
-"""Renders chat templates in a process of its own: one JSON request per line on stdin, one JSON reply per line on stdout.
+"""Renders chat templates in a separate process: one JSON request per line on stdin, one JSON reply per line on stdout.
 
 A chat template is a program that came with a checkpoint. Jinja2's sandbox keeps it from Python's internals and from files,
-but not from looping for ever or filling the memory (`'a' * 10**10`, `|center(10**9)`, `9 ** 9 ** 9`, a list that holds
-itself twice, forty times over ...). There are too many such ways to block one by one, so the operating system does it:
-this process gets a memory limit, and its parent (sandbox.py) kills it when the time is up.
+but not from endless loops or from filling the memory (`'a' * 10**10`, `|center(10**9)`, `9 ** 9 ** 9`, a list that holds
+itself twice, forty times over ...). There are too many such ways to block one by one, so the operating system sets limits:
+this process has a memory limit, and its parent (sandbox.py) kills it after a time limit.
 
 It is run by its path and imports only jinja2 and the standard library, so that it starts in well under 0.1 s.
-What a template may use is what transformers offers it (transformers 5, utils/chat_template_utils.py).
+A template may use the functions that transformers offers (transformers 5, utils/chat_template_utils.py).
 """
 
 import json
@@ -31,7 +31,7 @@ MAX_MESSAGE = 2000
 
 
 def raise_exception(message: str) -> None:
-    """Lets a template refuse a conversation."""
+    """Called by a template that refuses a conversation."""
     raise jinja2.TemplateError(message)
 
 
@@ -42,7 +42,7 @@ def tojson(
     separators: tuple[str, str] | None = None,
     sort_keys: bool = False,
 ) -> str:
-    """JSON as a model should read it: Jinja2's own filter would escape `<`, `>`, `&` and `'` for HTML."""
+    """JSON without HTML escapes; Jinja2's filter of this name escapes `<`, `>`, `&` and `'`."""
     return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
 
 
@@ -56,7 +56,7 @@ class SafeNamespace(Namespace):
 
 
 def namespace(*args: Any, **kwargs: Any) -> SafeNamespace:
-    """`namespace(a=1)` makes a mutable object that outlives a loop's scope."""
+    """`namespace(a=1)`: a mutable object that keeps its values after a loop's scope ends."""
     made = SafeNamespace()
     for name, value in dict(*args, **kwargs).items():
         made[name] = value
@@ -74,7 +74,7 @@ class DictMaker:
 
 
 class GenerationTag(Extension):
-    """`{% generation %} … {% endgeneration %}` marks what the assistant wrote, for training; rendering ignores the tag."""
+    """`{% generation %} … {% endgeneration %}` marks the assistant's text for training; rendering ignores the tag."""
 
     tags = {"generation"}  # noqa: RUF012 - the name and type that jinja2 reads
 
@@ -89,7 +89,7 @@ class GenerationTag(Extension):
 
 @lru_cache(maxsize=16)
 def compile_template(source: str) -> jinja2.Template:
-    """The template, compiled in an environment that has what transformers offers, no loader and no way to import."""
+    """The template, compiled in an environment with transformers' functions, without a loader and without imports."""
     environment = ImmutableSandboxedEnvironment(
         trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, jinja2.ext.loopcontrols]
     )
@@ -99,12 +99,12 @@ def compile_template(source: str) -> jinja2.Template:
 
 
 def render(source: str, variables: dict[str, Any], now: str) -> str:
-    """The template's text for these variables; `now` is the moment, in ISO format, that `strftime_now` formats."""
+    """The rendered text for these variables; `now` is the time, in ISO format, that `strftime_now` formats."""
     return compile_template(source).render({"strftime_now": datetime.fromisoformat(now).strftime, **variables})
 
 
 def line_of(error: BaseException) -> int | None:
-    """The line of the template in which an error arose: jinja2 puts the template's lines into the traceback."""
+    """The line of the template at which an error arose, None if unknown: jinja2 puts template lines into the traceback."""
     line = error.lineno if isinstance(error, jinja2.TemplateSyntaxError) else None
     trace = error.__traceback__
     while trace is not None:
@@ -135,9 +135,9 @@ def main(seconds: int, megabytes: int) -> None:
         import resource
 
         resource.setrlimit(resource.RLIMIT_AS, (megabytes * 2**20, megabytes * 2**20))
-    print("ready", flush=True)  # from here on the parent's clock may run
+    print("ready", flush=True)  # the parent's time limit may start now
     for line in sys.stdin:
-        alarm(seconds)  # ends this process should its parent be gone
+        alarm(seconds)  # ends this process if its parent is gone
         print(json.dumps(answer(json.loads(line))), flush=True)
         alarm(0)
 

@@ -15,11 +15,11 @@ REASONING_FIELDS = ("reasoning_content", "thinking", "reasoning")
 """The names under which a message's reasoning is passed; templates read the first, some the second."""
 
 CONTINUE_TAG = "CONTINUE_FINAL_MESSAGE_TAG "
-"""Put behind the message to continue, to find its end in the rendered text; the space shows whether the template trims."""
+"""Put after the message to continue, to find its end in the rendered text; the space shows whether the template trims."""
 
 
 def plain_data(value: Any, where: str) -> Any:
-    """A copy made of JSON's types only, which is all that a template gets to see; `where` names the value in an error."""
+    """A copy in JSON's types only, the only types that a template gets; `where` names the value in an error."""
     try:
         return _copy(value, where)
     except RecursionError:
@@ -68,7 +68,7 @@ def checked_messages(messages: Any) -> list[Message]:
 
 
 def with_reasoning_names(chat: list[Message]) -> list[Message]:
-    """Give a message's reasoning the name that templates read, whichever of its names it came under."""
+    """Give a message's reasoning the names that templates read, from whichever of REASONING_FIELDS it has."""
     named = []
     for message in chat:
         reasoning = next((message[field] for field in REASONING_FIELDS if field in message), None)
@@ -99,7 +99,7 @@ def tag_final_message(chat: list[Message], field: bool | str, source: str) -> st
 
 
 def cut_at_tag(text: str, ending: str) -> str:
-    """The rendered text up to the tag; where the template trimmed the tag's space, the message's own is trimmed too."""
+    """The rendered text up to the tag; if the template trimmed the tag's space, the message's end is trimmed too."""
     tag = CONTINUE_TAG.strip()
     if text.count(tag) != 1 or ending.strip() not in text:
         raise NanollamaError(

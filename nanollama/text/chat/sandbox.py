@@ -1,4 +1,4 @@
-"""The parent's side of template rendering: starts the process (jinja_child.py), asks it, kills it when it takes too long."""
+"""The parent's side of template rendering: starts the process (jinja_child.py), sends requests, kills it after a time limit."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def _close(process: "subprocess.Popen[str]") -> None:
     """End a process that waits for a request: it leaves when its stdin closes."""
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
-            with suppress(OSError):  # what it did not read any more
+            with suppress(OSError):  # bytes that it did not read
                 pipe.close()
     process.wait()
 
@@ -56,11 +56,11 @@ class Sandbox:
         self.seconds, self.megabytes = seconds, megabytes
         self._lock = threading.Lock()
         self._process: subprocess.Popen[str] | None = None
-        self._owner = 0  # the id of our own process when it started that one
+        self._owner = 0  # the id of the process that started it
         self._close: Callable[[], object] = lambda: None
 
     def render(self, source: str, variables: dict[str, Any], now: str) -> str:
-        """The rendered text; a NanollamaError says what went wrong, and in which line of the template."""
+        """The rendered text. NanollamaError with the template's line if it fails. now: the time in ISO format."""
         try:
             request = json.dumps({"source": source, "variables": variables, "now": now})
         except (ValueError, RecursionError) as error:  # an int of more than 4,300 digits, for one
@@ -73,7 +73,7 @@ class Sandbox:
         raise NanollamaError(f"chat template: {where}{reply['error']}")
 
     def _ask(self, request: str) -> dict[str, Any]:
-        """Send one request and read its reply; whatever interrupts this (Ctrl-C too) ends the process."""
+        """Send one request and read its reply; any interruption (Ctrl-C too) ends the process."""
         process, reply, expired = self._running(), "", threading.Event()
         assert process.stdin is not None and process.stdout is not None
 
@@ -84,7 +84,7 @@ class Sandbox:
         timer = threading.Timer(self.seconds, expire)
         timer.start()
         try:
-            with suppress(OSError):  # it died while we wrote
+            with suppress(OSError):  # it died during the write
                 process.stdin.write(request + "\n")
                 process.stdin.flush()
                 reply = process.stdout.readline()
@@ -101,7 +101,7 @@ class Sandbox:
         return {"error": f"the process that renders it ended (status {process.returncode}); it may have run out of memory"}
 
     def _running(self) -> "subprocess.Popen[str]":
-        """The process, started if there is none that belongs to us."""
+        """The process, started if this process has none."""
         if self._process is not None and self._owner == os.getpid() and self._process.poll() is None:
             return self._process
         process = _start([sys.executable, "-P", str(CHILD), str(int(self.seconds) + 10), str(self.megabytes)])

@@ -1,7 +1,7 @@
-"""Chat templates: a conversation goes in, the text that the model was trained to read comes out.
+"""Chat templates: they render a conversation as the text that the model was trained on.
 
-Templates are Jinja2 programs from the checkpoint, and so untrusted: they run in a process of their own (sandbox.py) with
-limits on time and memory, and see only plain data (messages.py). How the text becomes ids is in chat.py.
+Templates are Jinja2 programs from the checkpoint, and so untrusted: they run in a separate process (sandbox.py) with
+limits on time and memory, and get only plain data (messages.py). encode.py turns the text into ids.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,8 +25,8 @@ from nanollama.text.chat.sandbox import Sandbox
 class ChatTemplate:
     """One chat template, or several by name (`default`, `tool_use`, `rag` …).
 
-    source: the template's text, or a dict of name → text. special_tokens: what it sees as `bos_token`, `eos_token` … .
-    clock: the moment that `strftime_now` formats. sandbox: where templates run; its own by default.
+    source: the template's text, or a dict of name → text. special_tokens: the values of `bos_token`, `eos_token` … .
+    clock: the time that `strftime_now` formats. sandbox: the process that renders; by default a new one.
     """
 
     def __init__(
@@ -60,8 +60,8 @@ class ChatTemplate:
         messages: dicts with a `role` and a `content` (a string, a list of parts, or None). tools: JSON schemas.
         add_generation_prompt: end with the header of the answer; None means yes, unless a message is continued.
         continue_final_message: end inside the last message (a string names another field of it than `content`).
-        chat_template: the name of the template; by default `tool_use` where tools are given and it exists, else `default`.
-        variables: what else the template may ask for, such as `enable_thinking`; they override special tokens.
+        chat_template: the name of the template; by default `tool_use` if tools are given and it exists, else `default`.
+        variables: further variables of the template, such as `enable_thinking`; they override special tokens.
         """
         if add_generation_prompt is None:
             add_generation_prompt = not continue_final_message
@@ -81,7 +81,7 @@ class ChatTemplate:
         return text if ending is None else cut_at_tag(text, ending)
 
     def source(self, name: str | None, tools: Sequence[Mapping[str, Any]] | None) -> str:
-        """The text of the template to use: the named one, else `tool_use` where tools are given, else `default`."""
+        """The text of the template: the named one, else `tool_use` if tools are given and it exists, else `default`."""
         if name is None:
             name = "tool_use" if tools is not None and "tool_use" in self.sources else "default"
         if name not in self.sources:
@@ -117,9 +117,9 @@ def load_template(folder: Path) -> ChatTemplate | None:
 
 
 def special_tokens(config: dict[str, Any], token_map: dict[str, Any]) -> dict[str, str]:
-    """The named special tokens: `bos_token` and its like, each a text or an object with `content`.
+    """The named special tokens, name to text: `bos_token` and others, each a text or an object with `content`.
 
-    config: tokenizer_config.json. token_map: special_tokens_map.json, which older folders have and which then wins.
+    config: tokenizer_config.json. token_map: special_tokens_map.json, which older folders have and which wins there.
     """
     merged = config if "added_tokens_decoder" in config else config | token_map
     named = {key: value for key, value in merged.items() if key.endswith("_token")}

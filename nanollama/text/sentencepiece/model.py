@@ -1,7 +1,7 @@
-"""SentencePiece tokenizers: a vocabulary of scored pieces, wherever it was read from, and the text it stands for.
+"""SentencePiece tokenizers: a vocabulary of scored pieces, text to ids and back.
 
-`SentencePieceModel` is plain data (`sentencepiece_file.py` reads it from a `tokenizer.model`); `SentencePiece` turns
-text into ids and back. The sentencepiece library (0.2.3) is the definition of both directions.
+`SentencePieceModel` is plain data (reader.py reads it from a `tokenizer.model`); `SentencePiece` encodes and decodes. The
+reference for both directions is the sentencepiece library (0.2.3).
 """
 
 import math
@@ -23,7 +23,7 @@ UNDECODABLE = re.compile("[\ud800-\udfff]")
 
 
 class PieceType(IntEnum):
-    """What a piece is for. Source: sentencepiece_model.proto (GGUF's token types have the same numbers)."""
+    """The role of a piece. Source: sentencepiece_model.proto (GGUF's token types have the same numbers)."""
 
     NORMAL = 1
     UNKNOWN = 2
@@ -35,10 +35,10 @@ class PieceType(IntEnum):
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """Everything that decides the ids. The index of a piece is its id; scores are float32 values.
+    """All data that the ids depend on. The index of a piece is its id; scores are float32 values.
 
-    kind: "unigram" or "bpe". unk_surface: the text an unknown id decodes to. The remaining fields are those of
-    `trainer_spec` and `normalizer_spec` in sentencepiece_model.proto, with its defaults.
+    kind: "unigram" or "bpe". unk_surface: the text of an unknown id. The remaining fields are those of `trainer_spec` and
+    `normalizer_spec` in sentencepiece_model.proto, with its defaults. Raises NanollamaError for inconsistent data.
     """
 
     kind: str
@@ -157,7 +157,7 @@ class SentencePiece:
         return "".join(texts)
 
     def _join_bytes(self, parts: Iterable[int | str]) -> Iterator[int | str]:
-        """Replace every run of byte ids by its text."""
+        """Yields the parts with every run of byte ids replaced by its text."""
         for are_bytes, run in groupby(parts, lambda part: isinstance(part, int) and part in self._bytes):
             if are_bytes:
                 text = bytes(self._bytes[int(id)] for id in run).decode("utf-8", "surrogateescape")
@@ -167,7 +167,7 @@ class SentencePiece:
 
 
 def _segmenter(model: SentencePieceModel, kept: re.Pattern[str] | None) -> ScoredBpe | Unigram:
-    """What cuts text into the pieces that text can become.
+    """The algorithm that cuts text into pieces. kept: user-defined pieces, which BPE finds first.
 
     In a unigram model a user-defined piece scores 0.1 per byte after the first, and unused pieces do not exist.
     (sentencepiece before 0.2.2 scored user-defined pieces about -0.1, whatever their length.)

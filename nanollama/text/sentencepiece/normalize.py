@@ -1,7 +1,7 @@
 """SentencePiece's text normalisation: replacement rules, then spaces.
 
 The rules (NFKC and the like) are compiled into the model file as a double array, a trie in one array of 32-bit units.
-`Charsmap` reads that array; `Normalizer` does what the model's `normalizer_spec` says.
+`Charsmap` reads that array; `Normalizer` applies the model's `normalizer_spec`.
 """
 
 import re
@@ -22,7 +22,7 @@ class Charsmap:
     """Replacement rules: the longest rule that matches at a place replaces what it matches.
 
     blob: u32 size of the trie in bytes, the trie's units (u32, all little-endian), then the replacements, each ended by
-    a NUL. Everything the walk could stumble over is checked here, once. Sources: sentencepiece, normalizer.cc
+    a NUL. The whole blob is checked once, so that lookups need no checks. Sources: sentencepiece, normalizer.cc
     (DecodePrecompiledCharsMap); darts-clone, darts.h (DoubleArrayUnit, commonPrefixSearch).
     """
 
@@ -41,7 +41,7 @@ class Charsmap:
         self._first: dict[str, int | None] = {}
 
     def _check(self) -> None:
-        """Every step must stay inside the array, every value inside the replacements and on a character."""
+        """Raise unless every step stays inside the array and every value points at a character of the replacements."""
         try:
             longest = max(map(len, self._replacements.decode("utf-8").split("\0")))
         except UnicodeDecodeError as error:
@@ -50,7 +50,7 @@ class Charsmap:
             raise NanollamaError(f"precompiled_charsmap has a replacement of {longest:,} characters, over {LONGEST_RULE}")
         for index, unit in enumerate(self._units):
             if unit & IS_VALUE and index:
-                continue  # never walked through: its label is no byte
+                continue  # never passed: its label is no byte
             base = index ^ _offset(unit)
             value = self._units[base] & ~IS_VALUE if base < len(self._units) else 0
             inside = value < len(self._replacements) and self._replacements[value] & 0xC0 != 0x80
@@ -58,7 +58,7 @@ class Charsmap:
                 raise NanollamaError(f"precompiled_charsmap is damaged: unit {index} points outside its tables")
 
     def _step(self, index: int, letter: str) -> int | None:
-        """The unit reached from unit `index` over the bytes of one character, or None."""
+        """The unit reached from unit `index` by the bytes of one character, or None."""
         for byte in letter.encode("utf-8"):
             index ^= _offset(self._units[index]) ^ byte
             if self._units[index] & (IS_VALUE | 0xFF) != byte:
@@ -66,9 +66,9 @@ class Charsmap:
         return index
 
     def longest(self, text: str, start: int) -> tuple[int, str] | None:
-        """(end, replacement) of the longest rule that matches `text` at `start`."""
+        """(end, replacement) of the longest rule that matches `text` at `start`, or None."""
         letter = text[start]
-        if letter not in self._first:  # most characters begin no rule: remember which
+        if letter not in self._first:  # most characters begin no rule
             self._first[letter] = self._step(0, letter)
         index, end, found = self._first[letter], start + 1, None
         while index is not None:
@@ -92,9 +92,9 @@ def _offset(unit: int) -> int:
 
 @dataclass(frozen=True)
 class Normalizer:
-    """What `normalizer_spec` says: rules, then spaces collapsed, a dummy space added, and spaces written as "▁".
+    """`normalizer_spec`: rules, then spaces collapsed, a dummy space added, and spaces written as "▁".
 
-    kept: user-defined pieces, which no rule touches. Source: sentencepiece, normalizer.cc (Normalize).
+    kept: user-defined pieces, which no rule changes. Source: sentencepiece, normalizer.cc (Normalize).
     """
 
     charsmap: Charsmap | None = None
@@ -105,7 +105,7 @@ class Normalizer:
     whitespace_as_suffix: bool = False
 
     def normalize(self, text: str, *, first: bool = True, last: bool = True) -> str:
-        """The text as its pieces spell it.
+        """The text in the spelling of the pieces.
 
         first, last: whether `text` begins and ends the whole input. Next to a special token only runs of spaces
         collapse; nothing is stripped and no dummy space is added there.
@@ -124,7 +124,7 @@ class Normalizer:
         return result + space if self.add_dummy_prefix and last and self.whitespace_as_suffix else result
 
     def _chunks(self, text: str) -> Iterator[str]:
-        """`text` after the rules, cut at least round every space."""
+        """Yields `text` after the rules, cut at least before and after every space."""
         if self.charsmap is None and self.kept is None:
             yield from re.findall(" |[^ ]+", text) if self.remove_extra_whitespaces else [text] * bool(text)
             return

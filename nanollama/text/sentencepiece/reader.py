@@ -1,7 +1,7 @@
-"""Reads a SentencePiece `tokenizer.model`: a protocol buffer, taken apart by hand.
+"""Reads a SentencePiece `tokenizer.model`, a protocol buffer, without its library.
 
-The file is a stranger's. Every length is checked against the bytes that are left before it is used, and a field that
-would change the ids but is not implemented is refused by name.
+The file is untrusted. Every length is checked against the remaining bytes before it is used, and a field that would change
+the ids but is not implemented is refused by name.
 """
 
 import struct
@@ -20,7 +20,7 @@ Value = int | bytes
 
 
 def fields(data: bytes, what: str) -> Iterator[tuple[int, int, Value]]:
-    """(number, wire type, value) of every field of a message, in file order.
+    """Yields (number, wire type, value) of every field of a message, in file order.
 
     what: names the message in errors. Source: protobuf.dev/programming-guides/encoding.
     """
@@ -59,7 +59,7 @@ def _varint(data: bytes, at: int, what: str) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class Field:
-    """A field we read: its name in the result, its wire type, and how its value is converted."""
+    """A field to read: its name in the result, its wire type, and the conversion of its value."""
 
     name: str
     wire: int
@@ -103,7 +103,7 @@ NORMALIZER = {
 
 
 def _known(data: bytes, schema: dict[int, Field], what: str) -> Iterator[tuple[str, Any]]:
-    """(name, value) of the fields of a message that are in its schema; the others do not change ids."""
+    """Yields (name, value) of the fields of a message that are in its schema; the others do not change ids."""
     for number, wire, value in fields(data, what):
         if (field := schema.get(number)) is None:
             continue
@@ -122,7 +122,7 @@ def read_sentencepiece(data: bytes) -> SentencePieceModel:
     for name, value in _known(data, MODEL, "tokenizer.model"):
         if name == "piece":
             if len(pieces) == MOST_PIECES:
-                raise NanollamaError(f"tokenizer.model has more than {MOST_PIECES:,} pieces; that is no vocabulary")
+                raise NanollamaError(f"tokenizer.model has more than {MOST_PIECES:,} pieces: expected a vocabulary")
             pieces.append({"score": 0.0, "type": PieceType.NORMAL, "piece": ""})
             pieces[-1].update(_known(value, PIECE, f"piece {len(pieces) - 1} of tokenizer.model"))
         elif name == "denormalizer_spec":

@@ -12,14 +12,14 @@ LARGEST_SUM = 100_000.0
 class Unigram:
     """SentencePiece's unigram model: the cut whose pieces have the highest sum of scores (Viterbi's algorithm).
 
-    scores: every piece that text may become. unknown_score: of a character that is no piece by itself. Sums are rounded
-    to float32 at every step and begin anew past ±100,000, because sentencepiece's are and do, and near-ties decide ids.
+    scores: every piece that text may become. unknown_score: of a character that is no piece. Sums are rounded to float32 at
+    every step and restart past ±100,000, as in sentencepiece: near-ties decide ids.
     Source: Kudo 2018, "Subword Regularization"; EncodeOptimized in sentencepiece's unigram_model.cc.
     """
 
     def __init__(self, scores: dict[str, float], unknown_score: float) -> None:
         self._unknown_score = unknown_score
-        self._trie: Any = {}  # letter -> trie of what may follow; "" -> the score of the piece that ends here
+        self._trie: Any = {}  # letter → trie of the letters that follow; "" → score of the piece that ends here
         for piece, score in scores.items():
             node = self._trie
             for letter in piece:
@@ -27,7 +27,7 @@ class Unigram:
             node[""] = score
 
     def segment(self, text: str) -> list[str]:
-        """`text` cut into pieces; a character that is no piece stands alone."""
+        """`text` cut into pieces; a character that is no piece is a piece by itself."""
         best = array("f", bytes(4 * (len(text) + 1)))
         origin = [-1] * (len(text) + 1)
         furthest = 0
@@ -40,7 +40,7 @@ class Unigram:
                 furthest = max(furthest, end)
                 reached, total = best[end], here + score
                 if origin[end] < 0 or total > reached:
-                    best[end] = total  # rounded here: it may be no better than what was reached before
+                    best[end] = total  # rounded here: it may no longer be better
                     if origin[end] < 0 or best[end] > reached:
                         origin[end] = start
         end, pieces = len(text), []
@@ -50,7 +50,7 @@ class Unigram:
         return pieces[::-1]
 
     def _arcs(self, text: str, start: int) -> list[tuple[int, float]]:
-        """(end, score) of every piece that begins at `start`, the shortest first; then of the character as unknown."""
+        """(end, score) of every piece that begins at `start`, the shortest first; then of the unknown character."""
         arcs: list[tuple[int, float]] = []
         node = self._trie
         for end in range(start + 1, len(text) + 1):

@@ -1,4 +1,4 @@
-"""The other direction of sentencepiece_file.py: a SentencePiece model as the bytes of a `tokenizer.model`.
+"""The inverse of reader.py: a SentencePiece model as the bytes of a `tokenizer.model`.
 
 Source of the field numbers: sentencepiece_model.proto; of the encoding: protobuf.dev/programming-guides/encoding.
 """
@@ -12,11 +12,11 @@ from nanollama.text.sentencepiece.reader import BYTES, FIXED32, KINDS, VARINT
 PIECE, TRAINER, NORMALIZER = 1, 2, 3  # of the model
 TRAINER_IDS = {"unk": 40, "bos": 41, "eos": 42, "pad": 43}
 TRAINER_PIECES = {"unk": 45, "bos": 46, "eos": 47, "pad": 48}
-NO_ID = (1 << 64) - 1  # -1, as the encoding has it: the library's default for bos and eos is an id
+NO_ID = (1 << 64) - 1  # encodes -1; it must be written, since the library's default for bos and eos is an id
 
 
 def sentencepiece_bytes(model: SentencePieceModel, roles: Mapping[str, int]) -> bytes:
-    """The file. roles: the ids of "unk", "bos", "eos" and "pad", where there are any."""
+    """The bytes of the file. roles: the ids of "unk", "bos", "eos" and "pad", as far as the vocabulary has them."""
     pieces = [
         bytes_field(PIECE, bytes_field(1, piece.encode("utf-8")) + float_field(2, score) + number_field(3, type))
         for piece, score, type in zip(model.pieces, model.scores, model.types, strict=True)
@@ -25,7 +25,7 @@ def sentencepiece_bytes(model: SentencePieceModel, roles: Mapping[str, int]) -> 
 
 
 def trainer(model: SentencePieceModel, roles: Mapping[str, int]) -> bytes:
-    """`trainer_spec`: what a reader needs of it."""
+    """The fields of `trainer_spec` that readers use."""
     kind = next(number for number, name in KINDS.items() if name == model.kind)
     parts = [number_field(3, kind), number_field(4, len(model.pieces)), number_field(24, model.whitespace_as_suffix)]
     parts += [number_field(35, model.byte_fallback)]
@@ -44,7 +44,7 @@ def normalizer(model: SentencePieceModel) -> bytes:
 
 
 def varint(value: int) -> bytes:
-    """A number in groups of seven bits, the lowest first."""
+    """A number in groups of seven bits, the lowest group first."""
     groups = bytearray()
     while value >= 0x80:
         groups.append(value & 0x7F | 0x80)

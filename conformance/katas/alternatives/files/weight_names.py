@@ -4,7 +4,7 @@ import re
 
 from torch import Tensor
 
-from nanollama.checkpoint.names import rows_of
+from nanollama.checkpoint.names import part_rows
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig
 from nanollama.model.families import Family
@@ -28,7 +28,7 @@ def split__slices(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[
         return [(name, tensor)]
     assert family.fused is not None
     begin, pieces = 0, []
-    total = [rows_of(config, part) for part in family.fused[whole]]
+    total = [part_rows(config, part) for part in family.fused[whole]]
     if not tensor.shape or tensor.shape[0] != sum(total):
         raise NanollamaError(f"{name} has shape {list(tensor.shape)}, not {' + '.join(str(each) for each in total)} rows")
     for part, count in zip(family.fused[whole], total, strict=True):
@@ -45,7 +45,7 @@ def split__narrow(config: ModelConfig, name: str, tensor: Tensor) -> list[tuple[
         head, found, tail = name.partition(f".{fused}.")
         if not found:
             continue
-        counts = [rows_of(config, part) for part in parts]
+        counts = [part_rows(config, part) for part in parts]
         if rest.ndim < 1 or rest.size(0) != sum(counts):
             raise NanollamaError(f"{name} is {list(tensor.shape)}; expected {' + '.join(map(str, counts))} rows")
         made = []
