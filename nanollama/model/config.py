@@ -1,7 +1,7 @@
-"""ModelConfig: one frozen description of any supported model, read from a checkpoint's own config.json.
+"""ModelConfig: one frozen description of any supported model, read from a checkpoint's config.json.
 
-Every key of the file is either used, known to be harmless (the lists in `families.py`), or refused by name: a key that
-changes the mathematics and is passed over gives logits that look right and are not.
+Every key of the file is used, known to be harmless (the lists in `families.py`), or refused by name: to ignore a key that
+changes the mathematics gives logits that look plausible and are wrong.
 """
 
 import math
@@ -21,7 +21,7 @@ MOST_LAYERS = 4096
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """Everything the mathematics of a model depends on; per-layer facts are tuples with one entry a layer."""
+    """Everything the mathematics of a model depends on; per-layer fields are tuples with one entry per layer."""
 
     architecture: str
     vocab_size: int
@@ -47,7 +47,7 @@ class ModelConfig:
     attention_scales: tuple[float, ...]
     attention_softcap: float | None
     logit_softcap: float | None
-    windows: tuple[int | None, ...]  # how many keys a query sees, itself included; None: all
+    windows: tuple[int | None, ...]  # how many keys a query sees, the current one included; None: all
     ropes: tuple[RopeConfig | None, ...]
     moe_layers: tuple[bool, ...]
     num_experts: int
@@ -58,12 +58,15 @@ class ModelConfig:
 
     @property
     def family(self) -> Family:
-        """The table entry this model is an instance of."""
+        """The entry of `FAMILIES` for this architecture."""
         return FAMILIES[self.architecture]
 
 
 def architecture_of(raw: Mapping[str, Any]) -> str:
-    """The one supported architecture that a config.json names, in `architectures` or by `model_type`, which must agree."""
+    """The supported architecture that a config.json names in `architectures`, in `model_type`, or in both, if they agree.
+
+    Raises NanollamaError if there is none.
+    """
     stated, model_type = raw.get("architectures"), raw.get("model_type")
     names = [name for name, family in FAMILIES.items() if family.model_type == model_type]
     if stated is not None and stated != []:
@@ -77,7 +80,10 @@ def architecture_of(raw: Mapping[str, Any]) -> str:
 
 
 def read_config(raw: Mapping[str, Any]) -> ModelConfig:
-    """Read a config.json (either spelling, transformers 4 or 5)."""
+    """Read a config.json as transformers 4 or 5 writes it.
+
+    Raises NanollamaError for an unknown architecture, an unknown key, and a missing or wrong value, by name.
+    """
     architecture = architecture_of(raw)
     family, keys = FAMILIES[architecture], Keys(raw, architecture)
     layers, hidden = keys.integer("num_hidden_layers", MOST_LAYERS), keys.integer("hidden_size")
@@ -102,7 +108,7 @@ def read_config(raw: Mapping[str, Any]) -> ModelConfig:
 
 
 def read_attention(keys: Keys, family: Family) -> dict[str, Any]:
-    """The fields that say what attention is: heads, their norms and biases, scale, window and rotation of each layer."""
+    """The fields of attention: heads, their norms and biases; scale, window and rotation of each layer."""
     heads, kv_heads, head_dim = read_heads(keys)
     types = read_layer_types(keys, family)
     return {
@@ -120,7 +126,7 @@ def read_attention(keys: Keys, family: Family) -> dict[str, Any]:
 
 
 def read_mlp(keys: Keys, family: Family) -> dict[str, Any]:
-    """The fields that say what a dense MLP is; where the file gives no width (GPT-2), it is four times the hidden size."""
+    """The fields of a dense MLP; a file without a width (GPT-2) means four times the hidden size."""
     return {
         "intermediate_size": 4 * keys["hidden_size"]
         if keys["intermediate_size"] is None
@@ -132,7 +138,7 @@ def read_mlp(keys: Keys, family: Family) -> dict[str, Any]:
 
 
 def read_heads(keys: Keys) -> tuple[int, int, int]:
-    """Attention heads, key/value heads and head size, which must fit each other."""
+    """Attention heads, key/value heads and head size; NanollamaError if they don't fit each other."""
     heads = keys.integer("num_attention_heads", 1 << 16)
     kv_heads = heads if keys.get("num_key_value_heads") is None else keys.integer("num_key_value_heads", 1 << 16)
     if heads % kv_heads:
@@ -152,7 +158,7 @@ def read_activation(keys: Keys) -> str:
 
 
 def read_layer_types(keys: Keys, family: Family) -> list[str]:
-    """Per layer "full_attention" or "sliding_attention": as listed, else by the family's rule."""
+    """For each layer "full_attention" or "sliding_attention": as the file lists them, else by the family's rule."""
     check_layer_keys(keys)
     types = keys.get("layer_types")
     if types is None:
@@ -163,7 +169,7 @@ def read_layer_types(keys: Keys, family: Family) -> list[str]:
 
 
 def check_layer_keys(keys: Keys) -> None:
-    """Raise for a wrong value of a key that says what is different from layer to layer, in use or not."""
+    """Raise for a wrong value of a key of per-layer differences, whether or not the model uses the key."""
     layers = keys["num_hidden_layers"]
     for key in ("max_window_layers", "sliding_window_pattern", "no_rope_layer_interval", "decoder_sparse_step"):
         if key in keys:
@@ -179,7 +185,7 @@ def check_layer_keys(keys: Keys) -> None:
 
 
 def read_attention_scales(keys: Keys, head_dim: int) -> tuple[float, ...]:
-    """What q·k is multiplied by, per layer: 1/sqrt(D) unless the family says otherwise."""
+    """The factor of q·k for each layer: 1/sqrt(D) unless the family has another rule."""
     scale = (keys.number("query_pre_attn_scalar") if "query_pre_attn_scalar" in keys else head_dim) ** -0.5
     if not keys.flag("scale_attn_weights", absent=True):
         scale = 1.0
@@ -188,7 +194,7 @@ def read_attention_scales(keys: Keys, head_dim: int) -> tuple[float, ...]:
 
 
 def ropes_by_layer(keys: Keys, family: Family, head_dim: int, types: list[str]) -> tuple[RopeConfig | None, ...]:
-    """The rotation of each layer; None for a layer (or a family) without."""
+    """The rotation of each layer; None for a layer without one, and for a family with learned positions."""
     if family.learned_positions:
         return (None,) * len(types)
     by_type = ropes_by_layer_type(keys, head_dim, family.rope_per_layer_type)
@@ -217,7 +223,7 @@ def read_experts(keys: Keys, family: Family) -> dict[str, Any]:
 
 
 def read_expert_count(keys: Keys) -> int:
-    """Experts in a layer: `num_experts`, or `num_local_experts`, as which transformers 5 saves it for every family."""
+    """Experts in a layer: `num_experts`, or `num_local_experts`, the name that transformers 5 saves for every family."""
     counts = {keys.integer(key, 1 << 14) for key in ("num_experts", "num_local_experts") if keys[key] is not None}
     if len(counts) != 1:
         raise keys.wrong("num_experts", f"a number, and the same as num_local_experts ({keys['num_local_experts']!r}) if both")
@@ -225,7 +231,7 @@ def read_expert_count(keys: Keys) -> int:
 
 
 def read_token_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dict[str, Any]:
-    """Begin- and end-of-text ids; generation_config.json wins, as it lists every id a chat model may end with."""
+    """Begin- and end-of-text ids; generation_config.json has priority, as it lists every id a chat model may end with."""
     bos = generation.get("bos_token_id", raw.get("bos_token_id"))
     eos = generation.get("eos_token_id", raw.get("eos_token_id"))
     eos = [] if eos is None else eos if isinstance(eos, list) else [eos]
@@ -236,7 +242,7 @@ def read_token_ids(raw: Mapping[str, Any], generation: Mapping[str, Any]) -> dic
 
 
 def read_dtype(raw: Mapping[str, Any]) -> str | None:
-    """The dtype the file states, `dtype` (transformers 5) or `torch_dtype` (4), without a "torch." in front."""
+    """The dtype that the file names, `dtype` (transformers 5) or `torch_dtype` (4), without the prefix "torch."."""
     stated = raw.get("torch_dtype") if raw.get("dtype") is None else raw["dtype"]
     if stated is not None and not isinstance(stated, str):
         raise NanollamaError(f"config.json: dtype is {stated!r}, expected a name such as 'bfloat16'")

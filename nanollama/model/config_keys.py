@@ -6,17 +6,17 @@ from typing import Any
 from nanollama.errors import NanollamaError
 from nanollama.model.families import FAMILIES, INERT_AT, INERT_KEYS, REQUIRED, Family
 
-LARGEST = 1 << 24  # no size of a real model is larger; a config that claims more is broken or hostile
-SMALLEST_NUMBER, LARGEST_NUMBER = 1e-30, 1e30  # no number of a real model is beyond; squares and quotients stay finite
+LARGEST = 1 << 24  # no size of a real model is larger: a config with more is broken or hostile
+SMALLEST_NUMBER, LARGEST_NUMBER = 1e-30, 1e30  # bounds of every real model's numbers; squares and quotients stay finite
 
 
 def is_number(value: Any) -> bool:
-    """Whether a JSON value is a positive number that arithmetic can bear; true and NaN are none."""
+    """Whether a JSON value is a positive number within bounds; true and NaN are not."""
     return type(value) in (int, float) and SMALLEST_NUMBER <= value <= LARGEST_NUMBER
 
 
 class Keys(Mapping[str, Any]):
-    """The keys of a config.json that its family reads, by our spelling; checked on access, defaults filled in."""
+    """The keys of a config.json that its family reads, under Llama's names; checked on access, defaults filled in."""
 
     def __init__(self, raw: Mapping[str, Any], architecture: str) -> None:
         family = FAMILIES[architecture]
@@ -40,28 +40,28 @@ class Keys(Mapping[str, Any]):
         return len(self.values_by_key)
 
     def wrong(self, key: str, expected: str) -> NanollamaError:
-        """The error for a key whose value can't be meant."""
+        """The error for a key with a wrong value."""
         return NanollamaError(f"config.json: {self.spelling.get(key, key)} is {self.get(key)!r}, expected {expected}")
 
     def integer(self, key: str, most: int = LARGEST, least: int = 1) -> int:
-        """A whole number within bounds."""
+        """A whole number from `least` to `most`."""
         value = self[key]
         if type(value) is not int or not least <= value <= most:
             raise self.wrong(key, f"a whole number from {least} to {most}")
         return value
 
     def number(self, key: str) -> float:
-        """A positive number within bounds."""
+        """A positive number, see `is_number`."""
         if not is_number(self[key]):
             raise self.wrong(key, f"a number from {SMALLEST_NUMBER:g} to {LARGEST_NUMBER:g}")
         return float(self[key])
 
     def optional_number(self, key: str) -> float | None:
-        """A positive number, or None when the key is absent or null."""
+        """A positive number, or None if the key is absent or null."""
         return None if self.get(key) is None else self.number(key)
 
     def flag(self, key: str, absent: bool = False) -> bool:
-        """true or false; `absent` where the family has no such key."""
+        """true or false; `absent` if the family has no such key."""
         value = self.get(key, absent)
         if type(value) is not bool:
             raise self.wrong(key, "true or false")
@@ -69,7 +69,7 @@ class Keys(Mapping[str, Any]):
 
 
 def refuse_unknown_keys(raw: Mapping[str, Any], family: Family, architecture: str) -> None:
-    """Raise for the first key that is neither read by the family nor known to be harmless at its value."""
+    """Raise for the first key that the family does not read and that is not known to be harmless at its value."""
     read = {family.spelling.get(key, key) for key in family.keys}
     for key, value in raw.items():
         if key in read or key in INERT_KEYS or key in family.inert or value is None:

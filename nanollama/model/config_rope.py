@@ -1,13 +1,13 @@
-"""Reading the rotary part of a config.json: two spellings, six types, and what transformers fills in when a key is absent.
+"""The rotary keys of a config.json: two spellings, six types, and transformers' defaults for absent keys.
 
-transformers 4 writes `rope_theta` beside `rope_scaling`; transformers 5 writes both into `rope_parameters`, for Gemma 3 once
-per layer type. The scaling factors of attention follow the papers named in `rope.py`.
+transformers 4 writes `rope_theta` and, next to it, the object `rope_scaling`; transformers 5 writes all of it into the object
+`rope_parameters`, for Gemma 3 one per layer type.
 """
 
 from collections.abc import Mapping
 from typing import Any
 
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 from nanollama.model.config_keys import LARGEST_NUMBER, SMALLEST_NUMBER, Keys, is_number
 from nanollama.model.families import FULL, SLIDING
 from nanollama.model.rope import FREQUENCIES, RopeConfig, longrope_attention_factor, yarn_attention_factor
@@ -26,8 +26,8 @@ OLD_NAMES = {"su": "longrope"}  # Phi-3's first files
 
 
 def ropes_by_layer_type(keys: Keys, head_dim: int, per_layer_type: bool) -> dict[str, RopeConfig]:
-    """The frequencies of full and of sliding layers; only Gemma 3 has two kinds."""
-    for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # in use or not
+    """The rotation of full and of sliding layers, by layer type; only Gemma 3 has two kinds."""
+    for key in ("rope_theta", "rope_local_base_freq", "partial_rotary_factor"):  # checked even if not used
         keys.optional_number(key)
     if keys.get("original_max_position_embeddings") is not None:
         keys.integer("original_max_position_embeddings", 1 << 31)
@@ -54,14 +54,14 @@ def ropes_by_layer_type(keys: Keys, head_dim: int, per_layer_type: bool) -> dict
 
 
 def read_rope_config(keys: Keys, given: Mapping[str, Any], theta: Any, head_dim: int) -> RopeConfig:
-    """One RopeConfig from one object of the file; what the object leaves out comes from the keys beside it."""
+    """One RopeConfig from one rope object of the file; keys that the object lacks are read from the top level."""
     rope_type = read_rope_type(given)
     for key in given.keys() - COMMON - READ_BY_TYPE[rope_type]:
         if given[key] is not None and not (rope_type == "default" and key == "original_max_position_embeddings"):
             raise NanollamaError(f"config.json: {key} is not a key of rope_type {rope_type!r}; it would be ignored")
     reader = RopeKeys(given, rope_type)
-    beside = keys.get("partial_rotary_factor")
-    partial = reader.number("partial_rotary_factor", 1.0 if beside is None else beside)
+    top_level = keys.get("partial_rotary_factor")
+    partial = reader.number("partial_rotary_factor", 1.0 if top_level is None else top_level)
     if partial != 1 and "partial_rotary_factor" not in keys:
         raise NanollamaError(f"config.json: partial_rotary_factor is {partial}, but {keys.architecture} rotates whole heads")
     dim = int(head_dim * partial)
@@ -76,13 +76,13 @@ def read_rope_config(keys: Keys, given: Mapping[str, Any], theta: Any, head_dim:
 
 
 def read_rope_type(given: Mapping[str, Any]) -> str:
-    """The type under either of its names, `rope_type` or `type`; both may be there if they agree."""
+    """The type, under the key `rope_type` or `type`; a file may have both if they agree."""
     names = [given[key] for key in ("rope_type", "type") if given.get(key) is not None] or ["default"]
     known = {OLD_NAMES.get(name, name) if isinstance(name, str) else None for name in names}
-    if len(known) != 1 or not known <= FREQUENCIES.keys():
-        raise NanollamaError(
-            f"config.json: rope_type {' and '.join(map(repr, names))} is not known; known: {', '.join(FREQUENCIES)}"
-        )
+    if len(known) != 1:
+        raise NanollamaError(f"config.json: rope_type is {names[0]!r}, but type is {names[1]!r}; keep one of them")
+    if not known <= FREQUENCIES.keys():
+        raise unknown_name("rope_type", names[0], FREQUENCIES, "in config.json")
     return str(known.pop())
 
 
@@ -93,7 +93,7 @@ class RopeKeys:
         self.given, self.rope_type = given, rope_type
 
     def number(self, key: str, default: Any = None) -> float:
-        """A positive number; an absent or null key is `default`."""
+        """A positive number; `default` if the key is absent or null."""
         value = self.given.get(key)
         value = default if value is None else value
         if not is_number(value):
@@ -104,7 +104,7 @@ class RopeKeys:
         return float(value)
 
     def divisors(self, key: str, count: int) -> tuple[float, ...]:
-        """LongRoPE's list of one positive number per rotated pair."""
+        """LongRoPE's list of `count` positive numbers, one per rotated pair."""
         values = self.given.get(key)
         if not isinstance(values, list) or len(values) != count:
             raise NanollamaError(f"config.json: {key} is {str(values)[:60]!r}, expected a list of {count} numbers")
@@ -113,19 +113,19 @@ class RopeKeys:
         return tuple(float(v) for v in values)
 
     def original_length(self, keys: Keys) -> int:
-        """The trained length: in the object, beside it (Phi-3), or all of max_position_embeddings."""
-        inside, beside = self.given.get("original_max_position_embeddings"), keys.get("original_max_position_embeddings")
-        if inside is not None and beside is not None and inside != beside:
+        """The trained length: in the object, at the top level (Phi-3), or max_position_embeddings."""
+        inside, top_level = self.given.get("original_max_position_embeddings"), keys.get("original_max_position_embeddings")
+        if inside is not None and top_level is not None and inside != top_level:
             raise NanollamaError(
-                f"config.json: original_max_position_embeddings is {beside!r}, but {inside!r} inside rope_scaling"
+                f"config.json: original_max_position_embeddings is {top_level!r}, but {inside!r} inside rope_scaling"
             )
-        value = inside if inside is not None else beside if beside is not None else keys["max_position_embeddings"]
+        value = inside if inside is not None else top_level if top_level is not None else keys["max_position_embeddings"]
         if type(value) is not int or not 1 < value <= 1 << 31:
             raise NanollamaError(f"config.json: original_max_position_embeddings is {value!r}, expected a length above 1")
         return value
 
     def scaling(self, keys: Keys, dim: int) -> dict[str, Any]:
-        """The fields of RopeConfig that belong to this type."""
+        """The fields of RopeConfig that this type has."""
         if self.rope_type == "default":
             return {}
         if self.rope_type == "linear":

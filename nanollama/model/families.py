@@ -1,7 +1,7 @@
-"""The table of architectures: which config keys each one reads, which parts it is made of, how its checkpoints name tensors.
+"""The table of architectures: the config keys that each one reads, its parts, and the tensor names in its checkpoints.
 
-Adding a family whose parts exist is one entry here. The keys and their defaults are those of transformers'
-`configuration_*.py`: a config.json that leaves a key out means the default of its own family, not ours.
+A family whose parts exist is one entry here. The keys and their defaults are those of transformers' `configuration_*.py`: a
+config.json without a key means the default of its family.
 """
 
 from collections.abc import Callable, Mapping
@@ -39,26 +39,26 @@ def full_everywhere(keys: Mapping[str, Any]) -> list[str]:
 
 
 def sliding_everywhere(keys: Mapping[str, Any]) -> list[str]:
-    """Every layer has the window, if there is one."""
+    """Mistral, Phi-3, Mixtral: every layer has the window, if the config has one."""
     used = keys["sliding_window"] is not None and keys.get("use_sliding_window", True)
     return [SLIDING if used else FULL] * keys["num_hidden_layers"]
 
 
 def sliding_from_layer(keys: Mapping[str, Any]) -> list[str]:
-    """Qwen: the first `max_window_layers` layers see everything, the others the window."""
+    """Qwen: the first `max_window_layers` layers have full attention, the others the window."""
     used = keys["use_sliding_window"] and keys["sliding_window"] is not None
     first = keys["max_window_layers"] if used else keys["num_hidden_layers"]
     return [SLIDING if i >= first else FULL for i in range(keys["num_hidden_layers"])]
 
 
 def full_every_nth(keys: Mapping[str, Any]) -> list[str]:
-    """Gemma: every n-th layer sees everything, those between have the window."""
+    """Gemma: every n-th layer has full attention, those between have the window."""
     period = keys.get("sliding_window_pattern", 2)
     return [SLIDING if (i + 1) % period else FULL for i in range(keys["num_hidden_layers"])]
 
 
 def sliding_without_rope(keys: Mapping[str, Any]) -> list[str]:
-    """SmolLM3: with a window, the layers without rotary positions are the ones that have it."""
+    """SmolLM3: layers without rotary positions have the window, if the config has one; the others have full attention."""
     used = keys["use_sliding_window"] and keys["sliding_window"] is not None
     return [SLIDING if used and not rotary else FULL for rotary in rotary_layers(keys)]
 
@@ -73,12 +73,12 @@ def rotary_layers(keys: Mapping[str, Any]) -> list[int]:
 
 @dataclass(frozen=True)
 class Family:
-    """What distinguishes one architecture. `norm` and the other parts name classes and options of `layers.py`."""
+    """The differences between architectures. `norm` and the other parts name classes and options of `layers.py`."""
 
     model_type: str
     keys: Mapping[str, Any]  # config keys this family reads, with transformers' defaults
-    spelling: Mapping[str, str]  # our name of a key → the name the config.json has (GPT-2: n_embd)
-    inert: frozenset[str] = frozenset()  # keys that its config.json files have and its mathematics does not read
+    spelling: Mapping[str, str]  # Llama's name of a key → this family's (GPT-2: n_embd)
+    inert: frozenset[str] = frozenset()  # keys in its config.json files that its mathematics does not read
     norm: str = "rms"  # "rms" | "rms_plus_one" (weight stored minus one) | "layer" (mean removed, with bias)
     placement: str = "pre"  # norm before each part | "post": after it | "sandwich": both
     qk_norm: str | None = None  # "head": over each head's D | "full": over all heads together
@@ -88,14 +88,16 @@ class Family:
     learned_positions: bool = False  # GPT-2: a table added to the embeddings, no rotation
     moe: bool = False
     layer_types: Callable[[Mapping[str, Any]], list[str]] = full_everywhere
-    rope_per_layer_type: bool = False  # Gemma 3: sliding layers have a theta of their own
-    renames: tuple[tuple[str, str], ...] = (("model.", ""),)  # checkpoint's text → ours, applied in order
-    fused: Mapping[str, tuple[str, ...]] | None = None  # one stored tensor → several of ours, along the rows
+    rope_per_layer_type: bool = False  # Gemma 3: sliding layers have another theta
+    renames: tuple[tuple[str, str], ...] = (
+        ("model.", ""),
+    )  # text in the checkpoint's names → in the model's, applied in order
+    fused: Mapping[str, tuple[str, ...]] | None = None  # one stored tensor → several of the model's, along the rows
     transposed: bool = False  # GPT-2 stores its matrices as [in, out]
 
 
 def llama_like(model_type: str, keys: Mapping[str, Any], **parts: Any) -> Family:
-    """An entry of the table for everything that descends from Llama: the common keys, then the family's own."""
+    """An entry of the table for a descendant of Llama: the common keys, then the family's."""
     return Family(model_type, {**SIZES, **GROUPED_HEADS, **ROPE, **keys}, parts.pop("spelling", {}), **parts)
 
 
@@ -113,7 +115,7 @@ GEMMA = {
     "layer_types": None,
 }
 PHI3_ROPE = {"original_max_position_embeddings": 4096, "partial_rotary_factor": None}
-EXPERTS = {"num_experts": None, "num_local_experts": None}  # two names of one number, which must be given
+EXPERTS = {"num_experts": None, "num_local_experts": None}  # two names of one number; a config needs one of them
 MIXTRAL = {**EXPERTS, "num_experts_per_tok": 2, "sliding_window": None}
 
 FAMILIES: dict[str, Family] = {
@@ -255,7 +257,7 @@ FAMILIES: dict[str, Family] = {
     ),
 }
 
-# Keys that change nothing in a forward pass, whatever their value: training, bookkeeping, generation defaults.
+# Keys that change nothing in a forward pass at any value: training, bookkeeping, generation defaults.
 INERT_KEYS = frozenset(
     """
     architectures model_type torch_dtype dtype transformers_version _name_or_path _commit_hash auto_map use_cache
@@ -276,7 +278,7 @@ INERT_KEYS = frozenset(
     """.split()  # noqa: SIM905
 )
 
-# Keys that would change the mathematics, known to be harmless at these values only.
+# Keys that change the mathematics except at these values.
 INERT_AT: Mapping[str, tuple[Any, ...]] = {
     "attention_bias": (False,),
     "mlp_bias": (False,),

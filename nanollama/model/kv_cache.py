@@ -1,8 +1,10 @@
-"""The key/value cache, and the view of it that one call of the model has.
+"""The key/value cache, and the slots of it that one call of the model writes and reads.
 
-Each token has a position, and everything follows from positions: position p lives in slot p mod size, a query at position q
-may see the keys at positions q-W+1 … q, and every row of a batch counts its own positions from 0. A layer with a sliding
-window W (the current key counts: transformers, Mistral; the other camp sees W+1) keeps a ring of W slots and no more.
+Each token has a position, and all else follows from it: position p is stored in slot p mod size, a query at position q may
+see the keys at positions q-W+1 … q, and every row of a batch counts its positions from 0. A layer with a sliding window W
+keeps a ring of W slots. W includes the current key, as in transformers and Mistral; others see W+1 keys.
+
+Axis letters: B batch, T queries, S keys, K key/value heads, D head size.
 """
 
 from collections.abc import Sequence
@@ -14,14 +16,14 @@ from torch import Tensor
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig
 
-BUCKET = 64  # attention reads whole buckets of slots, so that shapes change every 64th token, not with every one
+BUCKET = 64  # attention reads whole buckets of slots, so that shapes change with every 64th token, not with every token
 
 
 def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
-    """Which keys each query may see: positions [B, T] and [B, S] (-1: no token there) → bool [B, 1, T, S].
+    """Which keys each query may see: positions int64 [B, T] and [B, S] (-1: no token there) → bool [B, 1, T, S].
 
-    A query at q sees the keys at 0 … q; with a window of W, only the last W of these. A padded query must see something, no
-    matter what: its result is unused, but must not be NaN.
+    A query at q sees the keys at 0 … q; with a window of W, only the last W of these. A padded query sees every key: its
+    result is unused, but a softmax over no key would be NaN.
     """
     distance = queries[:, :, None] - keys[:, None, :]
     allowed = (distance >= 0) & (keys[:, None, :] >= 0)
@@ -32,30 +34,33 @@ def visible(queries: Tensor, keys: Tensor, window: int | None) -> Tensor:
 
 
 def slots_of(positions: Tensor, size: int) -> Tensor:
-    """The slot of every token, int64 [B, T]: p mod size; of a call with more tokens than slots the last `size` positions of
-    each row are kept. Slot number `size`, which nobody reads, takes the others and padding (-1)."""
+    """The slot of every token: positions int64 [B, T] → int64 [B, T], position mod size.
+
+    A call with more tokens than slots keeps the last `size` positions of each row. The others, and padding (-1), go to slot
+    number `size`, which is never read.
+    """
     newest = positions.max(1, keepdim=True).values
     kept = (positions >= 0) & (positions > newest - size)
     return torch.where(kept, positions % size, size)
 
 
 def bucketed(tokens: int, size: int) -> int:
-    """How many of `size` slots attention reads for so many tokens: whole buckets of them, at most all.
+    """How many of `size` slots attention reads for so many tokens: whole buckets, at most all slots.
 
-    A number that changed with every token would be another shape with every token, and compiled code is made for one shape.
+    An exact number would give tensors a new shape with every token, and compiled code serves one shape.
     """
     return min(size, -(-tokens // BUCKET) * BUCKET)
 
 
 class LayerCache:
-    """Keys and values of one layer: [B, K, size + 1, D]; the last slot takes what nobody may read (padding)."""
+    """Keys and values of one layer, each [B, K, size + 1, D]; the last slot takes padding and is never read."""
 
     def __init__(self, shape: tuple[int, int, int, int], dtype: torch.dtype, device: torch.device) -> None:
-        self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: 0 · an uninitialised NaN would be NaN
+        self.k = torch.zeros(shape, dtype=dtype, device=device)  # zeros: a weight of 0 times an uninitialised NaN is NaN
         self.v = torch.zeros(shape, dtype=dtype, device=device)
 
     def append(self, k: Tensor, v: Tensor, view: "KVView") -> tuple[Tensor, Tensor]:
-        """Store this call's k, v [B, K, T, D]; return the keys and values that `view.allowed` speaks of [B, K, S, D]."""
+        """Store this call's k, v [B, K, T, D]; return all keys and values that `view.allowed` covers, each [B, K, S, D]."""
         if view.starts_empty:
             seen = k, v
         elif view.reads_new_keys:  # a ring would lose keys that this call's first queries still need
@@ -66,16 +71,22 @@ class LayerCache:
         return seen
 
     def write(self, k: Tensor, v: Tensor, view: "KVView") -> None:
-        """Put every token into its slot."""
+        """Write k, v [B, K, T, D] into the slots of their tokens."""
         self.k[view.rows, :, view.slots] = k.transpose(1, 2)
         self.v[view.rows, :, view.slots] = v.transpose(1, 2)
 
 
 class KVView:
-    """What one call of the model sees in the layers of one window size: where its tokens go and which keys they may use."""
+    """The slots that one call of the model writes and the keys that each of its queries may see, in layers with one window.
+
+    positions: int64 [B, T]. slots: int64 [B, T], rows: int64 [B, 1], the indices to write to. key_positions: int64 [B, S], the
+    position of every key that attention reads. causal: the mask is the plain causal one. starts_empty: the cache holds no
+    token before the call. reads_new_keys: attention reads the keys of this call directly, not from their slots.
+    extent: how many slots it reads.
+    """
 
     def __init__(self, positions: Tensor, window: int | None, cache: "KVCache | None", device: torch.device) -> None:
-        """`positions` int64 [B, T] on the CPU, -1 for padding; `cache` None: the call sees itself only."""
+        """`positions` int64 [B, T] on the CPU, -1 for padding; without a cache the call sees its own tokens only."""
         T = positions.shape[1]
         self.window, self.device, self.positions = window, device, positions
         self.starts_empty = cache is None or max(cache.lengths) == 0
@@ -86,13 +97,13 @@ class KVView:
         if cache is not None:
             self._place(cache)
         if not self.causal:
-            _ = self.allowed  # made here, outside the layers: once, and not in compiled code
+            _ = self.allowed  # computed here, outside the layers: once, and not in compiled code
 
     def _place(self, cache: "KVCache") -> None:
-        """Enter this call's tokens into the table of positions, and say which keys attention reads, at which positions.
+        """Enter this call's tokens into the cache's table of positions; set which keys attention reads, at which positions.
 
-        The slots up to the newest token's, in whole buckets. A ring that is read before it is written has all of its slots
-        read, as they were, and this call's tokens behind them.
+        It reads the slots up to the newest token's, in whole buckets. A ring that is read before it is written is read whole,
+        as it was, followed by this call's tokens.
         """
         size, held = cache.size(self.window), cache.positions[self.window]
         slots = slots_of(self.positions, size)
@@ -109,15 +120,16 @@ class KVView:
 
     @cached_property
     def allowed(self) -> Tensor:
-        """The mask, bool [B, 1, T, S] on the model's device; where it is plainly causal, SDPA never asks for it."""
+        """The mask, bool [B, 1, T, S] on the model's device; SDPA does not need it where `causal` holds."""
         return visible(self.positions.to(self.device), self.key_positions.to(self.device), self.window)
 
 
 class KVCache:
     """Preallocated keys and values of every layer for `batch` rows of at most `max_len` tokens.
 
-    `lengths` counts the tokens of each row, on the host. Rows are independent: each continues at its own length.
-    `limits` is how long each row may become (all of max_len unless given): frequencies that depend on the length go by it.
+    lengths: the number of tokens of each row, on the host; rows are independent, and each continues at its own length.
+    limits: the maximum length of each row, max_len unless given; frequencies that depend on the length use it.
+    positions: by window, the position of the token in every slot, int64 [B, size + 1] on the CPU; -1: empty.
     """
 
     def __init__(
@@ -137,13 +149,13 @@ class KVCache:
             raise NanollamaError(f"limits are {self.limits}; expected {batch} lengths from 1 to max_len ({max_len})")
         self.lengths = [0] * batch
         K, D = config.num_key_value_heads, config.head_dim
-        self.positions = {w: torch.full((batch, self.size(w) + 1), -1) for w in set(config.windows)}  # of every slot
+        self.positions = {w: torch.full((batch, self.size(w) + 1), -1) for w in set(config.windows)}
         self.layers = [LayerCache((batch, K, self.size(w) + 1, D), dtype, torch.device(device)) for w in config.windows]
 
     def size(self, window: int | None) -> int:
-        """Slots of a layer with this window."""
+        """The number of slots of a layer with this window."""
         return self.max_len if window is None else min(window, self.max_len)
 
     def advance(self, positions: Tensor) -> None:
-        """Count the tokens of a call; positions int64 [B, T] on the CPU, -1 for padding."""
+        """Update `lengths` after a call; positions int64 [B, T] on the CPU, -1 for padding."""
         self.lengths = [max(n, p + 1) for n, p in zip(self.lengths, positions.max(1).values.tolist(), strict=True)]

@@ -1,11 +1,11 @@
-"""The parts of a transformer, in the order in which a token meets them: norm, attention, MLP, experts, block.
+"""The parts of a transformer, in the order of the data path: norm, attention, MLP, experts, block.
 
 Axis letters: B batch, T queries, S keys, H heads, K key/value heads, D head size. Hidden states are [B, T, hidden_size].
 Every reduction runs in at least float32: `torch.promote_types(x.dtype, torch.float32)`, never a literal float32, so that a
-float64 model is float64 throughout. Norm weights multiply before the result is rounded to the model's dtype (as Gemma and
-OLMo do; Llama's own code rounds first, which costs a bit more error and changes nothing in float64).
+float64 model is float64 throughout. Norm weights multiply before the result is rounded to the model's dtype, as in Gemma and
+OLMo; Llama's code rounds first, which costs a bit more error and changes nothing in float64.
 
-Nearly all time goes into `Linear`, whose fast road is in `kernels.py`, and into attention, whose fast road is SDPA.
+Nearly all time goes into `Linear`, which `kernels/linear.py` speeds up, and into attention, which SDPA speeds up.
 """
 
 import torch
@@ -23,12 +23,12 @@ Rotation = tuple[Tensor, Tensor] | None  # cos, sin [B, 1, T, dim/2], or no rota
 
 
 def at_least_float32(dtype: torch.dtype) -> torch.dtype:
-    """The dtype in which sums over a model of this dtype run."""
+    """The dtype of sums in a model of this dtype."""
     return torch.promote_types(dtype, torch.float32)
 
 
 class Linear(nn.Linear):
-    """x · weight transposed + bias, through the kernel that suits x."""
+    """x · weight transposed + bias, by the kernel that `kernels.linear.linear` chooses."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in] → [..., out]."""
@@ -54,7 +54,7 @@ class RMSNorm(nn.Module):
 
 
 class LayerNorm(nn.Module):
-    """(x - mean) / sqrt(variance + eps) · weight + bias over the last axis (arXiv 1607.06450), as GPT-2 has it."""
+    """(x - mean) / sqrt(variance + eps) · weight + bias over the last axis (arXiv 1607.06450), the norm of GPT-2."""
 
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -71,25 +71,27 @@ class LayerNorm(nn.Module):
 
 
 def make_norm(config: ModelConfig, size: int) -> nn.Module:
-    """The norm this model uses, for vectors of `size`."""
+    """The model's kind of norm, for vectors of `size`."""
     if config.norm == "layer":
         return LayerNorm(size, config.norm_eps)
     return RMSNorm(size, config.norm_eps, plus_one=config.norm == "rms_plus_one")
 
 
 def make_embedding(count: int, size: int) -> nn.Embedding:
-    """A table of vectors, one a token. The plain constructor would draw random numbers, and on "meta" import torch's compiler
-    for that, which takes two seconds."""
+    """A table of `count` vectors of `size`, uninitialised.
+
+    nn.Embedding's constructor draws random numbers, and on "meta" imports torch's compiler for that, which takes two seconds.
+    """
     return nn.Embedding.from_pretrained(torch.empty(count, size), freeze=False)
 
 
 def softcap(x: Tensor, cap: float | None) -> Tensor:
-    """cap · tanh(x / cap): close to x when small, never beyond ±cap (Gemma 2); no cap: x itself."""
+    """cap · tanh(x / cap) (Gemma 2): close to x where x is small, never beyond ±cap; without a cap, x. Any shape."""
     return x if cap is None else cap * torch.tanh(x / cap)
 
 
 class Scores(nn.Module):
-    """How much each query wants each key: q·k · scale, softcapped, -inf where the mask forbids."""
+    """The attention score of each query and key: q·k · scale, softcapped, -inf where the mask is False."""
 
     def __init__(self, scale: float, cap: float | None) -> None:
         super().__init__()
@@ -98,7 +100,7 @@ class Scores(nn.Module):
     def forward(self, q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
         """q [B, H, T, D], k [B, H, S, D], allowed bool [B, 1, T, S] → [B, H, T, S] in at least float32.
 
-        The product itself is taken wide: in float16 a q·k above 65504 would be inf, and two of them NaN after the softmax.
+        The product is computed in the wide dtype: in float16 a q·k above 65504 is inf, and two of them give NaN in a softmax.
         """
         wide = at_least_float32(q.dtype)
         scores = softcap((q.to(wide) * self.scale) @ k.to(wide).transpose(-1, -2), self.cap)
@@ -106,9 +108,9 @@ class Scores(nn.Module):
 
 
 class Attend(nn.Module):
-    """Softmax of the scores, then the mix of values: q, k, v → context [B, H, T, D].
+    """Softmax of the scores, then the weighted sum of values: q, k, v → context [B, H, T, D].
 
-    `eager` is the definition. SDPA is the same function, faster, wherever torch has it: without a softcap.
+    `eager` is the definition. `sdpa` is a faster implementation of it; it has no softcap.
     """
 
     def __init__(self, scale: float, cap: float | None) -> None:
@@ -117,23 +119,26 @@ class Attend(nn.Module):
         self.implementation = "sdpa" if cap is None else "eager"
 
     def forward(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-        """q [B, H, T, D]; k, v [B, K, S, D], each key head shared by H/K neighbouring query heads."""
+        """q [B, H, T, D]; k, v [B, K, S, D], each key head shared by H/K neighbouring query heads → [B, H, T, D]."""
         if self.implementation == "sdpa":
             return self.sdpa(q, k, v, view)
         return self.eager(q, k, v, view)
 
     def eager(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-        """The definition, term by term."""
+        """The definition, term by term: q [B, H, T, D]; k, v [B, K, S, D] → [B, H, T, D] in the dtype of q."""
         group = q.shape[1] // k.shape[1]
-        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)
-        weights = self.scores(q, k, view.allowed).softmax(-1)
+        k, v = k.repeat_interleave(group, 1), v.repeat_interleave(group, 1)  # [B, H, S, D]
+        weights = self.scores(q, k, view.allowed).softmax(-1)  # [B, H, T, S]
         return (weights @ v.to(weights.dtype)).to(q.dtype)
 
     def sdpa(self, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-        """torch's fused kernel. One query per row: the heads that share a key become its queries, and no key is copied."""
+        """torch's fused kernel: q [B, H, T, D]; k, v [B, K, S, D] → [B, H, T, D].
+
+        With one query per row, the heads that share a key become the queries of that key, and no key is copied.
+        """
         B, H, T, D = q.shape
         if T == 1:
-            grouped = q.view(B, k.shape[1], -1, D)
+            grouped = q.view(B, k.shape[1], -1, D)  # [B, K, H/K, D]
             out = F.scaled_dot_product_attention(grouped, k, v, view.allowed, scale=self.scores.scale)
             return out.view(B, H, T, D)
         mask = None if view.causal else view.allowed
@@ -142,7 +147,10 @@ class Attend(nn.Module):
 
 
 class Attention(nn.Module):
-    """Queries look for keys and collect values (arXiv 1706.03762), with grouped key/value heads (arXiv 2305.13245)."""
+    """Multi-head attention (arXiv 1706.03762) with grouped key/value heads (arXiv 2305.13245).
+
+    q_norm, k_norm: norms of queries and keys; None in models without them.
+    """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
         super().__init__()
@@ -161,7 +169,7 @@ class Attention(nn.Module):
         self.attend = Attend(config.attention_scales[layer], config.attention_softcap)
 
     def heads(self, x: Tensor, norm: nn.Module | None) -> Tensor:
-        """[B, T, heads·D] → [B, heads, T, D], normed over all heads together (OLMo 2) or over each (Qwen 3, Gemma 3)."""
+        """[B, T, heads·D] → [B, heads, T, D]; `norm` runs over all heads together (OLMo 2) or over each (Qwen 3, Gemma 3)."""
         if norm is not None and not self.norm_heads:
             x = norm(x)
         x = x.unflatten(-1, (-1, self.head_dim))
@@ -170,20 +178,23 @@ class Attention(nn.Module):
         return x.transpose(1, 2)
 
     def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
-        """[B, T, hidden] → [B, T, hidden]; appends this call's keys and values to the cache."""
-        q = self.heads(self.q_proj(x), self.q_norm)
-        k = self.heads(self.k_proj(x), self.k_norm)
+        """[B, T, hidden_size] → the same shape; appends this call's keys and values to the cache."""
+        q = self.heads(self.q_proj(x), self.q_norm)  # [B, H, T, D]
+        k = self.heads(self.k_proj(x), self.k_norm)  # [B, K, T, D]
         v = self.heads(self.v_proj(x), None)
         if rotation is not None:
             q, k = rotate(q, *rotation), rotate(k, *rotation)
         if cache is not None:
-            k, v = cache.append(k, v, view)
-        context = self.attend(q, k, v, view)
+            k, v = cache.append(k, v, view)  # [B, K, S, D]
+        context = self.attend(q, k, v, view)  # [B, H, T, D]
         return self.o_proj(context.transpose(1, 2).flatten(2))
 
 
 class MLP(nn.Module):
-    """Two matrices with a nonlinearity between; gated (SwiGLU and kin, arXiv 2002.05202) the first is two, multiplied."""
+    """down(act(up(x))); gated (arXiv 2002.05202: SwiGLU with silu, GeGLU with gelu): down(act(gate(x)) · up(x)).
+
+    gate_proj: None without a gate.
+    """
 
     def __init__(self, config: ModelConfig, width: int) -> None:
         super().__init__()
@@ -197,14 +208,14 @@ class MLP(nn.Module):
         self.activation = ACTIVATIONS[config.hidden_act]
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., hidden] → [..., hidden]."""
+        """[..., hidden_size] → the same shape; between the matrices [..., width]."""
         if not self.gated:
             return self.down_proj(self.activation(self.up_proj(x)))
         return self.down_proj(self.activation(self.gate_proj(x)) * self.up_proj(x))
 
 
 class MoE(nn.Module):
-    """A router sends each token to its best few experts and adds their answers by weight (arXiv 2101.03961, Mixtral)."""
+    """A router chooses k experts for each token; their outputs are added, weighted by it (arXiv 2101.03961, Mixtral)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -213,10 +224,10 @@ class MoE(nn.Module):
         self.top_k, self.renormalise = config.num_experts_per_tok, config.norm_topk_prob
 
     def route(self, logits: Tensor) -> tuple[Tensor, Tensor]:
-        """Router logits [N, experts] → weights [N, k] and expert numbers [N, k].
+        """Router logits [N, experts] → weights [N, k] in at least float32, and expert numbers int64 [N, k]; N = B·T.
 
-        Softmax over all experts, then the top k, renormalised to sum to 1 where the model says so (always in Mixtral,
-        where it equals a softmax over the chosen k).
+        Softmax over all experts, then the top k, renormalised to sum to 1 if `renormalise` (always in Mixtral, where it
+        equals a softmax over the chosen k).
         """
         weights, chosen = logits.to(at_least_float32(logits.dtype)).softmax(-1).topk(self.top_k, -1)
         if self.renormalise:
@@ -224,8 +235,8 @@ class MoE(nn.Module):
         return weights, chosen
 
     def forward(self, x: Tensor) -> Tensor:
-        """[B, T, hidden] → [B, T, hidden]; each expert sees only the tokens that chose it."""
-        tokens = x.flatten(0, 1)
+        """[B, T, hidden_size] → the same shape; each expert computes only the tokens that chose it."""
+        tokens = x.flatten(0, 1)  # [N, hidden_size]
         weights, chosen = self.route(self.gate(tokens))
         out = torch.zeros_like(tokens)
         for index in chosen.unique().tolist():
@@ -236,10 +247,10 @@ class MoE(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer: attention, then MLP, each added to the residual stream; norms before, after, or both.
+    """One layer: attention, then MLP, each added to the residual stream; norms before each, after each, or both.
 
     Names follow the checkpoints, where `post_attention_layernorm` means "before the MLP" in a pre-norm model (Llama) and
-    "after attention" in the others (OLMo 2, Gemma).
+    "after attention" in the others (OLMo 2, Gemma). A norm that the model lacks is None.
     """
 
     def __init__(self, config: ModelConfig, layer: int) -> None:
@@ -259,7 +270,7 @@ class Block(nn.Module):
         self.placement = placement
 
     def forward(self, x: Tensor, rotation: Rotation, view: KVView, cache: LayerCache | None) -> Tensor:
-        """The residual stream [B, T, hidden] before the layer → after it."""
+        """The residual stream [B, T, hidden_size] before the layer → after it, the same shape."""
         if self.placement == "pre":
             x = x + self.self_attn(self.input_layernorm(x), rotation, view, cache)
             return x + self.mlp(self.post_attention_layernorm(x))

@@ -1,11 +1,11 @@
-"""Rotary position embeddings (RoFormer, arXiv 2104.09864) and the ways to stretch them beyond the trained length.
+"""Rotary position embeddings (RoFormer, arXiv 2104.09864) and the methods that extend them beyond the trained length.
 
 Contested conventions, decided here once:
 
-* *Pairing.* Dimension j is rotated together with dimension j + dim/2, as Hugging Face checkpoints store it. The other camp
-  (the RoFormer paper, Meta's own files, GGUF's `llama`) pairs neighbours 2j and 2j+1; the rows of q_proj and k_proj differ.
+* *Pairing.* Dimension j is rotated together with dimension j + dim/2, as Hugging Face checkpoints store it. The RoFormer
+  paper, Meta's files and GGUF's `llama` pair the neighbours 2j and 2j+1; the rows of q_proj and k_proj differ.
 * *Length.* "dynamic" and "longrope" have frequencies that depend on the length of the sequence. Keys are cached rotated,
-  so one length must hold for the life of a cache: the row's limit, as in llama.cpp and vLLM. Without a cache it is the number
+  so a cache needs one length for all its tokens: the row's limit, as in llama.cpp and vLLM. Without a cache it is the number
   of positions of the call, as in transformers (which recomputes everything when a sequence crosses the original length).
 * *Precision.* Angles are computed in float64 on the CPU: at position 100,000 a float32 angle is wrong in the third digit.
 """
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class RopeConfig:
-    """One set of frequencies. `dim` is the number of rotated dimensions of a head (even, at most head_dim)."""
+    """The parameters of one rotation. `dim` is the number of rotated dimensions of a head (even, at most head_dim)."""
 
     dim: int
     theta: float
@@ -42,24 +42,24 @@ class RopeConfig:
 
 
 def default_frequencies(theta: float, dim: int) -> Tensor:
-    """theta^(-2j/dim) for j = 0 … dim/2-1: radians per position, float64 [dim/2]."""
+    """theta^(-2j/dim) for j = 0 … dim/2-1: radians per position, float64 [dim/2] on the CPU."""
     return theta ** (-torch.arange(0, dim, 2, dtype=torch.float64, device="cpu") / dim)
 
 
 def linear_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """Position interpolation (arXiv 2306.15595): every position divided by `factor`."""
+    """Position interpolation (arXiv 2306.15595): every position divided by `factor`. float64 [dim/2]."""
     return default_frequencies(rope.theta, rope.dim) / rope.factor
 
 
 def dynamic_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """Dynamic NTK: theta grows with the length once it passes the trained one, so the slowest wave just fits."""
+    """Dynamic NTK: beyond the trained length theta grows with `length`, so that the slowest wave just fits. float64 [dim/2]."""
     stretch = rope.factor * max(length, rope.original_length) / rope.original_length - (rope.factor - 1)
     return default_frequencies(rope.theta * stretch ** (rope.dim / (rope.dim - 2)), rope.dim)
 
 
 def llama3_frequencies(rope: RopeConfig, length: int) -> Tensor:
     """Llama 3.1: a wave of up to low_freq_factor turns within the trained length is slowed by `factor`, one of high_freq_factor
-    or more is kept, and between them both are mixed in proportion to the turns."""
+    or more is kept, and between them both are mixed in proportion to the turns. float64 [dim/2]."""
     freq = default_frequencies(rope.theta, rope.dim)
     turns = rope.original_length * freq / (2 * math.pi)  # rotations within the trained length
     keep = (turns - rope.low_freq_factor) / (rope.high_freq_factor - rope.low_freq_factor)
@@ -68,14 +68,14 @@ def llama3_frequencies(rope: RopeConfig, length: int) -> Tensor:
 
 
 def yarn_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """YaRN (arXiv 2309.00071): a linear ramp over the waves from kept (fast) to slowed by `factor` (slow).
+    """YaRN (arXiv 2309.00071): a linear ramp over the waves from kept (fast) to slowed by `factor` (slow). float64 [dim/2].
 
     It goes from where a wave makes beta_fast turns within the trained length to where it makes beta_slow: rounded outwards to
     whole waves if `truncate`, never below 0 nor beyond dim - 1; where both are the same, it is 0.001 wide.
     """
     freq = default_frequencies(rope.theta, rope.dim)
 
-    def dimension(turns: float) -> float:  # at which j a wave makes so many turns within the trained length
+    def dimension(turns: float) -> float:  # the j whose wave makes so many turns within the trained length
         return rope.dim * math.log(rope.original_length / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
 
     low, high = dimension(rope.beta_fast), dimension(rope.beta_slow)
@@ -88,7 +88,8 @@ def yarn_frequencies(rope: RopeConfig, length: int) -> Tensor:
 
 
 def longrope_frequencies(rope: RopeConfig, length: int) -> Tensor:
-    """LongRoPE (arXiv 2402.13753): one searched divisor per frequency, one list up to the trained length, one beyond."""
+    """LongRoPE (arXiv 2402.13753): a divisor for each frequency, from one list up to the trained length, from another beyond.
+    float64 [dim/2]."""
     divisors = rope.long_factor if length > rope.original_length else rope.short_factor
     return default_frequencies(rope.theta, rope.dim) / torch.tensor(divisors, dtype=torch.float64, device="cpu")
 
@@ -119,7 +120,7 @@ def frequencies(rope: RopeConfig, length: int) -> Tensor:
 
 
 class Rotary(nn.Module):
-    """The angles of every position; a module without weights, so that a hook can see what it computes."""
+    """cos and sin of the angles of every position; a module without weights, so that a hook can read its output."""
 
     def __init__(self, rope: RopeConfig) -> None:
         super().__init__()
@@ -131,12 +132,13 @@ class Rotary(nn.Module):
             freq = torch.stack([frequencies(self.rope, length) for length in lengths])[:, None]
         else:
             freq = frequencies(self.rope, 0)
-        angles = (positions[..., None].double() * freq)[:, None]
+        angles = (positions[..., None].double() * freq)[:, None]  # [B, 1, T, dim/2]
         return angles.cos() * self.rope.attention_factor, angles.sin() * self.rope.attention_factor
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair (j, j + dim/2) of x [B, H, T, D] by its angle; cos, sin [B, 1, T, dim/2]; dims beyond `dim` pass."""
+    """Rotate each pair (j, j + dim/2) of x [B, H, T, D] by its angle; cos, sin [B, 1, T, dim/2] → [B, H, T, D] in the dtype
+    of x. Dimensions beyond `dim` stay as they are."""
     dim = 2 * cos.shape[-1]
     a, b = x[..., :dim].to(cos.dtype).chunk(2, -1)
     turned_a, turned_b = torch.addcmul(a * cos, b, -sin), torch.addcmul(b * cos, a, sin)

@@ -1,4 +1,7 @@
-"""Transformer: token ids in, logits out. The data path is the forward method, read top to bottom."""
+"""Transformer: token ids in, logits out. The data path is `forward` and `hidden_states`, read top to bottom.
+
+Axis letters: B batch, T tokens of the call, S keys, V vocabulary.
+"""
 
 from collections.abc import Sequence
 
@@ -13,7 +16,10 @@ from nanollama.model.rope import RopeConfig, Rotary
 
 
 class Transformer(nn.Module):
-    """A decoder-only language model assembled from the parts its config names."""
+    """A decoder-only language model, built from the parts that its config names.
+
+    embed_positions: the table of learned positions; None in a model with rotary positions.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -22,7 +28,7 @@ class Transformer(nn.Module):
         self.register_module("embed_positions", None)
         if config.learned_positions:
             self.embed_positions = make_embedding(config.max_position_embeddings, config.hidden_size)
-        self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each kind of rotation once
+        self.ropes = sorted(set(config.ropes) - {None}, key=config.ropes.index)  # each rotation once
         self.rotary = nn.ModuleList(Rotary(rope) for rope in self.ropes if rope)
         self.layers = nn.ModuleList(Block(config, layer) for layer in range(config.num_hidden_layers))
         self.norm = make_norm(config, config.hidden_size)
@@ -30,7 +36,7 @@ class Transformer(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         return next(self.norm.parameters()).device
 
     @property
@@ -39,7 +45,7 @@ class Transformer(nn.Module):
         return next(self.norm.parameters()).dtype  # not of the embedding: that may be quantized
 
     def new_cache(self, batch: int, max_len: int, limits: Sequence[int] | None = None) -> KVCache:
-        """An empty cache for `batch` rows of at most `max_len` tokens, or of at most `limits[row]` each."""
+        """An empty cache for `batch` rows of at most `max_len` tokens, or of at most `limits[row]` tokens each."""
         return KVCache(self.config, batch, max_len, self.dtype, self.device, limits)
 
     def forward(
@@ -72,10 +78,10 @@ class Transformer(nn.Module):
         return x
 
     def place(self, ids: Tensor, cache: KVCache | None, positions: Tensor | None) -> Tensor:
-        """The position of every token, int64 [B, T] on the CPU; each row continues at its own length where none are given.
+        """The position of every token, int64 [B, T] on the CPU; without `positions` each row continues at its own length.
 
-        Refused, by an error that names the numbers: ids that aren't integers [B, T] with T > 0, a cache of another batch size,
-        positions beyond the cache, and beyond the table where positions are learned.
+        Raises NanollamaError for ids that aren't integers [B, T] with T > 0, a cache of another batch size, positions beyond
+        the cache, and positions beyond the table of a model with learned positions.
         """
         if ids.ndim != 2 or ids.shape[1] == 0 or ids.is_floating_point():
             raise NanollamaError(f"ids are {ids.dtype} of shape {list(ids.shape)}, expected integers [batch, tokens]")
@@ -97,10 +103,10 @@ class Transformer(nn.Module):
         return positions
 
     def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
-        """The residual stream's first value, [B, T, hidden_size]: what the tables of tokens and of learned positions hold.
+        """The embeddings of tokens and of learned positions: ids, positions int64 [B, T] → [B, T, hidden_size].
 
-        Gemma's tokens are multiplied by sqrt(hidden_size), rounded to the model's dtype first: 55.5 for 55.43 in bfloat16.
-        Padding has no position (-1); its vector means nothing.
+        Gemma's token embeddings are multiplied by sqrt(hidden_size), rounded to the model's dtype first: 55.5 for 55.43 in
+        bfloat16. Padding has no position (-1); its vector means nothing.
         """
         x = self.embed_tokens(ids)
         if self.config.embedding_scale != 1:
@@ -110,7 +116,10 @@ class Transformer(nn.Module):
         return x
 
     def rotations(self, positions: Tensor, cache: KVCache | None) -> list[Rotation]:
-        """cos and sin for every layer; layers with the same frequencies share them."""
+        """cos and sin of every layer, each [B, 1, T, dim/2] in at least float32; layers with the same rotation share them.
+
+        positions: int64 [B, T] on the CPU.
+        """
         lengths = cache.limits if cache is not None else (positions.max(1).values + 1).tolist()
         wide = at_least_float32(self.dtype)
         tables: dict[RopeConfig | None, Rotation] = {None: None}
@@ -120,6 +129,6 @@ class Transformer(nn.Module):
         return [tables[rope] for rope in self.config.ropes]
 
     def views(self, positions: Tensor, cache: KVCache | None) -> list[KVView]:
-        """What every layer may see; layers with the same window share it."""
+        """The KVView of every layer; layers with the same window share one. positions: int64 [B, T] on the CPU."""
         views = {w: KVView(positions, w, cache, self.device) for w in set(self.config.windows)}
         return [views[window] for window in self.config.windows]

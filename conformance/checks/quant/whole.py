@@ -72,11 +72,11 @@ def our_own_formats_by_hand() -> None:
     expect_equal("quant.formats.rowwise.decode_q4", got.tolist(), [[1.0, 3.0, -1.0]], "codes of q4")
     random = torch.randn(40, 70, generator=torch.Generator().manual_seed(1)) * torch.logspace(-2, 2, 40)[:, None]
     filled = torch.cat([random, random[:, -1:].expand(40, 26)], dim=1).reshape(40, 3, 32)
-    least, step = filled.amin(2), (filled.amax(2) - filled.amin(2)) / 15
+    minimum, step = filled.amin(2), (filled.amax(2) - filled.amin(2)) / 15
     fields = rowwise.encode_q4(random)
     expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["scale"], step.half(), "scales")
-    expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["least"], least.half(), "minimums")
-    small, low = step.half().float()[:, :, None], least.half().float()[:, :, None]
+    expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["minimum"], minimum.half(), "minimums")
+    small, low = step.half().float()[:, :, None], minimum.half().float()[:, :, None]
     codes = ((filled - low) / small).round().clamp(0, 15).to(torch.uint8).flatten(1)
     wanted_codes = codes[:, ::2] + 16 * codes[:, 1::2]
     expect_equal_tensor("quant.formats.rowwise.encode_q4", fields["q"], wanted_codes, "codes for the scales as they are stored")
@@ -84,7 +84,7 @@ def our_own_formats_by_hand() -> None:
     expect_equal("quant.formats.rowwise.encode_q4", fields["q"][0, :2].tolist(), [0xF0, 0x21], "the first codes")
     expect_equal(
         "quant.formats.rowwise.encode_q4",
-        (fields["scale"].tolist(), fields["least"].tolist()),
+        (fields["scale"].tolist(), fields["minimum"].tolist()),
         ([[1.0, 0.0]], [[0.0, 2.0]]),
         "scales",
     )

@@ -14,7 +14,6 @@ from torch import Tensor
 
 from nanollama.checkpoint.gguf.config import FAMILY_KEYS, KEYS, config_from_gguf
 from nanollama.checkpoint.gguf.names import ARCHITECTURES
-from nanollama.checkpoint.gguf.rope import yarn_attention_factor
 from nanollama.errors import NanollamaError
 from nanollama.model.config import ModelConfig, read_config
 from nanollama.model.rope import RopeConfig, default_frequencies, frequencies, yarn_attention_factor

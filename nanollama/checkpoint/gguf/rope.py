@@ -99,11 +99,6 @@ def read_yarn(metadata: Metadata, factor: float) -> Raw:
     return raw if attention == 1 else {**raw, "attention_factor": natural * attention}
 
 
-def yarn_attention_factor(factor: float) -> float:
-    """llama.cpp's scale of cos and sin for YaRN: 1 + 0.1 ln(factor). Source: arXiv 2309.00071, section 3.4."""
-    return 1 + 0.1 * math.log(factor) if factor > 1 else 1.0
-
-
 def read_factors(metadata: Metadata, tensors: Mapping[str, Tensor], kind: Any, factor: float, original: Any) -> Raw:
     """LongRoPE from its two lists, or from Llama 3's single list, which holds at every length."""
     for name in tensors.keys() - READ_BY.get(str(metadata.architecture), frozenset()):

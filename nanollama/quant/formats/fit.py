@@ -42,7 +42,7 @@ def round_to(low: int, high: int, x: Tensor) -> Tensor:
 
 
 def fit_above_minimum(x: Tensor, top: int, first: float, steps: int) -> tuple[Tensor, Tensor, Tensor]:
-    """x [n, G] ≈ scale·q + least with q in 0 … top and least ≤ 0: q [n, G], scale [G], least [G].
+    """x [n, G] ≈ scale·q + minimum with q in 0 … top and minimum ≤ 0: q [n, G], scale [G], minimum [G].
 
     Large values weigh more: |x| plus the group's root mean square. Each of `steps` + 1 grids, a bit wider or narrower than
     the range, gives codes; the best scale and minimum for these follow from linear regression; the smallest error wins, and
@@ -51,24 +51,24 @@ def fit_above_minimum(x: Tensor, top: int, first: float, steps: int) -> tuple[Te
     mean_square = ordered_sum((x * x).unbind()) / x.shape[0]
     weights = x.abs().add_(mean_square.double().sqrt().float())  # in float32 torch's sqrt (MKL's) may miss the last bit
     sums = ordered_sum(weights.unbind()), ordered_sum((weights * x).unbind())
-    largest, least = x.amax(0), x.amin(0).clamp(max=0)
+    largest, minimum = x.amax(0), x.amin(0).clamp(max=0)
     q, work = torch.empty_like(x), Workspace(x.new_empty(3, *x.shape))
 
-    def grid(least: Tensor, inverse_scale: Tensor) -> Tensor:
-        return round_to(0, top, torch.sub(x, least, out=q).mul_(inverse_scale))
+    def grid(minimum: Tensor, inverse_scale: Tensor) -> Tensor:
+        return round_to(0, top, torch.sub(x, minimum, out=q).mul_(inverse_scale))
 
-    inverse_scale = divide(top, largest - least)
-    scale, best = divide(1, inverse_scale), (least, finite(inverse_scale))
-    error = weighted_error(x, grid(*best), scale, least, weights, work)
+    inverse_scale = divide(top, largest - minimum)
+    scale, best = divide(1, inverse_scale), (minimum, finite(inverse_scale))
+    error = weighted_error(x, grid(*best), scale, minimum, weights, work)
     for step in range(steps + 1):
-        inverse_scale = finite(divide(torch.tensor(0.1) * step + first + top, largest - least))
-        trial_scale, trial_least, solved = regression(x, grid(least, inverse_scale), weights, *sums, work)
-        trial_error = weighted_error(x, q, trial_scale, trial_least, weights, work)
+        inverse_scale = finite(divide(torch.tensor(0.1) * step + first + top, largest - minimum))
+        trial_scale, trial_minimum, solved = regression(x, grid(minimum, inverse_scale), weights, *sums, work)
+        trial_error = weighted_error(x, q, trial_scale, trial_minimum, weights, work)
         better = solved & (trial_error < error)
         error, scale = torch.where(better, trial_error, error), torch.where(better, trial_scale, scale)
-        best = torch.where(better, least, best[0]), torch.where(better, inverse_scale, best[1])
-        least = torch.where(better, trial_least, least)
-    return grid(*best), scale, least
+        best = torch.where(better, minimum, best[0]), torch.where(better, inverse_scale, best[1])
+        minimum = torch.where(better, trial_minimum, minimum)
+    return grid(*best), scale, minimum
 
 
 class Workspace:
@@ -79,9 +79,9 @@ class Workspace:
         self.rows, self.first_rows = buffers.unbind(1), buffers[0].unbind(0)
 
 
-def weighted_error(x: Tensor, q: Tensor, scale: Tensor, least: Tensor, weights: Tensor, work: Workspace) -> Tensor:
-    """Σ weights·(scale·q + least - x)², [G]."""
-    difference = torch.mul(q, scale, out=work.buffers[0]).add_(least).sub_(x)
+def weighted_error(x: Tensor, q: Tensor, scale: Tensor, minimum: Tensor, weights: Tensor, work: Workspace) -> Tensor:
+    """Σ weights·(scale·q + minimum - x)², [G]."""
+    difference = torch.mul(q, scale, out=work.buffers[0]).add_(minimum).sub_(x)
     difference.mul_(difference).mul_(weights)
     return ordered_sum(work.first_rows)
 
@@ -97,9 +97,9 @@ def regression(
     sum_q, sum_qq, sum_xq = ordered_sum(work.rows)
     determinant = sum_w * sum_qq - sum_q * sum_q
     scale = (sum_w * sum_xq - sum_x * sum_q) / determinant
-    least = (sum_qq * sum_x - sum_q * sum_xq) / determinant
-    through_zero = least > 0
-    return torch.where(through_zero, sum_xq / sum_qq, scale), least.clamp(max=0), determinant > 0
+    minimum = (sum_qq * sum_x - sum_q * sum_xq) / determinant
+    through_zero = minimum > 0
+    return torch.where(through_zero, sum_xq / sum_qq, scale), minimum.clamp(max=0), determinant > 0
 
 
 def fit_around_zero(x: Tensor, half: int) -> tuple[Tensor, Tensor]:

@@ -37,16 +37,16 @@ def encode_q4(values: Tensor) -> dict[str, Tensor]:
     """
     filled = torch.cat([values, values[:, -1:].expand(-1, -values.shape[1] % GROUP)], dim=1)
     groups = filled.reshape(len(values), -1, GROUP)
-    least, most = groups.aminmax(dim=2)
-    stored_least, stored_scale = least.half(), ((most - least) / 15).half()
+    minimum, maximum = groups.aminmax(dim=2)
+    stored_minimum, stored_scale = minimum.half(), ((maximum - minimum) / 15).half()
     scale = stored_scale[:, :, None].float()
-    q = torch.where(scale == 0, 0, (groups - stored_least[:, :, None].float()) / scale).round().clamp(0, 15)
-    return {"scale": stored_scale, "least": stored_least, "q": pack(q.flatten(1), bits=4, run=1)}
+    q = torch.where(scale == 0, 0, (groups - stored_minimum[:, :, None].float()) / scale).round().clamp(0, 15)
+    return {"scale": stored_scale, "minimum": stored_minimum, "q": pack(q.flatten(1), bits=4, run=1)}
 
 
-def decode_q4(scale: Tensor, least: Tensor, q: Tensor, columns: int) -> Tensor:
-    """value = scale · q + least: [N, groups], [N, groups], uint8 [N, groups · 16] → [N, columns]."""
-    return (scaled(scale, unpack(q, bits=4, run=1)) + least[:, :, None]).flatten(1)[:, :columns]
+def decode_q4(scale: Tensor, minimum: Tensor, q: Tensor, columns: int) -> Tensor:
+    """value = scale · q + minimum: [N, groups], [N, groups], uint8 [N, groups · 16] → [N, columns]."""
+    return (scaled(scale, unpack(q, bits=4, run=1)) + minimum[:, :, None]).flatten(1)[:, :columns]
 
 
 @cache
@@ -58,7 +58,7 @@ def rowwise_format(name: str, columns: int) -> Format:
     if name == "q4":
         groups = -(-columns // GROUP)
         halves = Field(torch.float16, groups)
-        layout = {"scale": halves, "least": halves, "q": Field(torch.uint8, groups * GROUP // 2)}
+        layout = {"scale": halves, "minimum": halves, "q": Field(torch.uint8, groups * GROUP // 2)}
         return Format("q4", NOT_OF_GGML, columns, layout, partial(decode_q4, columns=columns), encode_q4)
     raise NanollamaError(f"quantization {name!r} is unknown; expected q8 (int8, one scale per row) or q4 (4 bits)")
 

@@ -20,8 +20,8 @@ def octets(length: int) -> Field:
 
 def decode_q2_k(scales: Tensor, qs: Tensor, d: Tensor, dmin: Tensor) -> Tensor:
     """16 sub-blocks of 16: scale in the low nibble of a byte, min in the high one; 2-bit q."""
-    scale, least = unpack(scales, bits=4, run=16).chunk(2, dim=1)
-    return scaled(d * scale, unpack(qs, bits=2, run=32)) - (dmin * least)[:, :, None]
+    scale, minimum = unpack(scales, bits=4, run=16).chunk(2, dim=1)
+    return scaled(d * scale, unpack(qs, bits=2, run=32)) - (dmin * minimum)[:, :, None]
 
 
 def decode_q3_k(hmask: Tensor, qs: Tensor, scales: Tensor, d: Tensor) -> Tensor:
@@ -45,15 +45,15 @@ def six_bit_pairs(scales: Tensor) -> tuple[Tensor, Tensor]:
 
 def decode_q4_k(d: Tensor, dmin: Tensor, scales: Tensor, qs: Tensor) -> Tensor:
     """8 sub-blocks of 32: 6-bit scale and min; 4-bit q."""
-    scale, least = six_bit_pairs(scales)
-    return scaled(d * scale, unpack(qs, bits=4, run=32)) - (dmin * least)[:, :, None]
+    scale, minimum = six_bit_pairs(scales)
+    return scaled(d * scale, unpack(qs, bits=4, run=32)) - (dmin * minimum)[:, :, None]
 
 
 def decode_q5_k(d: Tensor, dmin: Tensor, scales: Tensor, qh: Tensor, qs: Tensor) -> Tensor:
     """8 sub-blocks of 32: 6-bit scale and min; 5-bit q, the fifth bit of sub-block i in bit i of 32 bytes."""
-    scale, least = six_bit_pairs(scales)
+    scale, minimum = six_bit_pairs(scales)
     q = unpack(qs, bits=4, run=32) | unpack(qh, bits=1, run=32) << 4
-    return scaled(d * scale, q) - (dmin * least)[:, :, None]
+    return scaled(d * scale, q) - (dmin * minimum)[:, :, None]
 
 
 def decode_q6_k(ql: Tensor, qh: Tensor, scales: Tensor, d: Tensor) -> Tensor:
@@ -74,11 +74,11 @@ def groups(values: Tensor, size: int) -> Tensor:
 def encode_with_minimum(values: Tensor, top: int, first: float, steps: int) -> tuple[dict[str, Tensor], Tensor]:
     """Q4_K and Q5_K: the fields that both have, and q [N, 256]. q is rounded again for the scales as they are stored."""
     x = groups(values, 32)
-    q, scale, least = fit_above_minimum(x, top, first, steps)
-    (d, scale6), (dmin, least6) = to_six_bits(scale.reshape(-1, 8)), to_six_bits(-least.reshape(-1, 8))
-    stored_scale, stored_least = ((s.half().float() * n).reshape(-1) for s, n in ((d, scale6), (dmin, least6)))
-    q = torch.where(stored_scale == 0, q, codes((x + stored_least) / stored_scale, 0, top))
-    fields = {"d": d, "dmin": dmin, "scales": join_six_bit_pairs(scale6.to(torch.uint8), least6.to(torch.uint8))}
+    q, scale, minimum = fit_above_minimum(x, top, first, steps)
+    (d, scale6), (dmin, minimum6) = to_six_bits(scale.reshape(-1, 8)), to_six_bits(-minimum.reshape(-1, 8))
+    stored_scale, stored_minimum = ((s.half().float() * n).reshape(-1) for s, n in ((d, scale6), (dmin, minimum6)))
+    q = torch.where(stored_scale == 0, q, codes((x + stored_minimum) / stored_scale, 0, top))
+    fields = {"d": d, "dmin": dmin, "scales": join_six_bit_pairs(scale6.to(torch.uint8), minimum6.to(torch.uint8))}
     return fields, q.T.reshape(-1, 256).to(torch.uint8)
 
 
@@ -88,10 +88,10 @@ def to_six_bits(numbers: Tensor) -> tuple[Tensor, Tensor]:
     return largest / 63, codes(torch.where(largest > 0, divide(63, largest), 0) * numbers, 0, 63)
 
 
-def join_six_bit_pairs(scale: Tensor, least: Tensor) -> Tensor:
+def join_six_bit_pairs(scale: Tensor, minimum: Tensor) -> Tensor:
     """The inverse of `six_bit_pairs`: uint8 [N, 8] and [N, 8] → [N, 12]."""
-    first = torch.cat([scale[:, :4] | scale[:, 4:] >> 4 << 6, least[:, :4] | least[:, 4:] >> 4 << 6], dim=1)
-    return torch.cat([first, scale[:, 4:] & 15 | least[:, 4:] << 4], dim=1)
+    first = torch.cat([scale[:, :4] | scale[:, 4:] >> 4 << 6, minimum[:, :4] | minimum[:, 4:] >> 4 << 6], dim=1)
+    return torch.cat([first, scale[:, 4:] & 15 | minimum[:, 4:] << 4], dim=1)
 
 
 def encode_q4_k(values: Tensor) -> dict[str, Tensor]:

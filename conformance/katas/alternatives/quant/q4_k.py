@@ -28,17 +28,17 @@ def six_bit_pairs__arithmetic(scales: Tensor) -> tuple[Tensor, Tensor]:
 
 def decode_q4_k__by_sub_blocks(d: Tensor, dmin: Tensor, scales: Tensor, qs: Tensor) -> Tensor:
     """a loop over the four pairs of sub-blocks"""
-    scale, least = six_bit_pairs(scales)
+    scale, minimum = six_bit_pairs(scales)
     parts = []
     for pair in range(4):
         chunk = qs[:, 32 * pair : 32 * pair + 32]
         for j, code in ((2 * pair, chunk & 15), (2 * pair + 1, chunk >> 4)):
-            parts.append(d * scale[:, j : j + 1] * code - dmin * least[:, j : j + 1])
+            parts.append(d * scale[:, j : j + 1] * code - dmin * minimum[:, j : j + 1])
     return torch.cat(parts, dim=1)
 
 
 def decode_q4_k__stacked(d: Tensor, dmin: Tensor, scales: Tensor, qs: Tensor) -> Tensor:
     """codes [N, 4, 2, 32] against numbers [N, 4, 2, 1]"""
-    scale, least = (each.view(-1, 4, 2, 1) for each in six_bit_pairs(scales))
+    scale, minimum = (each.view(-1, 4, 2, 1) for each in six_bit_pairs(scales))
     code = torch.stack([qs.view(-1, 4, 32) % 16, qs.view(-1, 4, 32) // 16], dim=2)
-    return (d[:, :, None, None] * scale) * code - dmin[:, :, None, None] * least
+    return (d[:, :, None, None] * scale) * code - dmin[:, :, None, None] * minimum

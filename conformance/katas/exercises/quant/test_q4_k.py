@@ -105,7 +105,7 @@ def test_random_super_blocks_come_apart_as_numbers_do() -> None:
         d, dmin = draw.randrange(1, 9) / 8, draw.randrange(1, 9) / 4
         values = []
         for at in range(256):
-            scale, least = six_bits(scales, at // 32)
+            scale, minimum = six_bits(scales, at // 32)
             byte = qs[at // 64 * 32 + at % 32]
-            values.append(d * scale * (byte // 16 if at // 32 % 2 else byte % 16) - dmin * least)
+            values.append(d * scale * (byte // 16 if at // 32 % 2 else byte % 16) - dmin * minimum)
         decodes([d], [dmin], octets(scales), octets(qs), torch.tensor([values]))

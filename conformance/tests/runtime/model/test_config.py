@@ -370,7 +370,7 @@ def test_a_missing_size_is_named(architecture: str) -> None:
         ("LlamaForCausalLM", {"num_key_value_heads": 5}, r"num_key_value_heads is 5.*divisor of num_attention_heads \(12\)"),
         ("LlamaForCausalLM", {"head_dim": None, "hidden_size": 61}, r"hidden_size is 61.*multiple of num_attention_heads"),
         ("LlamaForCausalLM", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "both rope_scaling and rope_parameters"),
-        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "ntk"}}, "rope_type 'ntk' is not known; known: default"),
+        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "ntk"}}, "there is no rope_type 'ntk'; there are default"),
         ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "yarn", "type": "linear"}}, "rope_type 'yarn' and 'linear'"),
         ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear"}}, "factor of rope_type 'linear' is None"),
         (
