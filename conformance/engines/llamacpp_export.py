@@ -57,7 +57,7 @@ def llamacpp_logits(path: Path, ids: list[int]) -> Tensor:
         return llamacpp.decoded(run, model, ids, 0)
 
 
-def compare(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
+def compared_logits(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
     """One row, from logits [T, V]."""
     worst = float((found - truth).abs().max() / truth.std())
     flipped = int((found.argmax(-1) != truth.argmax(-1)).sum())
@@ -78,14 +78,14 @@ def check_architecture(architecture: str, folder: Path, converter: Path | None) 
     ids = near_prompt(write_folder(folder, architecture))
     truth, tokens = our_logits(folder, ids), ids[0].tolist()
     export_gguf(open_source(folder), folder / "ours.gguf", "f32")
-    yield compare(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens))
-    yield compare(architecture, "ours → ours", truth, our_logits(folder / "ours.gguf", ids))
+    yield compared_logits(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens))
+    yield compared_logits(architecture, "ours → ours", truth, our_logits(folder / "ours.gguf", ids))
     if converter is not None:
         yield through_their_converter(architecture, folder.with_name("known"), converter, ids)
     if gguf_names.ARCHITECTURES[architecture].rotates_neighbours:
         with unpermuted():
             export_gguf(open_source(folder), folder / "wrong.gguf", "f32")
-        yield compare(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens))
+        yield compared_logits(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens))
 
 
 def through_their_converter(architecture: str, folder: Path, converter: Path, ids: Tensor) -> Row:
@@ -95,7 +95,9 @@ def through_their_converter(architecture: str, folder: Path, converter: Path, id
     raw = write_folder(folder, architecture, **CONVERTER_CHANGES.get(architecture, {}))
     truth = our_logits(folder, ids)
     write_vocabulary(folder, raw["vocab_size"])
-    return compare(architecture, "theirs → ours", truth, our_logits(converted(converter, folder, folder / "theirs.gguf"), ids))
+    return compared_logits(
+        architecture, "theirs → ours", truth, our_logits(converted(converter, folder, folder / "theirs.gguf"), ids)
+    )
 
 
 UNPERMUTED = "unpermuted → llama.cpp"

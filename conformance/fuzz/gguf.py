@@ -169,12 +169,12 @@ def read_models(folder: Path) -> None:
             count = model.metadata.get("split.count", 1)
             parts = [path.with_name(f"model-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
             if not any(x.shape == () and x.format.name == "BF16" for x in model.tensors.values()):
-                compare(model, parts if count > 1 else [path])  # the package raises IndexError on a scalar of that type
+                compare_with_peer(model, parts if count > 1 else [path])  # the package fails on such a scalar
     if refused:
         raise refused
 
 
-def compare(model: Any, paths: list[Path]) -> None:
+def compare_with_peer(model: Any, paths: list[Path]) -> None:
     """AssertionError unless metadata and tensors are those that the `gguf` package finds in these parts of the model."""
     from gguf import GGUFReader
 

@@ -116,7 +116,7 @@ def child(engine: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     return figures
 
 
-def row(name: str, ours: list[float], theirs: list[float], better: str) -> str:
+def ratio_line(name: str, ours: list[float], theirs: list[float], better: str) -> str:
     """One line of the table: medians of both, and of their ratio."""
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     middle = (statistics.median(ours), statistics.median(theirs), statistics.median(ratios))
@@ -124,7 +124,7 @@ def row(name: str, ours: list[float], theirs: list[float], better: str) -> str:
     return f"{name:28}{figures}   ({better} is better)"
 
 
-def compare(folder: Path, options: argparse.Namespace) -> None:
+def compare_engines(folder: Path, options: argparse.Namespace) -> None:
     """Measure the engines in turn, print the table."""
     figures: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
     for number in range(options.rounds):
@@ -134,7 +134,7 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"{'':28}{'nanollama':>12}{'transformers':>14}{'ratio':>9}   range")
     for name in figures["nanollama"][0]:
         ours, theirs = ([run[name] for run in figures[engine]] for engine in ENGINES)
-        print(row(name, ours, theirs, "higher" if name.endswith("tok/s") else "lower"))
+        print(ratio_line(name, ours, theirs, "higher" if name.endswith("tok/s") else "lower"))
 
 
 def main() -> None:
@@ -152,10 +152,10 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options.folder, options)))
     elif options.folder:
-        compare(options.folder, options)
+        compare_engines(options.folder, options)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            compare(write_random_model(Path(folder), options.layers), options)
+            compare_engines(write_random_model(Path(folder), options.layers), options)
 
 
 if __name__ == "__main__":

@@ -37,12 +37,12 @@ class WeightLoss(NamedTuple):
     name: str
     stored: str
     error: float
-    own: float
+    format_loss: float
 
     @property
     def is_explained(self) -> bool:
         """Whether the format accounts for it."""
-        return self.error <= max(EXACT, ALLOWED * self.own)
+        return self.error <= max(EXACT, ALLOWED * self.format_loss)
 
 
 def is_lossy(a: Mapping[str, Weight], b: Mapping[str, Weight]) -> bool:
@@ -63,7 +63,7 @@ def weight_losses(a: Mapping[str, Weight], b: Mapping[str, Weight]) -> Iterator[
     for name, theirs in b.items():
         if name in a and a[name].shape == theirs.shape and not (tied and name == "lm_head.weight"):
             ours, found = numbers(a[name]), numbers(theirs)
-            yield WeightLoss(name, stored_as(theirs), norm_error(found, ours), own_loss(ours, theirs))
+            yield WeightLoss(name, stored_as(theirs), norm_error(found, ours), format_loss(ours, theirs))
 
 
 def unmatched(a: Mapping[str, Weight], b: Mapping[str, Weight]) -> list[str]:
@@ -81,7 +81,7 @@ def stored_as(weight: Weight) -> str:
     return weight.format.name if isinstance(weight, QuantTensor) else str(weight.dtype).removeprefix("torch.")
 
 
-def own_loss(ours: Tensor, theirs: Weight) -> float:
+def format_loss(ours: Tensor, theirs: Weight) -> float:
     """How far these numbers are from themselves after being stored as `theirs` is."""
     if isinstance(theirs, Tensor):
         return norm_error(ours.to(theirs.dtype).double(), ours)
@@ -107,12 +107,12 @@ def by_layer(losses: Sequence[WeightLoss]) -> dict[str, WeightLoss]:
     worst: dict[str, WeightLoss] = {}
     for loss in losses:
         layer = layer_of(loss.name)
-        if layer not in worst or badness(loss) > badness(worst[layer]):
+        if layer not in worst or severity(loss) > severity(worst[layer]):
             worst[layer] = loss
     return worst
 
 
-def badness(loss: WeightLoss) -> tuple[bool, float]:
+def severity(loss: WeightLoss) -> tuple[bool, float]:
     """What is not explained first, then by how much more was lost than had to be, then what was lost."""
-    ratio = loss.error / loss.own if loss.own > 0 else loss.error
+    ratio = loss.error / loss.format_loss if loss.format_loss > 0 else loss.error
     return not loss.is_explained, ratio if math.isfinite(ratio) and not loss.is_explained else loss.error

@@ -30,7 +30,7 @@ def loss_report(
         part = loss.name.removeprefix(f"{layer}.").removesuffix(".weight") if layer.startswith("layers.") else ""
         parts = [f"{e.error:12.1e}" if e else f"{'':12}" for e in (modules.get(layer), stream.get(layer))]
         mark = "" if loss.is_explained else "  <- more than its format loses"
-        print(f"{layer:14}{part:26} {loss.stored:9} {loss.error:8.1e} {loss.own:8.1e}  {parts[0]} {parts[1][2:]}{mark}")
+        print(f"{layer:14}{part:26} {loss.stored:9} {loss.error:8.1e} {loss.format_loss:8.1e}  {parts[0]} {parts[1][2:]}{mark}")
     wrong = [loss.name for loss in losses if not loss.is_explained] + unmatched
     if not wrong:
         print(f"\nSAME up to its formats: no weight is off by more than {ALLOWED:g} times what its format loses")

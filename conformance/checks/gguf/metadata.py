@@ -1,4 +1,4 @@
-"""What the metadata of a GGUF file say of a model: keys as a config.json, and rotary scaling. Worked out by hand."""
+"""The metadata of a GGUF file as a config.json: keys of each architecture, worked out by hand."""
 
 # mypy: disable-error-code="arg-type,dict-item,func-returns-value,misc"
 # tables mix good and bad arguments

@@ -1,4 +1,4 @@
-"""Tokenizers of a folder as keys of a GGUF file, by hand: tokens, types, merges, scores, roles, templates, what is refused."""
+"""Tokenizers of a folder as keys of a GGUF file, by hand: tokens, types, merges, scores, roles, templates, refusals."""
 
 import contextlib
 import functools
@@ -25,7 +25,7 @@ from nanollama.text.convert.text_files import folder_text, gguf_text
 BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
 LETTERS = [*map(chr, range(0x21, 0x7F)), "Ġ"]  # ids 0 to 94
 SIDES = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
-WRITERS = {  # which function gives a key of the metadata
+WRITERS = {  # the function that gives each key of the metadata
     **dict.fromkeys(("model", "pre", "merges", "add_space_prefix", "remove_extra_whitespaces"), "text.convert.to_gguf_model"),
     **dict.fromkeys(("tokens", "token_type"), "text.convert.to_gguf.token_keys"),
     **dict.fromkeys(("add_bos_token", "add_eos_token"), "text.convert.to_gguf.around_keys"),
@@ -34,7 +34,7 @@ WRITERS = {  # which function gives a key of the metadata
 
 
 def source_of(folder: Path, rows: int, ends: list[int] | None = None) -> Source:
-    """A checkpoint folder of which only the vocabulary is there."""
+    """A checkpoint folder that holds only the vocabulary."""
     raw = {**fixture_config("LlamaForCausalLM"), "vocab_size": rows, "bos_token_id": None, "eos_token_id": ends}
     return Source(folder, raw, read_config(raw), None, {})
 
@@ -51,7 +51,7 @@ def byte_level(**changes: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def folder_of(files: Mapping[str, Any]) -> Any:
-    """A folder with these files: bytes as they are, the others as JSON."""
+    """A folder with these files: bytes unchanged, the others as JSON."""
     with tempfile.TemporaryDirectory() as folder:
         for name, content in files.items():
             path = Path(folder, name)
@@ -61,7 +61,7 @@ def folder_of(files: Mapping[str, Any]) -> Any:
 
 
 def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], str]:
-    """The keys that a folder becomes, without their prefix, and what is said about it."""
+    """The keys of a folder without their prefix, and the notices."""
     with (
         folder_of(files) as folder,
         contextlib.redirect_stderr(io.StringIO()) as said,
@@ -72,14 +72,14 @@ def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) 
 
 
 def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
-    """Every key by the function that gives it."""
+    """Every key must be equal; a fault is at the function that gives it."""
     for key in [*want, *(key for key in got if key not in want)]:
         place = WRITERS.get(key, "text.convert.to_gguf.template_keys" if "template" in key else "text.convert.to_gguf.role_ids")
         expect_equal(place, got.get(key), want.get(key), key)
 
 
 def files_of(metadata: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files that the vocabulary of a GGUF file becomes."""
+    """The files made from the vocabulary of a GGUF file."""
     with at("text.convert.to_folder.folder_files"), contextlib.redirect_stderr(io.StringIO()):
         return folder_text(replace(source_of(Path("model.gguf"), 512), gguf=GGUF(dict(metadata), {}, {})))
 
@@ -150,7 +150,7 @@ def end_ids_and_templates_come_along() -> None:
 
 
 def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> None:
-    """The same, with the runtime's own errors."""
+    """The same, with errors of the runtime passed on."""
     with folder_of(files) as folder, contextlib.redirect_stderr(io.StringIO()):
         gguf_text(source_of(folder, rows, ends))
 
@@ -217,7 +217,7 @@ def ranks_and_merges_files_become_merges() -> None:
     ranks = [bytes([byte]) for byte in range(256)] + [b"bc", b"ab", b"abc", b"ca", b"abca"]
     lines = b"".join(base64_line(token, rank) for rank, token in enumerate(ranks))
     made = from_tiktoken(lines)
-    want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by what they make, then by the left part's rank
+    want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by the merged token, then by the rank of the left part
     expect_equal(
         "text.convert.to_gguf_model.from_tiktoken",
         (made.keys["merges"], made.keys["pre"]),
@@ -234,14 +234,14 @@ def base64_line(token: bytes, rank: int) -> bytes:
 
 
 def there_and_back(place: str, files: Mapping[str, Any], rows: int, ends: list[int]) -> None:
-    """Keys of a folder, that as a folder, and that one's keys: the same."""
+    """Folder → keys → folder → keys: both sets of keys must be equal."""
     first, _ = keys_of(files, rows, ends)
     second, _ = keys_of(files_of({KEY + key if "chat" not in key else key: value for key, value in first.items()}), rows, ends)
     expect_equal(place, second, first, "keys of the folder that keys became")
 
 
 def parse(model: Any, data: bytes) -> None:
-    """Read a SentencePiece model by the library's own definition of its format."""
+    """Read a SentencePiece model with the library's definition of the format."""
     model.Clear()
     model.ParseFromString(data)
 

@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file as files of a folder: by hand, and as the libraries read them that such files are made for."""
+"""The vocabulary of a GGUF file as files of a folder: by hand, and as tokenizers and sentencepiece read them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -100,7 +100,7 @@ def a_byte_level_vocabulary_becomes_a_tokenizer_json() -> None:
 
 
 def raising(metadata: Callable[[], Mapping[str, Any]]) -> Callable[[], object]:
-    """Files of a vocabulary, with the runtime's own errors."""
+    """Files of a vocabulary, with errors of the runtime passed on."""
     return lambda: folder_text(replace(source_of(Path("model.gguf"), 512), gguf=GGUF(dict(metadata()), {}, {})))
 
 
