@@ -50,8 +50,8 @@ def seen(positions: Tensor, window: int | None) -> Tensor:
 class Reference:
     """A model: its spec, its tensors by the runtime's module names, float64.
 
-    `given`: values of another engine, by their names in the trace. The model stores its value and continues with the engine's, so
-    that every value is the right one after the engine's previous value, and no error adds up.
+    `given`: values of another engine, by their names in the trace. The model stores its value and goes on with the engine's, so
+    that every value follows from the engine's previous one, and no error adds up.
     """
 
     def __init__(self, spec: Spec, tensors: Tensors, given: Tensors | None = None) -> None:

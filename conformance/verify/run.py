@@ -1,7 +1,7 @@
-"""`python -m conformance run`: prove the runtime on this machine, family by family, then let it speak.
+"""`python -m conformance run`: prove the runtime on this machine, family by family, then generate text.
 
 Two regimes. *Semantics*: in float64 every tap must equal the golden and live transformers to 1e-10. *Numerics*: in a lower
-precision the runtime may be as wrong as transformers is in that precision, times NUMERIC_FACTOR, and no more.
+precision the error may be at most NUMERIC_FACTOR times that of transformers in the same precision.
 """
 
 import json
@@ -20,7 +20,7 @@ from conformance.models.fixtures import FIXTURES
 from conformance.truth.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond, rms_error, worst
 from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden
 from conformance.truth.taps import Taps, runtime_taps
-from nanollama.errors import NanollamaError
+from nanollama.errors import unknown_name
 from nanollama.lm import load_model
 
 NUMERIC_FACTOR = 2.0  # FlashAttention's published rule: at most twice the error of a plain implementation of the same precision
@@ -28,7 +28,7 @@ NUMERIC_FACTOR = 2.0  # FlashAttention's published rule: at most twice the error
 
 @dataclass
 class FamilyResult:
-    """What one family's run found."""
+    """The errors of one family's run: relative in float64, ratios to transformers' error in lower precisions."""
 
     architecture: str
     golden: TapError | None = None
@@ -40,7 +40,7 @@ class FamilyResult:
 
     @property
     def passed(self) -> bool:
-        """Something was compared, and nothing was beyond its bar."""
+        """Whether something was compared and every error is within its bar."""
         compared = [e for e in (self.golden, self.live) if e is not None]
         exact = self.first_divergence is None and all(e.error <= SEMANTIC_BAR for e in compared)
         return (self.taps > 0 or bool(self.ratios)) and exact and all(r <= NUMERIC_FACTOR for r in self.ratios.values())
@@ -49,7 +49,7 @@ class FamilyResult:
 def run_family(
     architecture: str, device: str = "cpu", dtypes: Sequence[str] = ("float64", *LOW_PRECISIONS), live: bool = True
 ) -> FamilyResult:
-    """Run one family: float64 against golden (and live transformers), the other dtypes against transformers' own error."""
+    """Run one family: float64 against the golden (and live transformers), other dtypes against transformers' error."""
     started, golden = time.perf_counter(), load_golden(architecture)
     result = FamilyResult(architecture)
     with tempfile.TemporaryDirectory() as folder:
@@ -74,7 +74,7 @@ def compare_semantics(result: FamilyResult, golden: Golden, path: Path, device: 
         ours[name] = runtime_taps(model, partial(model, ids, positions=positions))
     errors = []
     for name in ours:
-        stored = golden.part(name)  # alphabetical in the file; a divergence is first on the data path, as our run has it
+        stored = golden.part(name)  # sorted by name; want is in the order of the data path
         want = {tap: stored[tap] for tap in [*ours[name], *stored] if tap in stored}
         got = {tap: ours[name][tap] for tap in want if tap in ours[name]} if name == "far" else ours[name]
         errors += [TapError(f"{name}/{e.name}", e.error) for e in compare_taps(got, want)]
@@ -101,7 +101,7 @@ def compare_live(golden: Golden, path: Path, ours: dict[str, Taps]) -> list[TapE
 
 
 def result_lines(done: Iterable[FamilyResult], live: bool, dtypes: Sequence[str]) -> Iterable[str]:
-    """The report, one line a family, printed as they come."""
+    """The lines of the report: a header, then one per family."""
     low = [d for d in dtypes if d != "float64"]
     live_head = f"{'transformers':>13}" if live else ""
     exact = f"{'golden':>9}{live_head}  {'worst tap':40}" if "float64" in dtypes else ""
@@ -122,7 +122,7 @@ def run_command(families: Sequence[str], model: str | None, as_json: bool, live:
     chosen = list(families) or list(FIXTURES)
     unknown = [f for f in chosen if f not in FIXTURES]
     if unknown:
-        raise NanollamaError(f"no family {unknown[0]!r}; there are {', '.join(FIXTURES)}")
+        raise unknown_name("family", unknown[0], FIXTURES)
     done: list[FamilyResult] = []
 
     def results() -> Iterable[FamilyResult]:
@@ -145,19 +145,19 @@ def run_command(families: Sequence[str], model: str | None, as_json: bool, live:
             f"{'FAIL' if failed else 'PASS'}: {len(done) - len(failed)} of {len(done)} families, {taps} taps compared, "
             f"{time.perf_counter() - started:.0f} s"
         )
-        speak(model)
+        generate_sample(model)
     return 1 if failed or not done else 0
 
 
 def explain(live: bool) -> None:
-    """How to read the table."""
+    """Print how to read the table."""
     others = "the golden and live transformers" if live else "the golden"
     print(f"float64: worst relative error over all taps, against {others} (bar {SEMANTIC_BAR:.0e})")
     print(f"lower precisions: our error over transformers' own, both to the float64 truth (bar {NUMERIC_FACTOR:g}x)\n")
 
 
-def speak(source: str | None) -> None:
-    """Generate a few words with a real checkpoint, if one is given: --model, NANOLLAMA_MODEL, or the data folder's."""
+def generate_sample(source: str | None) -> None:
+    """Generate text with a real checkpoint: --model, NANOLLAMA_MODEL or the data folder's; without one, print how."""
     data = os.environ.get("NANOLLAMA_DATA")
     source = source or os.environ.get("NANOLLAMA_MODEL") or (f"{data}/weights/stories260K-hf" if data else None)
     if source is None:
