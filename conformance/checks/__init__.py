@@ -22,8 +22,8 @@ RUNTIME = "nanollama"
 # nearest to the cause. Within a module, checks run in the order of the source.
 ORDER = """
     model.config model.semantics model.cache checkpoint.folders quant.bits quant.decode quant.encode quant.file
-    quant.mixes quant.stored quant.whole gguf.whole_models gguf.bytes gguf.metadata gguf.names gguf.written model.bounds
-    checkpoint.export checkpoint.export_bytes model.fields model.positions model.precision tokenizer.added
+    quant.mixes quant.stored quant.whole gguf.whole_models gguf.bytes gguf.metadata gguf.rope gguf.names gguf.written
+    model.bounds checkpoint.export checkpoint.export_bytes model.fields model.positions model.precision tokenizer.added
     tokenizer.base tokenizer.cleaning tokenizer.exported tokenizer.models tokenizer.of_gguf tokenizer.unpacked
     tokenizer.wired tokenizer.written tokenizer.files tokenizer.folders tokenizer.kinds chat.messages chat.rendering
     chat.template_input chat.to_ids generation.stream_pieces generation.sampling_filters generation.sampling_order

@@ -18,7 +18,7 @@ import nanollama.checkpoint.export
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.checkpoint.export import folder, tensors_of
-from conformance.checks.tokenizer.exported import byte_level
+from conformance.checks.tokenizer.folder_keys import byte_level
 from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.truth.cases import scratch, workplace
 from nanollama.checkpoint.export import export_folder, export_gguf

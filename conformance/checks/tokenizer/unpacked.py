@@ -11,7 +11,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, expect_equal, expect_refused
-from conformance.checks.tokenizer.exported import (
+from conformance.checks.tokenizer.folder_keys import (
     LETTERS,
     SIDES,
     byte_level,
