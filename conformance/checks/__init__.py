@@ -1,11 +1,13 @@
-"""Checks: each judges the live runtime in this process against requirements and names the first place that is wrong.
+"""Checks: each tests the live runtime in this process against requirements and names the first faulty place.
 
 A check is a plain function under `@check("CACHE-003", area="kv_cache")`. It compares what the runtime does with a truth that
 does not use the code under test, through the functions of `conformance.checks.assertions` (which count: a check that compares
-nothing fails), or raises `Failed(place, detail)` itself. It caches nothing that the runtime computed: between two calls of a
-check the runtime may have been changed. What the runtime raises is a failure too, at its innermost function that was running.
+nothing fails), or raises `Failed(place, detail)` itself. It caches no result of the runtime, which may change between two
+calls. An exception of the runtime is a failure too, at its innermost running function.
 
-`all_checks()` lists them in the order of the data path, so that the first failure is the most telling one.
+`all_checks()` lists them in the order of the data path, so that the first failure is nearest to the cause.
+
+One module per subject belongs here. Checks must not import score, katas, report, diagnosis or judging.
 """
 
 import functools
@@ -16,12 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 RUNTIME = "nanollama"
-# The modules with checks, in the order in which the score asks them: what others are built of comes first, so that the first
-# check that fails is the most telling one. In a module, checks go as they are written.
+# The modules with checks, in the order in which the score runs them: dependencies first, so that the first failing check is
+# nearest to the cause. Within a module, checks run in the order of the source.
 ORDER = """
     model.config model.semantics model.cache checkpoint.folders quant.bits quant.decode quant.encode quant.file
-    quant.mixes quant.stored quant.whole gguf.whole_models gguf.bytes gguf.metadata gguf.names gguf.written model.bounds
-    checkpoint.export checkpoint.export_bytes model.fields model.positions model.precision tokenizer.added
+    quant.mixes quant.stored quant.whole gguf.whole_models gguf.bytes gguf.metadata gguf.rope gguf.names gguf.written
+    model.bounds checkpoint.export checkpoint.export_bytes model.fields model.positions model.precision tokenizer.added
     tokenizer.base tokenizer.cleaning tokenizer.exported tokenizer.models tokenizer.of_gguf tokenizer.unpacked
     tokenizer.wired tokenizer.written tokenizer.files tokenizer.folders tokenizer.kinds chat.messages chat.rendering
     chat.template_input chat.to_ids generation.stream_pieces generation.sampling_filters generation.sampling_order
@@ -31,7 +33,7 @@ ORDER = """
 
 
 class Failed(Exception):
-    """The runtime is wrong: `place` is the first module ("self_attn.attend.scores") or function ("sampling.top_p") that is."""
+    """The runtime is wrong; `place`: the first faulty module ("self_attn.attend.scores") or function ("sampling.top_p")."""
 
     def __init__(self, place: str, detail: str) -> None:
         super().__init__(f"{place}: {detail}")
@@ -40,14 +42,14 @@ class Failed(Exception):
 
 @dataclass(frozen=True)
 class Check:
-    """One judgement; `run()` raises Failed, or returns when the runtime is right."""
+    """One check; `run()` raises Failed, or returns if the runtime is right."""
 
     name: str
     requirements: tuple[str, ...]
     area: str
     run: Callable[[], None]
-    case: str = ""  # which of the cases that its function runs on
-    policies: bool = False  # fails for precision policies as well: right functions that round elsewhere than ours
+    case: str = ""  # the case that its function runs on
+    policies: bool = False  # also fails for precision policies: correct functions that round elsewhere
 
     @property
     def function(self) -> str:
@@ -56,13 +58,13 @@ class Check:
 
 
 class _Tally:
-    """How many comparisons the check that runs now has made."""
+    """The number of comparisons of the running check."""
 
     compared = 0
 
 
 def compared(count: int = 1) -> None:
-    """Say that something was compared with the truth."""
+    """Count comparisons with the truth."""
     _Tally.compared += count
 
 
@@ -76,10 +78,10 @@ def check(
     also: Mapping[str, Sequence[str]] | None = None,
     policies: bool = False,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a function as a check; with `each`, as one check per string, which the function takes as its argument.
+    """Register a function as a check; with `each`, as one check per string, the argument of the function.
 
-    `also`: further requirements, and the cases that judge them. `policies`: it tells precision policies, which are right,
-    from our own; the score asks it about nothing else.
+    `also`: further requirements, each with the cases that test it. `policies`: the check fails for precision policies other
+    than the runtime's, which are correct; the score asks it about nothing else.
     """
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
@@ -88,7 +90,7 @@ def check(
             name = f"{module}.{function.__name__}" + ("" if case is None else f"[{case}]")
             body = function if case is None else functools.partial(function, case)
             listed = _registered.setdefault(function.__module__, [])
-            listed[:] = [other for other in listed if other.name != name]  # a module that is imported again
+            listed[:] = [other for other in listed if other.name != name]  # the module may be imported again
             more = tuple(id for id, cases in (also or {}).items() if case in cases)
             listed.append(Check(name, (*requirements, *more), area, functools.partial(judged, body), case or "", policies))
         return function
@@ -97,7 +99,7 @@ def check(
 
 
 def judged(body: Callable[[], None]) -> None:
-    """Run a check's body: whatever goes wrong is a Failed, and so is a body that compared nothing."""
+    """Run a check's body; raises Failed for every exception, and if the body compared nothing."""
     outer, _Tally.compared = _Tally.compared, 0
     try:
         body()
@@ -112,7 +114,7 @@ def judged(body: Callable[[], None]) -> None:
 
 
 def place_of(traceback: types.TracebackType | None) -> str:
-    """The innermost function of the runtime in a traceback: "cache.LayerCache.append"; where there is none, "conformance"."""
+    """The innermost function of the runtime in a traceback ("model.kv_cache.LayerCache.append"), else "conformance"."""
     place = "conformance"
     while traceback is not None:
         frame: Any = traceback.tb_frame
@@ -125,7 +127,7 @@ def place_of(traceback: types.TracebackType | None) -> str:
 
 
 def all_checks() -> list[Check]:
-    """Every check, what others depend on first."""
+    """Every check, dependencies first."""
     for name in ORDER:
         importlib.import_module(f"{__name__}.{name}")
     return [check for name in ORDER for check in _registered[f"{__name__}.{name}"]]

@@ -1,4 +1,4 @@
-"""Comparisons for checks: each counts as one, and raises Failed at the given place when it does not hold."""
+"""Assertions for checks: each counts as one comparison and raises Failed at the given place if it does not hold."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from nanollama.errors import NanollamaError
 
 
 def expect(place: str, holds: bool, detail: str) -> None:
-    """Something must hold."""
+    """A condition must hold."""
     compared()
     if not holds:
         raise Failed(place, detail)
@@ -42,15 +42,15 @@ def expect_refused(place: str, action: Callable[[], object], mentions: str = "",
     try:
         action()
     except NanollamaError as error:
-        said = str(error)
-        expect(place, mentions in said, f"{what or 'the error'} says {said[:200]!r}, which does not name {mentions!r}")
+        message = str(error)
+        expect(place, mentions in message, f"{what or 'the error'} reads {message[:200]!r} and does not name {mentions!r}")
     else:
         expect(place, False, f"{what or 'bad input'} was accepted")
 
 
 @contextmanager
 def at(place: str) -> Iterator[None]:
-    """What goes wrong inside is a failure at this place, unless the runtime's own function can be named."""
+    """Exceptions inside become Failed: at the runtime's function that raised, else at this place."""
     try:
         yield
     except Failed:

@@ -1,8 +1,8 @@
-"""llama.cpp as a peer: the same GGUF file through its own runtime, and the same checkpoint through its own converter.
+"""llama.cpp as a peer: the runtime's GGUF exports in llama.cpp, and the files of llama.cpp's converter in the runtime.
 
     python -m conformance.engines.llamacpp_export [--architecture NAME …] [--converter FOLDER]
 
-Needs llama-cpp-python beside nanollama (`nox -s llamacpp` installs it). Three checks per architecture, at every position:
+Needs llama-cpp-python (`nox -s llamacpp` installs it). Three checks per architecture, at every position:
 
 * *ours → llama.cpp*: a checkpoint folder, exported by us as F32, run by llama.cpp with an F32 cache, against our float64
   logits of the folder.
@@ -10,7 +10,7 @@ Needs llama-cpp-python beside nanollama (`nox -s llamacpp` installs it). Three c
 * *unpermuted*: our export with the rows of q and k left in the checkpoint's order, which must fail where rows are permuted.
 
 The bar: |Δ logit| at most 5e-3 of the logits' standard deviation, and the same top token everywhere. llama.cpp computes in
-float32 with a table of float16 numbers for GELU and with fast exponentials, which is what the bar leaves room for.
+float32 with a float16 table for GELU and with fast exponentials; the bar allows for these.
 """
 
 import argparse
@@ -57,14 +57,14 @@ def llamacpp_logits(path: Path, ids: list[int]) -> Tensor:
         return llamacpp.decoded(run, model, ids, 0)
 
 
-def compare(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
+def compared_logits(architecture: str, check: str, truth: Tensor, found: Tensor) -> Row:
     """One row, from logits [T, V]."""
     worst = float((found - truth).abs().max() / truth.std())
     flipped = int((found.argmax(-1) != truth.argmax(-1)).sum())
     return Row(architecture, check, worst, flipped, len(truth))
 
 
-CONTEXT = 256  # llama.cpp's own granularity; models whose rotation depends on the length go by it
+CONTEXT = 256  # tokens; llama.cpp's granularity, on which length-dependent rotations depend
 
 
 def our_logits(path: Path, ids: Tensor) -> Tensor:
@@ -74,35 +74,36 @@ def our_logits(path: Path, ids: Tensor) -> Tensor:
 
 
 def check_architecture(architecture: str, folder: Path, converter: Path | None) -> Iterator[Row]:
-    """Every comparison of one architecture; the last one, where there is a permutation, is the bug."""
+    """Every comparison of one architecture; if its rows are permuted, the last one is the bug."""
     ids = near_prompt(write_folder(folder, architecture))
     truth, tokens = our_logits(folder, ids), ids[0].tolist()
     export_gguf(open_source(folder), folder / "ours.gguf", "f32")
-    yield compare(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens))
-    yield compare(architecture, "ours → ours", truth, our_logits(folder / "ours.gguf", ids))
+    yield compared_logits(architecture, "ours → llama.cpp", truth, llamacpp_logits(folder / "ours.gguf", tokens))
+    yield compared_logits(architecture, "ours → ours", truth, our_logits(folder / "ours.gguf", ids))
     if converter is not None:
         yield through_their_converter(architecture, folder.with_name("known"), converter, ids)
     if gguf_names.ARCHITECTURES[architecture].rotates_neighbours:
         with unpermuted():
             export_gguf(open_source(folder), folder / "wrong.gguf", "f32")
-        yield compare(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens))
+        yield compared_logits(architecture, UNPERMUTED, truth, llamacpp_logits(folder / "wrong.gguf", tokens))
 
 
 def through_their_converter(architecture: str, folder: Path, converter: Path, ids: Tensor) -> Row:
-    """What llama.cpp's converter makes of a folder that it understands, run by us."""
+    """A folder converted by llama.cpp's converter and run by the runtime."""
     from conformance.engines.adapters.llamacpp import converted
 
     raw = write_folder(folder, architecture, **CONVERTER_CHANGES.get(architecture, {}))
     truth = our_logits(folder, ids)
     write_vocabulary(folder, raw["vocab_size"])
-    return compare(architecture, "theirs → ours", truth, our_logits(converted(converter, folder, folder / "theirs.gguf"), ids))
+    found = our_logits(converted(converter, folder, folder / "theirs.gguf"), ids)
+    return compared_logits(architecture, "theirs → ours", truth, found)
 
 
 UNPERMUTED = "unpermuted → llama.cpp"
 
 
 def main() -> int:
-    """Print every comparison; 1 if one that must agree does not, or one that must not does."""
+    """Print every comparison; returns 1 if one that must agree does not, or one that must not does."""
     parser = argparse.ArgumentParser(
         prog="python -m conformance.engines.llamacpp_export", description=__doc__.partition("\n")[0]
     )

@@ -1,13 +1,13 @@
-"""The hostile-checkpoint fuzz: whatever lies in a folder, loading ends in a model or in one NanollamaError.
+"""The hostile-checkpoint fuzz: loading any folder gives a model or a NanollamaError.
 
     python -m conformance.fuzz.checkpoint --cases 10000 --workers 2
     python -m conformance.fuzz.checkpoint --target model --cases 10000
     python -m conformance.fuzz.checkpoint --target model --case 4711      # one case again, with its traceback
 
 Case i of seed s draws from Random(f"{s}:{i}") only, so a run can be split, resumed (--start) and run in parallel without
-changing any case. Every case runs in a worker process that can be killed. Findings are: an exception of another kind, more
-than the time limit, a peak of resident memory above the limit (an address-space limit 1 GiB above the start turns large
-allocations that are never touched into exceptions), a worker that dies.
+changing any case. Every case runs in a worker process that can be killed. Findings are: another exception, more time or more
+resident memory than the limit (an address-space limit 1 GiB above the start turns large untouched allocations into exceptions),
+a worker that dies.
 """
 
 import argparse
@@ -44,7 +44,7 @@ ADDRESS_SPACE = 2**30  # bytes a case may map or allocate beyond what the warm w
 
 @dataclass(frozen=True)
 class Job:
-    """What to fuzz, and within which limits."""
+    """The target of a run and its limits."""
 
     target: str = "weights"
     seed: int = 0
@@ -58,7 +58,7 @@ class Job:
 
 @dataclass(frozen=True)
 class Outcome:
-    """kind: loaded, refused, or the findings raised, hung, died, memory. detail: where it was refused, or the traceback."""
+    """kind: loaded, refused, or a finding: raised, hung, died, memory. detail: the place of the refusal, or the traceback."""
 
     case: int
     kind: str
@@ -90,8 +90,8 @@ def run_case(target: Callable[[Path], object], folder: Path, case: int) -> Outco
     try:
         target(folder)
         kind, detail = "loaded", ""
-    except BaseException as error:  # a panic of a Rust library is no Exception
-        errors = sys.modules.get("nanollama.errors")  # a target that never imported it cannot have raised it
+    except BaseException as error:  # a panic of a Rust library is not an Exception
+        errors = sys.modules.get("nanollama.errors")  # absent: the target never imported it, so it can't have raised it
         if errors and isinstance(error, errors.NanollamaError):
             frame = traceback.extract_tb(error.__traceback__)[-1]
             kind, detail = "refused", f"{Path(frame.filename).name}:{frame.lineno}"
@@ -107,7 +107,7 @@ def memory(field: str) -> int:
 
 
 def work(pipe: Connection, job: Job, scratch: Path) -> None:
-    """A worker: load a sound checkpoint, then answer every case number on the pipe by an Outcome."""
+    """A worker: load a valid checkpoint, then send an Outcome for every case number on the pipe."""
     import resource
 
     os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported, if the target needs it
@@ -126,7 +126,7 @@ def work(pipe: Connection, job: Job, scratch: Path) -> None:
 
 
 class Worker:
-    """A worker process and its scratch folder; `run` outlives the process by starting another."""
+    """A worker process and its scratch folder; `run` starts another process if it dies."""
 
     def __init__(self, job: Job) -> None:
         self.job = job
@@ -212,7 +212,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(job: Job, cases: range, workers: int, save: Path | None) -> int:
-    """Run, print findings when they occur and totals at the end; the exit status: 1 if there are findings."""
+    """Run, print findings as they occur and totals at the end; returns the exit status: 1 if there are findings."""
     print(f"target {job.target}, seed {job.seed}, cases {cases.start:,} to {cases.stop - 1:,}, {workers} workers", flush=True)
     start, kinds, refusals = time.monotonic(), Counter[str](), Counter[str]()
     findings, slowest, growth = 0, 0.0, 0

@@ -1,10 +1,10 @@
-"""The hostile-GGUF fuzz: a stranger's model, whole or in parts, is read as the `gguf` package reads it or refused.
+"""The hostile-GGUF fuzz: a model file, whole or in parts, is read as the `gguf` package reads it, or refused.
 
     python -m conformance.fuzz.gguf --cases 50000
     python -m conformance.fuzz.gguf --case 4711           # one case again, with its traceback
 
-Runner, limits and options are those of fuzz_checkpoint; this module adds what is damaged (a GGUF model made of random
-values of every type, put in place of the safetensors checkpoint) and the target that reads it.
+Runner, limits and options are those of `checkpoint.py`; this module adds the damage (to a GGUF model of random values of every
+type, which replaces the safetensors checkpoint) and the target that reads it.
 """
 
 import random
@@ -57,7 +57,7 @@ DIMENSIONS = [[0], [2**63, 2], [2**32, 2**32], [2**62, 2**62, 2**62, 2**62], [1]
 
 
 def damage_model(model: Model, rng: random.Random) -> Model:
-    """Something that is wrong (or only unusual) in a model whose file is then well-formed."""
+    """Make something wrong (or only unusual) in a model; its file stays well-formed."""
     pairs, tensors = list(model.pairs), list(model.tensors)
     choice = rng.randrange(8)
     if choice == 0:
@@ -83,7 +83,7 @@ def damage_model(model: Model, rng: random.Random) -> Model:
 
 
 def damage_fields(fields: list[Field], rng: random.Random) -> None:
-    """Another number, another text, a field too many or too few."""
+    """Change a number or a text, add or remove a field."""
     places = [i for i, field in enumerate(fields) if field.role in ("integer", "text")]
     i = rng.choice(places)
     role, raw = fields[i]
@@ -111,7 +111,7 @@ def damage_bytes(path: Path, rng: random.Random) -> None:
 
 
 def write_model(folder: Path, rng: random.Random, damage: int) -> None:
-    """A model as the only content of `folder`, damaged in `damage` places before it is written."""
+    """Write a model as the only content of `folder`, damaged in `damage` places."""
     for path in folder.iterdir():
         if not path.is_dir():
             path.unlink()
@@ -132,7 +132,7 @@ def write_model(folder: Path, rng: random.Random, damage: int) -> None:
 
 
 def damage_gguf(folder: Path, rng: random.Random) -> None:
-    """The mutation for fuzz_checkpoint: first a model in place of the checkpoint, then damage to its bytes or its parts."""
+    """The mutation for `checkpoint.py`: a model replaces the checkpoint, then its bytes or parts are damaged."""
     files = sorted(folder.glob("*.gguf"))
     if not files:
         write_model(folder, rng, rng.choice([0, 1, 1, 1, 2, 3]))
@@ -157,7 +157,7 @@ def read_models(folder: Path) -> None:
     from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.errors import NanollamaError
 
-    if folder.name == "sound":  # which holds a safetensors checkpoint
+    if folder.name == "sound":  # it holds a safetensors checkpoint
         write_model(folder, random.Random(0), damage=0)
     paths, refused = sorted(folder.glob("*.gguf")), None
     for path in paths or [folder / "model.gguf"]:
@@ -169,13 +169,13 @@ def read_models(folder: Path) -> None:
             count = model.metadata.get("split.count", 1)
             parts = [path.with_name(f"model-{i + 1:05}-of-{count:05}.gguf") for i in range(count)]
             if not any(x.shape == () and x.format.name == "BF16" for x in model.tensors.values()):
-                compare(model, parts if count > 1 else [path])  # the package raises IndexError on a scalar of that type
+                compare_with_peer(model, parts if count > 1 else [path])  # the package fails on such a scalar
     if refused:
         raise refused
 
 
-def compare(model: Any, paths: list[Path]) -> None:
-    """AssertionError unless metadata and tensors are those that the `gguf` package finds in these parts of the model."""
+def compare_with_peer(model: Any, paths: list[Path]) -> None:
+    """Raises AssertionError unless the `gguf` package finds the same metadata and tensors in these parts of the model."""
     from gguf import GGUFReader
 
     readers = [GGUFReader(path) for path in paths]
@@ -196,7 +196,7 @@ def compare(model: Any, paths: list[Path]) -> None:
 
 
 def flat(value: Any) -> Iterator[Any]:
-    """The innermost values: the `gguf` package does not keep how arrays are nested."""
+    """The innermost values, as the `gguf` package does not keep the nesting of arrays."""
     if isinstance(value, list):
         for item in value:
             yield from flat(item)

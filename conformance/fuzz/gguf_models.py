@@ -1,9 +1,9 @@
-"""The hostile-GGUF fuzz for whole models: a damaged export of any architecture gives text, or the one error.
+"""The hostile-GGUF fuzz for whole models: a damaged export of any architecture gives text, or a NanollamaError.
 
     python -m conformance.fuzz.gguf_models --cases 10000
 
-Where fuzz_gguf tries the reader with values of no meaning, this one starts from a file that works and changes what it
-means: keys of its architecture, shapes and names of tensors, the vocabulary. Runner and options are those of fuzz_checkpoint.
+`gguf.py` tests the reader with meaningless values; this one starts from a working file and changes keys of its architecture,
+shapes and names of tensors, or the vocabulary. Runner and options are those of `checkpoint.py`.
 """
 
 import functools
@@ -59,7 +59,7 @@ def sound_file(architecture: str, file_type: str) -> bytes:
 
 
 def damage_model(folder: Path, rng: random.Random) -> None:
-    """The mutation for fuzz_checkpoint: a sound file in place of the checkpoint, then changes to what it says."""
+    """The mutation for `checkpoint.py`: a working file replaces the checkpoint, then its contents are changed."""
     from conformance.models.fixtures import FIXTURES
 
     for path in folder.iterdir():
@@ -75,7 +75,7 @@ def damage_model(folder: Path, rng: random.Random) -> None:
 
 
 def rewrite(path: Path, rng: random.Random) -> None:
-    """One key or one tensor changed, in a file that is otherwise well-formed."""
+    """Change one key or one tensor; the file stays well-formed."""
     from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.checkpoint.gguf.writer import stored, write_gguf
     from nanollama.errors import NanollamaError
@@ -108,13 +108,13 @@ def rewrite(path: Path, rng: random.Random) -> None:
     types = {key: type_ for key, type_ in model.types.items() if key != changed}
     try:
         write_gguf(path.with_name("new"), values, tensors, types)
-    except NanollamaError:  # the writer does not write that
+    except NanollamaError:  # the writer refuses it
         return
     path.with_name("new").replace(path)
 
 
 def nearby(value: Any, rng: random.Random) -> Any:
-    """A value like this one."""
+    """A value close to this one."""
     if isinstance(value, list) and value:
         twice = [*value[:5], value[0], *value[6:]]
         return rng.choice([value[:-1], value + value[-1:], value[::-1], twice, value[:1] * len(value)])
@@ -129,7 +129,7 @@ def use_model(folder: Path) -> None:
 
     from nanollama.lm import load
 
-    if folder.name == "sound":  # which holds a safetensors checkpoint
+    if folder.name == "sound":  # it holds a safetensors checkpoint
         damage_model(folder, random.Random(0))
     lm = load(folder / "model.gguf", device="cpu")
     logits = lm.model(torch.tensor([[0, 1, 2]]))

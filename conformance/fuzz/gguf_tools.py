@@ -1,8 +1,8 @@
-"""The hostile-GGUF fuzz for the tools: `nanollama show` and `nanollama quantize` answer soundly, or with the one error.
+"""The hostile-GGUF fuzz for the tools: `nanollama show` and `nanollama quantize` give correct output, or a NanollamaError.
 
     python -m conformance.fuzz.gguf_tools --cases 10000
 
-Files, damage, runner and options are those of fuzz_gguf.
+Files, damage, runner and options are those of `gguf.py`.
 """
 
 import argparse
@@ -22,11 +22,11 @@ fuzz_checkpoint.KINDS[TARGET] = ["gguf"] * 12 + ["folder"]
 
 
 def use_tools(folder: Path) -> None:
-    """Show every GGUF file of the folder and quantize it to some type, and look at what that printed and wrote."""
+    """Show every GGUF file of the folder, quantize it to some type, and check the output and the new file."""
     from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.errors import NanollamaError
 
-    if folder.name == "sound":  # which holds a safetensors checkpoint
+    if folder.name == "sound":  # it holds a safetensors checkpoint
         write_model(folder, random.Random(0), damage=0)
     refused, written = None, folder.parent / "written"
     for path in sorted(folder.glob("*.gguf")) or [folder / "model.gguf"]:
@@ -41,13 +41,13 @@ def use_tools(folder: Path) -> None:
         assert {name: x.shape for name, x in after.tensors.items()} == {name: x.shape for name, x in before.tensors.items()}
         kept = {key: type_ for key, type_ in before.types.items() if key not in (*SET, *DROPPED)}
         assert {key: type_ for key, type_ in after.types.items() if key not in SET} == kept
-        assert [repr(after.metadata[key]) for key in kept] == [repr(before.metadata[key]) for key in kept]  # NaN is no NaN
+        assert [repr(after.metadata[key]) for key in kept] == [repr(before.metadata[key]) for key in kept]  # NaN != NaN
     if refused:
         raise refused
 
 
 def show_and_quantize(path: Path, written: Path) -> str:
-    """What both commands print."""
+    """The output of both commands."""
     from nanollama.cli.quantize import quantize_command
     from nanollama.cli.show import show_gguf
     from nanollama.quant.file_types import FILE_TYPES

@@ -1,4 +1,4 @@
-"""Damage to any JSON tree: keys and values replaced by what a careless reader does not expect."""
+"""Damage to any JSON tree: keys and values that a careless reader does not expect."""
 
 import copy
 import json
@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-MARK = "raw JSON goes here"  # a value that stands for text which json.dumps cannot write
+MARK = "raw JSON goes here"  # a placeholder for text that json.dumps cannot write
 NUMBERS: list[int | float] = [
     *(0, 1, -1, 2, 3, 5, 127, 2**16, 2**31 - 1, 2**31, 2**32, 2**53 + 1, 2**62, 2**63 - 1, 2**63, 2**64, -(2**63), 10**30),
     *(0.5, -0.5, 1e-300, 1e308, 1e39),

@@ -1,7 +1,7 @@
-"""The many ways in which a stranger's checkpoint can be wrong: `mutate` damages a folder that `sound_checkpoint` built.
+"""Damage to checkpoints: `mutate` changes a folder that `valid_checkpoint.build` made.
 
-Mutations draw only from `rng`: equal seeds give equal folders. Some of them keep the checkpoint valid; a reader that
-refuses everything is not what the fuzz asks for.
+Mutations draw only from `rng`: equal seeds give equal folders. Some keep the checkpoint valid, as a reader that refuses
+everything is wrong too.
 """
 
 import json
@@ -96,7 +96,7 @@ def edit_header(folder: Path, rng: random.Random) -> None:
 
 
 def move_tensor(folder: Path, rng: random.Random) -> None:
-    """Other offsets for one tensor: those of another one, or its own shifted."""
+    """Change one tensor's offsets: to those of another one, or shifted."""
     path = weight_file(folder, rng)
     header, data = read(path)
     entries = [entry for name, entry in header if name != "__metadata__"]
@@ -107,7 +107,7 @@ def move_tensor(folder: Path, rng: random.Random) -> None:
 
 
 def retype_tensor(folder: Path, rng: random.Random) -> None:
-    """Another dtype, with a shape of as many bytes: a valid file."""
+    """Change the dtype, with a shape of as many bytes: the file stays valid."""
     path = weight_file(folder, rng)
     header, data = read(path)
     entry = rng.choice([entry for name, entry in header if name != "__metadata__"])
@@ -220,10 +220,10 @@ MUTATIONS: dict[str, list[Mutation]] = {
 
 
 def mutate(folder: Path, rng: random.Random, kinds: list[str]) -> None:
-    """Apply one to three mutations of these kinds; one that no longer finds what it would damage does nothing."""
+    """Apply one to three mutations of these kinds; one whose target is gone does nothing."""
     for _ in range(rng.choice([1, 1, 1, 2, 3])):
         kind = rng.choice(kinds)
         with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError):
             rng.choice(MUTATIONS[kind])(folder, rng)
         if kind == "folder":
-            break  # there may be a pipe now, and reading it would block
+            break  # a pipe may be there now, and reading it would block

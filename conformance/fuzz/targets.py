@@ -1,7 +1,7 @@
-"""What the checkpoint fuzz runs on a folder: the weights' reader, and targets with bugs, as its negative controls.
+"""Targets of the checkpoint fuzz: the reader of weights, and targets with bugs as negative controls.
 
-The controls load the sound checkpoint, as a target must, and know it by its folder's name. Nothing slow is imported here:
-each bug costs a worker process.
+The controls load the valid checkpoint, as every target must, and know it by its folder's name. Each bug costs a worker
+process, so slow imports are avoided.
 """
 
 import contextlib
@@ -63,7 +63,7 @@ def loads_nothing(folder: Path) -> None:
 
 
 def refuses_some(folder: Path) -> None:
-    """No bug: loads what has a model.safetensors, and refuses the rest as it should."""
+    """No bug: loads folders with a model.safetensors, and refuses the others."""
     from nanollama.errors import NanollamaError
 
     if not (folder / "model.safetensors").exists() and folder.name != "sound":

@@ -1,8 +1,8 @@
 """Compare the tokenizers in GGUF files with llama.cpp's, on random strings: `python -m conformance.fuzz.tokenizer FILE…`.
 
 Every string is encoded without and with special tokens parsed, and with BOS and EOS; ids must be equal, and so must the
-text that they decode to and the ids that end an answer. --pre tries pre-tokenizers without their vocabularies, on one
-that merges every two bytes: there nearly every difference between two ways to cut a text into words shows in the ids.
+text that they decode to and the ids that end an answer. --pre tests pre-tokenizers on a vocabulary that merges every
+two bytes, where nearly every difference in splitting a text into words changes the ids.
 
 No character is left out: characters newer than Unicode 15.1, which llama.cpp knows, are handled by text/codepoints.py.
 """
@@ -35,7 +35,7 @@ STACK = 2**30  # std::regex recurses once per character
 
 
 class LlamaCpp:
-    """llama.cpp in a process of its own, with one vocabulary open."""
+    """llama.cpp in another process, with one vocabulary open."""
 
     def __init__(self, interpreter: str, path: Path) -> None:
         def more_stack() -> None:
@@ -56,7 +56,7 @@ class LlamaCpp:
     def ids(self, text: str) -> list[list[int]]:
         """The ids without and with special tokens parsed, and with BOS and EOS."""
         assert self._process.stdin
-        with contextlib.suppress(BrokenPipeError):  # it has stopped: there will be no answer
+        with contextlib.suppress(BrokenPipeError):  # it has stopped and will not answer
             self._process.stdin.write(json.dumps(text) + "\n")
             self._process.stdin.flush()
         answer: list[list[int]] = self._answer(repr(text))
@@ -84,9 +84,9 @@ NAMES = {"modern-bert": "modern-bert", "mpt": "Phi-3"}
 SCORED = {"llama": True, "llama-bare": False}
 """Not pre-tokenizers, but pairs with scores (`tokenizer.ggml.model` "llama"), with and without `add_space_prefix`."""
 LETTERS = "\n▁" + "".join(chr(code) for code in range(0x21, 0x7F)) + "éÉßж我一가👍\u0301\u3000"
-ODD_TOKENS = {  # found in text, or made so by llama.cpp whatever their type
+ODD_TOKENS = {  # found in text, or special in llama.cpp whatever their type
     "<|bos|>": gguf.TokenType.CONTROL,
-    **dict.fromkeys(("<unk>", "<s>", "</s>", "<|endoftext|>"), gguf.TokenType.CONTROL),  # Phi-3 must have these
+    **dict.fromkeys(("<unk>", "<s>", "</s>", "<|endoftext|>"), gguf.TokenType.CONTROL),  # required for Phi-3
     "<mask>": gguf.TokenType.CONTROL,
     "[MASK]": gguf.TokenType.CONTROL,
     "<|im_end|>": gguf.TokenType.NORMAL,
@@ -96,7 +96,7 @@ ODD_TOKENS = {  # found in text, or made so by llama.cpp whatever their type
     "the": gguf.TokenType.USER_DEFINED,
     "<the": gguf.TokenType.UNKNOWN,
     "[PAD99]": gguf.TokenType.UNUSED,
-    **dict.fromkeys(("Ġand", "you", "123"), gguf.TokenType.NORMAL),  # no merges make these: whole words, or nothing
+    **dict.fromkeys(("Ġand", "you", "123"), gguf.TokenType.NORMAL),  # tokens that no merge makes
 }
 
 
@@ -132,7 +132,7 @@ def every_pair(path: Path, pre: str) -> None:
 
 
 def differences(path: Path, interpreter: str, count: int, seed: int, corpora: Sequence[str]) -> Iterator[str]:
-    """What differs between our tokenizer of a GGUF file and llama.cpp's, on `count` strings."""
+    """Differences between the runtime's tokenizer of a GGUF file and llama.cpp's, on `count` strings."""
     metadata = read_gguf(path).metadata
     tokenizer = load_gguf_tokenizer(metadata)
     if tokenizer is None:
@@ -172,20 +172,20 @@ def undecoded(tokenizer: Tokenizer, llama: LlamaCpp, ids: list[int], drops_space
 
 
 def corpora_in(paths: Sequence[Path]) -> list[str]:
-    """Real texts; by default this project's own."""
+    """The texts of these files; by default this project's sources."""
     found = paths or [*ROOT.glob("*.md"), *ROOT.glob("nanollama/*/*.py")]
     return [path.read_text(encoding="utf-8")[:1_000_000] for path in found]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """0 if nothing differs."""
+    """Print the differences; returns 0 if there are none."""
     parser = argparse.ArgumentParser(prog="python -m conformance.fuzz.tokenizer", description=__doc__)
     parser.add_argument("files", nargs="*", type=Path, help="GGUF files with a tokenizer")
     parser.add_argument("--pre", nargs="*", default=[], help=f"pre-tokenizers to try, or {', '.join(SCORED)}, or all")
     parser.add_argument("--llamacpp", default=sys.executable, help="a Python with llama-cpp-python (default: this one)")
     parser.add_argument("--count", type=int, default=2000, help="strings per vocabulary (default: 2000)")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--texts", nargs="*", type=Path, default=[], help="UTF-8 texts to cut up (default: our own)")
+    parser.add_argument("--texts", nargs="*", type=Path, default=[], help="UTF-8 texts for parts (default: this project's)")
     options = parser.parse_args(argv)
     corpora = corpora_in(options.texts)
     failed = 0

@@ -1,4 +1,4 @@
-"""Random strings that tokenizers disagree on: whatever decides where text is cut, and what spells special tokens."""
+"""Random strings on which tokenizers disagree: characters that decide where text is split, and spellings of special tokens."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -34,7 +34,7 @@ def code_point(random: random.Random) -> str:
 class Strings:
     """Endless strings for one vocabulary.
 
-    tokens: all its tokens. special: those that spell special tokens. corpora: real texts, to cut and to damage.
+    tokens: all its tokens. special: those that spell special tokens. corpora: real texts, to take parts of and to damage.
     """
 
     def __init__(self, seed: int, tokens: Sequence[str], special: Sequence[str], corpora: Sequence[str]) -> None:

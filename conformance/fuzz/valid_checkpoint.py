@@ -1,4 +1,4 @@
-"""A tiny valid checkpoint, written byte by byte and without torch: what the checkpoint fuzz damages.
+"""A tiny valid checkpoint, written byte by byte and without torch, for the checkpoint fuzz to damage.
 
 A Llama of 4,000 random numbers with its configuration, a tokenizer of a few letters and a chat template; the weights in one
 file or in two with an index. `rng` decides everything, so equal seeds give equal folders.
@@ -74,7 +74,7 @@ def build(folder: Path, rng: random.Random) -> None:
 
 
 def tensors_of(names: list[str], rng: random.Random) -> tuple[Pairs, bytes]:
-    """A float32 header and its data, little values of either sign."""
+    """A float32 header and its data, values in -1 … 1."""
     header: Pairs = [("__metadata__", {"format": "pt"})]
     data = array("f")
     for name in names:

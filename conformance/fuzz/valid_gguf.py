@@ -1,6 +1,6 @@
-"""GGUF models written byte by byte, without the `gguf` package and without torch: random sound ones, and any others.
+"""GGUF models written byte by byte, without the `gguf` package and without torch: random valid ones, and any others.
 
-What the GGUF fuzz damages and what the tests build by hand. A model is a tree (Model), then a list of fields, then bytes.
+For the GGUF fuzz to damage and for tests by hand. A model is a tree (Model), then a list of fields, then bytes.
 """
 
 import math

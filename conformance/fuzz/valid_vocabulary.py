@@ -1,4 +1,4 @@
-"""Small sound vocabularies, as `read_gguf` gives their metadata."""
+"""Small valid vocabularies, as `read_gguf` returns their metadata."""
 
 from typing import Any
 
@@ -32,6 +32,6 @@ def paired(tokens: dict[str, PieceType], merges: list[Any], **changes: Any) -> d
 
 
 def changed(metadata: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
-    """With the prefix of the keys and with other values; None takes a key out."""
+    """The metadata with prefixed keys and with changes; None removes a key."""
     merged = {KEY + name: value for name, value in (metadata | changes).items()}
     return {key: value for key, value in merged.items() if value is not None}

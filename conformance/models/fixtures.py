@@ -1,8 +1,8 @@
-"""One tiny model per architecture, shaped so that bugs show: 12 heads share 3 key/value heads, no head is
-hidden_size / heads wide, no number is anybody's default, prompts are longer than three windows.
+"""One tiny model per architecture, shaped so that bugs show: 12 heads share 3 key/value heads, head_dim is not
+hidden_size / heads, no number is a default, prompts are longer than three windows.
 
 A fixture is a config.json and the tensors a real checkpoint of that family stores, written as a folder that transformers and
-nanollama both load. Shapes are stated here a second time, independently of the runtime.
+nanollama both load. Shapes are stated here independently of the runtime.
 """
 
 import copy

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from conformance.models.fixtures import fixture_config, fixture_tensors
 from nanollama.checkpoint.gguf import names as gguf_names
 
-# What GGUF can't say of the fixtures, and what llama.cpp's graphs take for granted: heads as wide as the hidden state has room.
+# Keys that GGUF can't express or llama.cpp's graphs ignore, which assume head_dim = hidden_size / heads for some families.
 YARN = {"rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 512}
 WIDE = {"hidden_size": 96}
 CHANGES: dict[str, dict[str, Any]] = {
@@ -30,7 +30,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "Qwen3MoeForCausalLM": {"norm_topk_prob": True, "mlp_only_layers": []},
 }
 
-CONVERTER_CHANGES: dict[str, dict[str, Any]] = {  # what its converter takes for granted besides, and drops without a word
+CONVERTER_CHANGES: dict[str, dict[str, Any]] = {  # further keys that llama.cpp's converter ignores without a notice
     "Gemma2ForCausalLM": {"rope_theta": 10000.0},
     "Gemma3ForCausalLM": {"layer_types": None, "num_hidden_layers": 7},
     "GPT2LMHeadModel": {"n_inner": 4 * 96, "n_ctx": 4200},
@@ -38,7 +38,7 @@ CONVERTER_CHANGES: dict[str, dict[str, Any]] = {  # what its converter takes for
 
 
 def write_folder(folder: Path, architecture: str, **changes: Any) -> dict[str, Any]:
-    """The fixture as a checkpoint folder of float32 numbers that bfloat16 holds too; its config.json."""
+    """Write the fixture as a checkpoint folder of float32 numbers that bfloat16 holds exactly; returns its config.json."""
     raw = {**fixture_config(architecture, **(CHANGES[architecture] | changes)), "dtype": "float32"}
     tensors = {name: tensor.bfloat16().float().contiguous() for name, tensor in fixture_tensors(raw).items()}
     folder.mkdir(parents=True)
@@ -49,7 +49,7 @@ def write_folder(folder: Path, architecture: str, **changes: Any) -> dict[str, A
 
 @contextmanager
 def unpermuted() -> Iterator[None]:
-    """The bug that this check is for: rows of q and k written in the checkpoint's order."""
+    """The bug of exporters that forget the permutation: rows of q and k written in the checkpoint's order."""
     plain = {
         name: gguf_names.Architecture(architecture.name, False, architecture.fused)
         for name, architecture in gguf_names.ARCHITECTURES.items()

@@ -1,4 +1,4 @@
-"""What the config.json files of published models hold, written down key by key: the sets of keys that a loader meets in life.
+"""The config.json files of published models, key by key.
 
 LongRoPE's searched lists (48 numbers each) are stand-ins of the right length. Sources: the models' cards on the Hugging Face
 hub, as of the `transformers_version` each file states.
@@ -10,7 +10,7 @@ Config = dict[str, Any]
 
 
 def published(architecture: str, model_type: str, dtype: str, version: str, **keys: Any) -> Config:
-    """The keys that every published file has, and the model's own."""
+    """The keys that every published file has, and those of this model."""
     names = {"architectures": [architecture], "model_type": model_type, "torch_dtype": dtype}
     return {**names, "transformers_version": version, "use_cache": True, "initializer_range": 0.02, **keys}
 

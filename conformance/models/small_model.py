@@ -1,4 +1,4 @@
-"""A checkpoint folder with all that a command needs: a family's tiny model, a tokenizer of single characters, a template.
+"""A checkpoint folder that every command accepts: a family's tiny model, a tokenizer of single characters, a chat template.
 
 Every printable ASCII character, space and newline is one token, so that prompts can be counted by hand.
 """

@@ -1,7 +1,7 @@
 """Hypothesis strategies: valid random config.json contents of every family, in both spellings.
 
-They stay within what the family's own transformers code can run (Phi-3 alone rotates a part of each head, Gemma 3 alone has
-frequencies per layer type, head counts must divide the hidden size), and no further.
+They stay within the limits of the family's code in transformers: only Phi-3 rotates a part of each head, only Gemma 3 has
+frequencies per layer type, head counts must divide the hidden size.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ WINDOWED = ["MistralForCausalLM", "Phi3ForCausalLM", "MixtralForCausalLM"]
 
 
 def log_uniform(low: float, high: float) -> st.SearchStrategy[float]:
-    """Numbers whose magnitude is what varies, rounded so that JSON carries them exactly."""
+    """Numbers of log-uniform magnitude, rounded so that JSON holds them exactly."""
     return (
         st.floats(low, high).map(lambda v: float(f"{v:.3g}"))
         if high / low < 100
@@ -35,7 +35,7 @@ def configs(draw: Draw, architecture: str) -> dict[str, Any]:
     hidden = kv_heads * group * (draw(st.integers(1, 5)))
     if architecture == "Phi3ForCausalLM":
         head_dim = max(head_dim, 4)
-        hidden = kv_heads * group * head_dim  # Phi-3 has no head_dim of its own
+        hidden = kv_heads * group * head_dim  # Phi-3 has no key head_dim
     config: dict[str, Any] = {
         "architectures": [architecture],
         "model_type": MODEL_TYPES[architecture],
@@ -63,7 +63,7 @@ def configs(draw: Draw, architecture: str) -> dict[str, Any]:
 
 
 def draw_biases(draw: Draw, config: dict[str, Any]) -> None:
-    """Biases, for the families that choose, and the activation."""
+    """Biases, for the families whose config decides them, and the activation."""
     architecture = config["architectures"][0]
     key = "hidden_activation" if architecture.startswith("Gemma") else "hidden_act"
     config[key] = draw(st.sampled_from(ACTIVATIONS))
@@ -74,7 +74,7 @@ def draw_biases(draw: Draw, config: dict[str, Any]) -> None:
 
 
 def draw_windows(draw: Draw, config: dict[str, Any]) -> None:
-    """Sliding windows: everywhere, from some layer on, or layer by layer."""
+    """Sliding windows: in all layers, from some layer on, or layer by layer."""
     architecture, layers = config["architectures"][0], config["num_hidden_layers"]
     window = draw(st.integers(2, 20))
     if architecture in WINDOWED:
@@ -209,7 +209,7 @@ def longrope_objects(draw: Draw, dim: int, original: int | None) -> dict[str, An
 
 @st.composite
 def gpt2_configs(draw: Draw) -> dict[str, Any]:
-    """GPT-2 has keys of its own."""
+    """A config.json of GPT-2, whose keys differ from all others."""
     heads = draw(st.integers(1, 6))
     return {
         "architectures": ["GPT2LMHeadModel"],
@@ -224,7 +224,7 @@ def gpt2_configs(draw: Draw) -> dict[str, Any]:
         "activation_function": draw(st.sampled_from(ACTIVATIONS)),
         "scale_attn_weights": draw(st.booleans()),
         "scale_attn_by_inverse_layer_idx": draw(st.booleans()),
-        "reorder_and_upcast_attn": False,  # transformers' own code refuses to run it in float64; it changes rounding only
+        "reorder_and_upcast_attn": False,  # transformers refuses it in float64; it changes rounding only
         "tie_word_embeddings": draw(st.booleans()),
         "eos_token_id": 2,
         "bos_token_id": 1,

@@ -17,7 +17,7 @@ import torch
 
 GOLDEN_RATIO = 0x9E3779B97F4A7C15
 MASK = (1 << 64) - 1
-GAIN = 1.5  # standard deviation of a matrix's output for unit input: attention is sharp, nothing hides in a flat softmax
+GAIN = 1.5  # standard deviation of a matrix's output for unit input: attention is sharp, and a flat softmax hides no bug
 
 
 def fnv1a64(text: str) -> int:
@@ -64,5 +64,5 @@ def derived_tensors(
 
 
 def derived_ids(seed: int, name: str, count: int, vocab_size: int) -> list[int]:
-    """A prompt made the same way: `count` token ids."""
+    """A prompt of `count` token ids, derived the same way."""
     return [int(v) for v in np.floor((unit(seed, name, count) + 1) / 2 * vocab_size)]

@@ -1,6 +1,6 @@
-"""The transcripts in README.md and ROADMAP.md: every ```console block is run, and must print what stands there.
+"""The transcripts in README.md and ROADMAP.md: every ```console block is run, and must print the text of the document.
 
-`python -m conformance.report.docs` compares, `--write` puts in what the commands print now. Blocks run from top to bottom in an
+`python -m conformance.report.docs` compares, `--write` updates the output of the commands. Blocks run from top to bottom in an
 empty folder per file, so that a later block can use what an earlier one made. Numbers that differ between machines
 (rounding errors, speeds, seconds) are compared as "a number". Blocks that name $NANOLLAMA_DATA need that folder. `--write`
 also writes which katas teach each item of ROADMAP.md.
@@ -30,7 +30,7 @@ VARIABLE = [
 
 @dataclass(frozen=True)
 class Command:
-    """One `$ command` of a block and the output that stands below it."""
+    """One `$ command` of a block and its output in the document."""
 
     line: str
     output: str
@@ -50,7 +50,7 @@ def commands(block: str) -> list[Command]:
 
 
 def run(line: str, folder: Path) -> str:
-    """What a command prints, stdout and stderr together, as a terminal shows it."""
+    """The output of a command, stdout and stderr interleaved as in a terminal."""
     bin_folder = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     env = os.environ | {"PYTHONPATH": str(ROOT), "PATH": bin_folder, "COLUMNS": "120", "HF_HUB_OFFLINE": "1"}
     shell = re.sub(r"^nanollama ", "python -m nanollama ", line)
@@ -58,19 +58,19 @@ def run(line: str, folder: Path) -> str:
         shell, shell=True, cwd=folder, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
     )
     data = os.environ.get("NANOLLAMA_DATA")
-    printed = done.stdout.replace(data, "$NANOLLAMA_DATA") if data else done.stdout  # no document names a machine's folders
+    printed = done.stdout.replace(data, "$NANOLLAMA_DATA") if data else done.stdout  # documents don't name folders of a machine
     return printed if printed.endswith("\n") or not printed else printed + "\n"
 
 
 def comparable(output: str) -> str:
-    """Output with the numbers of one machine taken out."""
+    """Output without the numbers that depend on the machine."""
     for pattern, replacement in VARIABLE:
         output = pattern.sub(replacement, output)
     return "\n".join(line.rstrip() for line in output.splitlines())
 
 
 def fresh_blocks(text: str, folder: Path) -> Iterator[tuple[str, str]]:
-    """Every block that can run here: as it stands, and as it would print now."""
+    """Every block that can run here: the document's text, and the current output."""
     for match in BLOCK.finditer(text):
         found = commands(match.group(1))
         if any(c.needs_data for c in found) and not os.environ.get("NANOLLAMA_DATA"):
@@ -79,7 +79,7 @@ def fresh_blocks(text: str, folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def main() -> int:
-    """Compare or write; the exit status."""
+    """Compare or write; returns the exit status."""
     wrong = 0
     for name in DOCUMENTS:
         text = (ROOT / name).read_text()

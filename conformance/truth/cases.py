@@ -1,6 +1,6 @@
-"""The models that checks run: each family's golden fixture, and variations that reach what the goldens do not state.
+"""The models that checks run: each family's golden fixture, and variations that cover config keys the goldens leave out.
 
-A case is files on disk and the truth about them (`reference.py`). Both are made once a process: neither uses the runtime.
+A case is a checkpoint folder and its truth (`reference.py`). Both are made once per process, without the runtime.
 """
 
 import atexit
@@ -30,7 +30,7 @@ YARN = {"rope_type": "yarn", "factor": 6.0, "rope_theta": 4321.0, "original_max_
 LONG = {"rope_type": "longrope", "short_factor": [1.1, 1.7, 2.0, 2.5], "long_factor": [2.3, 9.1, 10.0, 20.0]}
 WIDE_RAMP = {"rope_theta": 20.0, "original_max_position_embeddings": 512, "beta_fast": 300.0, "beta_slow": 0.05}
 DEEPSEEK = {"beta_fast": 5.0, "beta_slow": 0.5, "truncate": False, "mscale": 0.7, "mscale_all_dim": 1.2}
-VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # architecture, and what its fixture's config.json says otherwise
+VARIATIONS: dict[str, tuple[str, dict[str, Any]]] = {  # architecture, and changes of its fixture's config.json
     "llama: plain": (
         LLAMA,
         {"rope_parameters": None, "attention_bias": False, "mlp_bias": False, "num_key_value_heads": 12, "hidden_act": "gelu"},
@@ -122,7 +122,7 @@ def case(name: str) -> Case:
 
 
 def make_case(name: str, raw: dict[str, Any], seed: int = SEED) -> Case:
-    """A case of any sound config.json."""
+    """A case of any valid config.json."""
     spec, stored = read_spec(raw), fixture_tensors(raw, seed)
     folder = write_fixture(scratch() / name.replace(":", "").replace(" ", "-"), raw, seed)
     return Case(name, raw, stored, spec, Reference(spec, module_tensors(spec, stored)), folder)
@@ -140,7 +140,7 @@ def scratch() -> Path:
     folder, owner = Path(tempfile.mkdtemp(prefix="conformance-")), os.getpid()
 
     def remove() -> None:
-        if os.getpid() == owner:  # not a child that was forked off
+        if os.getpid() == owner:  # not a forked child
             shutil.rmtree(folder, ignore_errors=True)
 
     atexit.register(remove)
@@ -148,7 +148,7 @@ def scratch() -> Path:
 
 
 def workplace() -> Path:
-    """A folder for what a check writes: of this process alone, for forks run the same checks side by side."""
+    """A folder for the files of a check; one per process, as forks run the same checks in parallel."""
     folder = scratch() / f"of-{os.getpid()}"
     folder.mkdir(exist_ok=True)
     return folder

@@ -1,8 +1,8 @@
-"""Goldens: what transformers computed in float64 for each family's fixture, kept so that any machine can check itself.
+"""Goldens: transformers' float64 values for each family's fixture, stored so that any machine can check itself.
 
-`golden/<architecture>/recipe.json` says how to make the model (config and seed; the weights are derived, see `weights.py`),
-which prompts were run, who computed the values, and how far transformers itself was off in lower precisions.
-`taps.safetensors` holds the values: "near/…" for the main prompt, "far/…" for positions beyond 4096.
+`golden/<architecture>/recipe.json` holds the config and seed of the model (weights are derived, see `models/weights.py`), the
+prompts, the provenance of the values, and the error of transformers itself in lower precisions. `taps.safetensors` holds the
+values: "near/…" for the main prompt, "far/…" for positions beyond 4096.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from conformance.models.fixtures import FIXTURES, SEED, far_prompt, fixture_conf
 from conformance.truth.compare import SEMANTIC_BAR, compare_taps, rms_error, worst
 from conformance.truth.taps import Taps
 
-FAR_TAPS = ("logits", "embeddings", "layers.0.self_attn.weights")  # of the far prompt the rest follows from these
+FAR_TAPS = ("logits", "embeddings", "layers.0.self_attn.weights")  # the other taps of the far prompt follow from these
 LOW_PRECISIONS = ("float32", "bfloat16", "float16")
-MEASURED = ("quant", "floor.json", "score.json", "rules.json", "diagnosis.json")  # written by commands of their own
+MEASURED = ("quant", "floor.json", "score.json", "rules.json", "diagnosis.json")  # written by other commands
 
 
 @dataclass(frozen=True)
 class Golden:
-    """One family's fixture, its prompts and the values it must give."""
+    """One family's fixture, its prompts and its true values."""
 
     architecture: str
     recipe: dict[str, Any]
@@ -51,7 +51,7 @@ class Golden:
 
 
 def load_golden(architecture: str) -> Golden:
-    """Read a golden; its values must have the hash that its recipe states."""
+    """Read a golden; raises RuntimeError if its values don't have the hash of its recipe."""
     folder = GOLDEN / architecture
     recipe = json.loads((folder / "recipe.json").read_text())
     if sha256(folder / "taps.safetensors") != recipe["taps_sha256"]:
@@ -98,7 +98,7 @@ def make_golden(architecture: str) -> Golden:
 
 
 def provenance() -> dict[str, str]:
-    """Who computed the values, and how to do it again."""
+    """The programs and versions that computed the values, and the command that does it again."""
     import transformers
 
     return {
@@ -120,7 +120,7 @@ def write_golden(golden: Golden) -> None:
 
 
 def drift(architecture: str) -> list[str]:
-    """What is different between the stored golden and one computed now; empty when nothing is."""
+    """The differences between the stored golden and one computed now."""
     stored, fresh = load_golden(architecture), make_golden(architecture)
     found = [f"recipe.json: {key} differs" for key in ("config", "seed", "prompts") if stored.recipe[key] != fresh.recipe[key]]
     off = worst(compare_taps(fresh.taps, stored.taps))

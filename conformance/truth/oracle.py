@@ -1,8 +1,8 @@
 """The oracle: transformers' own code, run in true float64.
 
-`.double()` alone is not enough: transformers asks for float32 by name in its norms, rotary tables and softmax, which leaves
-an error of about 1e-5. Under `float64_everywhere` every such request is answered in float64, while the model is built (its
-rotary tables are made then) and while it runs.
+`.double()` alone is not enough: transformers requests float32 by name in its norms, rotary tables and softmax, which leaves
+an error of about 1e-5. Under `float64_everywhere` every such request gives float64, both while the model is built (when rotary
+tables are made) and while it runs.
 """
 
 import warnings
@@ -37,7 +37,7 @@ class Float64Mode(TorchFunctionMode):
 
 @contextmanager
 def float64_everywhere() -> Iterator[None]:
-    """float64 wherever the code inside says float32 or says nothing."""
+    """float64 wherever the code inside names float32 or no dtype."""
     before = torch.get_default_dtype()
     torch.set_default_dtype(torch.float64)
     try:
@@ -77,8 +77,8 @@ def load_oracle(folder: Path, dtype: torch.dtype = torch.float64) -> PreTrainedM
 
 
 def visible_masks(model: PreTrainedModel, positions: Tensor) -> Any:
-    """Additive masks [1, 1, T, T] made from positions. transformers counts places in the prompt, so a gap between
-    positions must be told to it; models with two kinds of layers take one mask for each."""
+    """Additive masks [1, 1, T, T] made from positions. transformers counts places in the prompt, so gaps between
+    positions need an explicit mask; models with two kinds of layers take one mask for each."""
     config, distance = model.config, positions[0][:, None] - positions[0][None, :]
     window = getattr(config, "sliding_window", None)
     causal = distance >= 0

@@ -1,8 +1,8 @@
-"""Are the block formats exact? Decoding of random bytes and encoding of awkward numbers, bit by bit against package `gguf`.
+"""Exactness of the block formats: decoding random bytes and encoding awkward numbers, bit by bit against package `gguf`.
 
 `python -m conformance.truth.quant_exact --blocks 1000000` is the full run, `test_quant_exact.py` a small one. Where the package
-has no decoder (F64, integers, Q8_K) numpy reads the same struct. Two values are the same when their bits are; two NaNs are the
-same, for ggml, numpy and torch each widen a float16 NaN's payload in their own way, and no arithmetic depends on it.
+has no decoder (F64, integers, Q8_K) numpy reads the same struct. Two values are equal if their bits are. Two NaNs are equal, as
+ggml, numpy and torch widen the payload of a float16 NaN differently, and no arithmetic depends on it.
 """
 
 import argparse
@@ -33,7 +33,7 @@ def peer_type(name: str) -> gguf.GGMLQuantizationType:
 
 
 def peer_decode(name: str, blocks: Bytes) -> Array:
-    """What the peer reads in blocks [N, block_bytes]: float32, or what is stored for F64 and integers, [N, block_size]."""
+    """The peer's values of blocks [N, block_bytes]: [N, block_size] in float32; in the stored dtype for F64 and integers."""
     with np.errstate(all="ignore"):
         if name in NUMPY_DTYPES:
             return blocks.view(NUMPY_DTYPES[name])
@@ -52,7 +52,7 @@ def peer_encode(name: str, values: Floats) -> Bytes:
 def encode_differences(format: Format, values: Floats) -> int:
     """How many blocks differ in any byte.
 
-    Where zeros of both signs occur, numpy's minimum and maximum have the sign that its vector lanes leave; ours are the first
+    Among zeros of both signs, the sign of numpy's minimum and maximum depends on its vector lanes; ours is the first
     zero's, as in ggml's C. It changes no decoded value: for Q4_1 and Q5_1 the numbers d = -0 and m = -0 count as 0.
     """
     ours, theirs = our_encode(format, values), peer_encode(format.name, values)
@@ -68,18 +68,18 @@ def without_negative_zeros(blocks: Bytes) -> Bytes:
 
 
 def our_decode(format: Format, blocks: Bytes) -> Array:
-    """Ours, through the public way, in the dtype of the peer's."""
+    """The runtime's values, by `dequantize`, in the dtype of the peer's."""
     dtype = torch.float64 if format.plain is torch.float64 else torch.float32
     return dequantize(torch.from_numpy(blocks), format, (len(blocks), format.block_size), dtype).numpy()
 
 
 def our_encode(format: Format, values: Floats) -> Bytes:
-    """Ours, without the refusals of `quantize`, which the peer doesn't have."""
+    """The runtime's bytes, without the refusals of `quantize`, which the peer doesn't have."""
     return format.encode(torch.from_numpy(values)).numpy()
 
 
 def differing(ours: Array, theirs: Array) -> int:
-    """How many values differ in any bit, two NaNs being the same."""
+    """How many values differ in any bit; two NaNs are equal (see above)."""
     if ours.shape != theirs.shape or ours.dtype != theirs.dtype:
         raise ValueError(f"ours are {ours.dtype} {ours.shape}, theirs {theirs.dtype} {theirs.shape}: nothing to compare")
     bits = np.dtype(f"u{ours.itemsize}")
@@ -99,7 +99,7 @@ def decode_differences(format: Format, blocks: Bytes) -> int:
 
 
 def awkward_values(size: int, count: int, random: np.random.Generator) -> Iterator[tuple[str, Floats]]:
-    """Blocks [count, size] float32 of every kind that an encoder gets wrong: name and values."""
+    """Name and blocks [count, size] float32 of every kind of values that encoders get wrong."""
     normal = random.standard_normal((count, size))
     powers = 2.0 ** random.integers(-126, 127, (count, 1))
     kinds = {
@@ -133,7 +133,7 @@ def awkward_values(size: int, count: int, random: np.random.Generator) -> Iterat
 
 
 def check_format(format: Format, blocks: int, seed: int) -> bool:
-    """Compare one format in chunks and print one line; whether all was equal."""
+    """Compare one format in chunks and print one line; returns whether all is equal."""
     random, started, wrong, encoded = np.random.default_rng([seed, format.id]), time.perf_counter(), 0, 0
     decoded = 0
     while decoded < blocks:

@@ -1,9 +1,8 @@
 """Goldens of the block formats, written by ggml's own C code: golden/quant/blocks.safetensors and recipe.json.
 
-Per format two sets of blocks, and a third for the formats that only ggml can encode. `random`: bytes that nobody encoded.
-`written`: what ggml's encoder makes of known `input` values. `awkward`: the same for every kind of `awkward_values` that
-these formats can hold. `values` is what ggml's decoder reads. A round trip through one's own encoder can't see a layout
-bug; these can.
+Per format two sets of blocks, and a third for the formats that only ggml can encode. `random`: random bytes.
+`written`: ggml's encoding of known `input` values. `awkward`: the same for every kind of `awkward_values` that these formats
+can hold. `values`: ggml's decoding. A round trip through one encoder and decoder can't find a layout bug; these can.
 
 `python -m conformance.truth.quant_golden LIBRARY` writes them again, from a library that exports ggml's `dequantize_row_*`
 and `quantize_row_*_ref`: ggml-quants.c compiled alone, without fused multiply-add (recipe.json has the command).
@@ -68,7 +67,7 @@ class Ggml:
 
 
 def row_name(format: Format) -> str:
-    """Q4_K's functions are called …_q4_K."""
+    """The name in ggml's function: q4_K for Q4_K."""
     return format.name.lower().removesuffix("_k") + ("_K" if format.name.endswith("_K") else "")
 
 
@@ -89,7 +88,7 @@ def make_goldens(ggml: Ggml) -> dict[str, Tensor]:
 
 
 def awkward_blocks(format: Format, count: int = 1) -> NDArray[np.float32]:
-    """`count` blocks of each kind, one after the other."""
+    """`count` blocks of each kind, concatenated."""
     kinds = awkward_values(format.block_size, count, np.random.default_rng(format.id))
     return np.concatenate([values.reshape(-1) for kind, values in kinds if kind not in TOO_LARGE])
 
@@ -98,7 +97,7 @@ def load_goldens() -> dict[str, Tensor]:
     return load_file(FOLDER / "blocks.safetensors")
 
 
-def compare(ggml: Ggml, count: int) -> int:
+def compare_encoders(ggml: Ggml, count: int) -> int:
     """Encode `count` blocks of each awkward kind with ggml and with ours, and print how many differ."""
     wrong = 0
     for name in ONLY_GGML_ENCODES:
@@ -119,7 +118,7 @@ def main() -> int:
     parser.add_argument("--source", default="unknown", help="where the library comes from: version and build command")
     options = parser.parse_args()
     if options.compare:
-        return compare(Ggml(options.library), options.compare)
+        return compare_encoders(Ggml(options.library), options.compare)
     FOLDER.mkdir(parents=True, exist_ok=True)
     tensors = make_goldens(Ggml(options.library))
     save_file(tensors, FOLDER / "blocks.safetensors")

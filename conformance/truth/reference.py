@@ -1,6 +1,6 @@
-"""A second model in float64, written from the papers and never calling the runtime: the truth for every module of every
-fixture, on any prompt. One row at a time, no cache, no batch, every value kept. Proven against the goldens (that is,
-transformers) by `conformance/tests/suite/checks/test_checks.py`.
+"""A second model in float64, written from the papers without the runtime: the truth for every module of every fixture, on any
+prompt. One row at a time, no cache, every value kept. Proven against the goldens (that is, transformers) by
+ `conformance/tests/suite/checks/test_checks.py`.
 """
 
 import math
@@ -26,7 +26,7 @@ def norm(spec: Spec, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 def activate(name: str, x: Tensor) -> Tensor:
-    """The nonlinearities by their definitions."""
+    """The activations by their definitions."""
     if name == "silu":
         return x / (1 + (-x).exp())
     if name == "relu":
@@ -37,12 +37,12 @@ def activate(name: str, x: Tensor) -> Tensor:
 
 
 def cap(x: Tensor, limit: float | None) -> Tensor:
-    """Soft limit."""
+    """Softcap: limit · tanh(x / limit)."""
     return x if limit is None else limit * torch.tanh(x / limit)
 
 
 def seen(positions: Tensor, window: int | None) -> Tensor:
-    """Which keys each query sees, bool [T, T]: none later, none further back than the window, which counts the query."""
+    """The keys that each query sees, bool [T, T]: not later ones, and at most `window` ones, the query's own included."""
     distance = positions[:, None] - positions[None, :]
     return (distance >= 0) & (distance < (math.inf if window is None else window))
 
@@ -50,8 +50,8 @@ def seen(positions: Tensor, window: int | None) -> Tensor:
 class Reference:
     """A model: its spec, its tensors by the runtime's module names, float64.
 
-    `given`: values that another engine had, by their names in the trace. Where there is one, the model files its own and goes
-    on with the engine's, so that every value is what is right behind the engine's own before it, and no error adds up.
+    `given`: values of another engine, by their names in the trace. The model stores its value and goes on with the engine's, so
+    that every value follows from the engine's previous one, and no error adds up.
     """
 
     def __init__(self, spec: Spec, tensors: Tensors, given: Tensors | None = None) -> None:
@@ -59,7 +59,7 @@ class Reference:
         self.given = given or {}
 
     def put(self, trace: Trace, name: str, value: Tensor) -> Tensor:
-        """File a value under its name; what to go on with: the engine's, where it has one of this shape."""
+        """Store a value under its name; returns the value to continue with: the engine's, if it has one of this shape."""
         trace[name], given = value, self.given.get(name, value)
         return given if given.shape == value.shape else value
 
@@ -78,14 +78,14 @@ class Reference:
         return x + self.tensors["embed_positions.weight"][positions] if self.spec.learned_positions else x
 
     def heads(self, name: str, flat: Tensor, normed: str | None) -> Tensor:
-        """[T, heads · D] → [heads, T, D], normed as the family has it."""
+        """[T, heads · D] → [heads, T, D], with the family's q/k norm."""
         if normed and self.spec.qk_norm == "full":
             flat = self.norm(normed, flat)
         split = flat.reshape(len(flat), -1, self.spec.head_dim).transpose(0, 1)
         return self.norm(normed, split) if normed and self.spec.qk_norm == "head" else split
 
     def turned(self, i: int, part: str, heads: Tensor, positions: Tensor, length: int) -> Tensor:
-        """Queries and keys rotated by their positions, where layer i rotates; values as they are."""
+        """Queries and keys rotated by their positions, if layer i rotates; values unchanged."""
         rope = self.spec.ropes[i]
         return rotate(heads, *cos_sin(rope, positions, length)) if rope and part != "v" else heads
 
@@ -98,12 +98,12 @@ class Reference:
         return seen(positions, self.spec.windows[i])
 
     def scores(self, i: int, q: Tensor, k: Tensor, allowed: Tensor) -> Tensor:
-        """How much each query wants each key, minus infinity where it does not see it."""
+        """Attention scores [heads, T, T], -inf at masked keys."""
         scores = cap(q @ k.transpose(1, 2) * self.spec.scales[i], self.spec.attention_cap)
         return scores.masked_fill(~allowed, -math.inf)
 
     def mix(self, weights: Tensor, v: Tensor) -> Tensor:
-        """The values that each query collects, [heads, T, D]."""
+        """The weighted sum of values for each query, [heads, T, D]."""
         return weights @ v
 
     def merge(self, mixed: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class Reference:
         return out
 
     def routing(self, logits: Tensor) -> Tensor:
-        """Router logits [T, experts] → the weight of every expert, 0 where not chosen."""
+        """Router logits [T, experts] → the weight of every expert, 0 if not chosen."""
         weights = torch.zeros_like(logits)
         for row, out in zip(logits.softmax(-1), weights, strict=True):
             best = row.argsort(descending=True)[: self.spec.chosen]
@@ -153,7 +153,7 @@ class Reference:
         return weights
 
     def experts(self, i: int, x: Tensor, trace: Trace) -> Tensor:
-        """Every expert on every token, mixed by the router."""
+        """The weighted sum of all experts by the router's weights."""
         at = f"layers.{i}.mlp"
         trace[f"{at}.gate"] = self.linear(f"{at}.gate", x)
         trace[f"{at}.weights"] = weights = self.routing(trace[f"{at}.gate"])
@@ -166,12 +166,12 @@ class Reference:
         return self.put(trace, name, self.experts(i, x, trace) if self.spec.sparse[i] else self.mlp(name, x, trace))
 
     def normed(self, name: str, x: Tensor, trace: Trace) -> Tensor:
-        """The norm of this name; what goes into it is filed too."""
+        """The norm of this name; its input is stored too."""
         x = self.put(trace, f"{name}.in", x)
         return self.put(trace, name, self.norm(name, x))
 
     def block(self, i: int, x: Tensor, positions: Tensor, length: int, trace: Trace) -> Tensor:
-        """The residual stream through layer i. `….in` of each norm, attention and MLP is what goes into it."""
+        """The residual stream through layer i. `….in` is the input of each norm, attention and MLP."""
         placement, at = self.spec.placement, f"layers.{i}"
         x = self.put(trace, f"{at}.in", x)
         inner = x if placement == "post" else self.normed(f"{at}.input_layernorm", x, trace)
@@ -186,7 +186,7 @@ class Reference:
         return self.put(trace, at, x + out)
 
     def run(self, ids: Tensor, positions: Tensor | None = None, length: int | None = None) -> Trace:
-        """ids [T] → every value by name; "logits" as they are. `length`: what length-dependent frequencies go by."""
+        """ids [T] → every value by name; "logits" are raw. `length`: the length for length-dependent frequencies."""
         positions = torch.arange(len(ids)) if positions is None else positions
         length = int(positions.max()) + 1 if length is None else length
         trace: Trace = {}

@@ -1,4 +1,4 @@
-"""Local replay: every small module of one model on the inputs that another model's module had, so that errors don't add up."""
+"""Local replay: every small module of one model on the inputs of another model's module, so that errors don't add up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from nanollama.model.transformer import Transformer
 
 
 def small_modules(model: Transformer) -> dict[str, nn.Module]:
-    """The modules without modules of their own, in the order of the data path; attention's core counts as two."""
+    """The modules without submodules, in the order of the data path, and attention's core besides its submodules."""
     return {name: m for name, m in model.named_modules() if name and (not list(m.children()) or name.endswith(".attend"))}
 
 
@@ -30,7 +30,7 @@ def recorded_calls(model: Transformer, ids: Tensor) -> dict[str, tuple[Any, Any]
 
 
 def replay(a: Transformer, b: Transformer, ids: Tensor) -> list[TapError]:
-    """Error of each small module of B on the inputs of A's; infinite where B has no such module."""
+    """Relative error of each small module of B on the inputs of A's; infinite if B has no such module."""
     theirs, errors = small_modules(b), []
     with eager_attention(b):
         for name, (args, want) in recorded_calls(a, ids).items():
@@ -52,8 +52,8 @@ def tensors(value: Any) -> tuple[Tensor, ...]:
 
 
 def kernel_errors(reference: Transformer, run: Transformer, ids: Tensor) -> list[TapError]:
-    """Error of each small module of a model in its own dtype against the same module in float64, on the same inputs: those of
-    the float64 run, rounded to that dtype."""
+    """Relative error of each small module in the dtype of `run` against the same module in float64, on the same inputs: those
+    of the float64 run, rounded to that dtype."""
     errors = []
     modules, exact = small_modules(run), small_modules(reference)
     with eager_attention(run), eager_attention(reference):
@@ -65,7 +65,7 @@ def kernel_errors(reference: Transformer, run: Transformer, ids: Tensor) -> list
 
 
 def cast(value: Any, dtype: torch.dtype) -> Any:
-    """Floating-point tensors in another dtype, in whatever they are nested."""
+    """Floating-point tensors, alone or in nested tuples, in another dtype."""
     if isinstance(value, tuple):
         return tuple(cast(each, dtype) for each in value)
     return value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value

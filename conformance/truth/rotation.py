@@ -1,7 +1,7 @@
-"""Rotary frequencies of every scaling type and the rotation itself, independently of the runtime, in float64.
+"""Rotary frequencies of every scaling type and the rotation, in float64 and independent of the runtime.
 
 Sources: RoFormer (arXiv 2104.09864), position interpolation (2306.15595), YaRN (2309.00071), LongRoPE (2402.13753), and
-transformers' `modeling_rope_utils.py` for what the papers leave open. Plain Python numbers where that is easiest to read.
+transformers' `modeling_rope_utils.py` for the details that the papers leave open.
 """
 
 import math
@@ -17,7 +17,7 @@ Raw = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Rope:
-    """A rotation: how many dimensions of a head, and everything that its frequencies and its sharpness depend on."""
+    """A rotation: the rotated dimensions of a head, and the parameters of its frequencies and its attention factor."""
 
     dim: int
     theta: float
@@ -48,7 +48,7 @@ def frequencies(rope: Rope, length: int) -> list[float]:
 
 
 def llama3(frequency: float, rope: Rope, factor: float) -> float:
-    """Llama 3.1: by how long a wave is, in trained lengths."""
+    """Llama 3.1: scales a frequency by its wavelength in trained lengths."""
     wave, low, high = 2 * math.pi / frequency, rope.scaling["low_freq_factor"], rope.scaling["high_freq_factor"]
     if wave < rope.original / high:
         return frequency
@@ -59,7 +59,7 @@ def llama3(frequency: float, rope: Rope, factor: float) -> float:
 
 
 def yarn_kept(rope: Rope) -> list[float]:
-    """How much of each frequency stays as it is."""
+    """YaRN: the share of each frequency that is not interpolated."""
 
     def dimension(turns: float) -> float:
         return rope.dim * math.log(rope.original / (turns * 2 * math.pi)) / (2 * math.log(rope.theta))
@@ -80,19 +80,19 @@ def cos_sin(rope: Rope, positions: Tensor, length: int) -> tuple[Tensor, Tensor]
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs (j, j + dim/2) of x [heads, T, D]; dimensions beyond `dim` stay."""
+    """Rotate pairs (j, j + dim/2) of x [heads, T, D]; dimensions beyond `dim` are unchanged."""
     half = cos.shape[-1]
     a, b, rest = x[..., :half], x[..., half : 2 * half], x[..., 2 * half :]
     return torch.cat((a * cos - b * sin, a * sin + b * cos, rest), -1)
 
 
 def read_rope_config(raw: Raw, given: Raw, theta: float, head_dim: int) -> Rope:
-    """One rotation object of the file."""
+    """The rotation of one rope_scaling or rope_parameters object."""
     kind = str(given.get("rope_type") or given.get("type") or "default").replace("su", "longrope")
     partial = given.get("partial_rotary_factor") or raw.get("partial_rotary_factor") or 1.0
     length = raw["max_position_embeddings"] if "max_position_embeddings" in raw else raw["n_positions"]
-    beside = raw.get("original_max_position_embeddings") or (4096 if raw["architectures"][0].startswith("Phi3") else length)
-    original = given.get("original_max_position_embeddings") or beside
+    outside = raw.get("original_max_position_embeddings") or (4096 if raw["architectures"][0].startswith("Phi3") else length)
+    original = given.get("original_max_position_embeddings") or outside
     factor = given.get("factor") or length / original
     return Rope(
         dim=int(head_dim * partial),
@@ -106,7 +106,7 @@ def read_rope_config(raw: Raw, given: Raw, theta: float, head_dim: int) -> Rope:
 
 
 def sharpness_of(kind: str, given: Raw, factor: float, original: int) -> float:
-    """What cos and sin are multiplied by: YaRN (arXiv 2309.00071, 3.4) and LongRoPE (Phi-3 report) sharpen attention."""
+    """The factor of cos and sin: YaRN (arXiv 2309.00071, 3.4) and LongRoPE (Phi-3 report) scale attention with it."""
     if given.get("attention_factor") is not None and kind in ("yarn", "longrope"):
         return float(given["attention_factor"])
     if kind == "longrope":

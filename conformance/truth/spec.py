@@ -1,4 +1,4 @@
-"""What a config.json means, read a second time and independently of the runtime: the truth for its `read_config`.
+"""The meaning of a config.json, read independently of the runtime: the truth for `nanollama.model.config.read_config`.
 
 Absent keys mean the defaults of transformers' `configuration_*.py` of that family. Proven against transformers' own config
 classes and, with `reference.py`, against the goldens by `conformance/tests/suite/checks/test_checks.py`.
@@ -15,7 +15,7 @@ Raw = Mapping[str, Any]
 
 MISTRAL_LIKE = ("MistralForCausalLM", "MixtralForCausalLM", "Phi3ForCausalLM")
 QWEN_DENSE = ("Qwen2ForCausalLM", "Qwen3ForCausalLM")
-KV_HEADS = {  # where absent; others: as many as query heads
+KV_HEADS = {  # if absent; others: as many as query heads
     "MistralForCausalLM": 8,
     "MixtralForCausalLM": 8,
     "Qwen2ForCausalLM": 32,
@@ -29,7 +29,7 @@ HEAD_DIM = {"Qwen3ForCausalLM": 128, "Gemma2ForCausalLM": 256, "Gemma3ForCausalL
 EPS = dict.fromkeys(("MixtralForCausalLM", "Phi3ForCausalLM", "Olmo2ForCausalLM", "GPT2LMHeadModel"), 1e-5)
 THETA = {"MixtralForCausalLM": 1e6, "SmolLM3ForCausalLM": 2e6, "Gemma3ForCausalLM": 1e6}
 TIED = ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "SmolLM3ForCausalLM", "GPT2LMHeadModel")
-CHOOSES_BIAS = ("Llama", "Qwen3", "Gemma", "Olmo2", "SmolLM3")  # the key attention_bias decides
+CHOOSES_BIAS = ("Llama", "Qwen3", "Gemma", "Olmo2", "SmolLM3")  # families with the key attention_bias
 GPT2 = {
     "hidden_size": "n_embd",
     "num_hidden_layers": "n_layer",
@@ -41,7 +41,7 @@ GPT2 = {
 
 @dataclass(frozen=True)
 class Spec:
-    """A model, in the words of the papers; per-layer facts are tuples."""
+    """The hyperparameters of a model; those of each layer are tuples."""
 
     architecture: str
     vocab: int
@@ -76,12 +76,12 @@ class Spec:
 
     @property
     def layers(self) -> int:
-        """How many there are."""
+        """Number of layers."""
         return len(self.windows)
 
 
 def read_spec(raw: Raw) -> Spec:
-    """The meaning of a config.json that is known to be sound."""
+    """The meaning of a valid config.json."""
     name = raw["architectures"][0]
     gpt2, gemma = name == "GPT2LMHeadModel", name.startswith("Gemma")
     raw = {**raw, **{ours: raw.get(theirs) for ours, theirs in GPT2.items()}} if gpt2 else raw
@@ -129,7 +129,7 @@ def biases_of(raw: Raw, name: str) -> dict[str, bool]:
 
 
 def activation_of(raw: Raw, gpt2: bool, gemma: bool) -> str:
-    """The MLP's nonlinearity."""
+    """The MLP's activation."""
     if gpt2:
         return str(raw.get("activation_function", "gelu_new"))
     if gemma:
@@ -138,7 +138,7 @@ def activation_of(raw: Raw, gpt2: bool, gemma: bool) -> str:
 
 
 def scales_of(raw: Raw, layers: int, head_dim: int, gemma: bool, gpt2: bool) -> tuple[float, ...]:
-    """What q·k is multiplied by in each layer."""
+    """The factor of q·k in each layer."""
     if gpt2:
         scale = head_dim**-0.5 if raw.get("scale_attn_weights", True) else 1.0
         inverse = raw.get("scale_attn_by_inverse_layer_idx", False)
@@ -170,7 +170,7 @@ def windows_of(raw: Raw, name: str, layers: int) -> tuple[int | None, ...]:
 
 
 def rotates(raw: Raw, name: str, layers: int) -> list[bool]:
-    """Which layers turn their queries and keys."""
+    """Which layers rotate their queries and keys."""
     if not name.startswith("SmolLM3"):
         return [not name.startswith("GPT2")] * layers
     if raw.get("no_rope_layers") is not None:
@@ -179,7 +179,7 @@ def rotates(raw: Raw, name: str, layers: int) -> list[bool]:
 
 
 def ropes_of(raw: Raw, name: str, layers: int, head_dim: int) -> tuple[Rope | None, ...]:
-    """Each layer's rotation, in either spelling of the file."""
+    """Each layer's rotation; None if it has none; for both spellings of the file."""
     given = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
     theta = raw.get("rope_theta", THETA.get(name, 10000.0))
     kinds = [window is not None for window in windows_of(raw, name, layers)]
@@ -196,14 +196,14 @@ def ropes_of(raw: Raw, name: str, layers: int, head_dim: int) -> tuple[Rope | No
 
 
 def gemma3_slides(raw: Raw, layers: int) -> list[bool]:
-    """Which layers are of the sliding kind, window or not."""
+    """Which layers have the type sliding_attention, even without a window."""
     if raw.get("layer_types") is not None:
         return [kind == "sliding_attention" for kind in raw["layer_types"]]
     return [(i + 1) % raw.get("sliding_window_pattern", 6) != 0 for i in range(layers)]
 
 
 def experts_of(raw: Raw, name: str, layers: int) -> tuple[tuple[bool, ...], dict[str, Any]]:
-    """Which layers have experts, and how many, how wide, how mixed."""
+    """Which layers have experts; the number, width and weighting of the experts."""
     if name not in ("MixtralForCausalLM", "Qwen3MoeForCausalLM"):
         return (False,) * layers, {"experts": 0, "chosen": 0, "expert_width": 0, "renormalise": False}
     mixtral = name == "MixtralForCausalLM"

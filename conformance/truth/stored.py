@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint folder by the runtime's module names, worked out independently of the runtime."""
+"""The tensors of a checkpoint folder by the runtime's module names, independent of the runtime."""
 
 from collections.abc import Mapping
 
@@ -19,7 +19,7 @@ GPT2_OUTSIDE = {"wte": "embed_tokens", "wpe": "embed_positions", "ln_f": "norm"}
 
 
 def module_tensors(spec: Spec, stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Names of the checkpoint → names of modules; fused matrices split, GPT-2's turned, a tied head filled in."""
+    """Names of the checkpoint → names of modules; fused matrices split, GPT-2's transposed, a tied head added."""
     ours: dict[str, Tensor] = {}
     for name, tensor in stored.items():
         ours |= gpt2_tensors(spec, name, tensor) if spec.learned_positions else llama_tensors(spec, name, tensor)
@@ -29,7 +29,7 @@ def module_tensors(spec: Spec, stored: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def llama_tensors(spec: Spec, name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """One tensor of anything that descends from Llama."""
+    """One tensor of a family with Llama's names."""
     parts = name.removeprefix("model.").split(".")
     if "qkv_proj" in parts:
         q, kv = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim

@@ -1,8 +1,8 @@
 """Taps: the values inside a model that every correct engine must share, recorded by forward hooks.
 
 Only gauge-invariant values are compared: outputs of norms, attention weights (not q and k: an engine may shift all positions,
-or permute dimensions of both alike), the mix of values, what attention and MLP add, the residual stream, router choices, and
-logits as log-probabilities. Names are the module names of our Transformer.
+or permute dimensions of both alike), the weighted sum of values, the outputs of attention and MLP, the residual stream, router
+choices, and logits as log-probabilities. Names are the module names of our Transformer.
 """
 
 from collections.abc import Callable, Iterator
@@ -28,8 +28,8 @@ GPT2_NAMES = {
 
 @contextmanager
 def hooks(pairs: list[tuple[nn.Module, Callable[[Any, Any], Any], bool]]) -> Iterator[None]:
-    """Call `see(inputs, output)` after each module while inside; with True, `see(inputs, None)` before it. What it returns,
-    if anything, stands in for the output (or the inputs)."""
+    """Call `see(inputs, output)` after each module while inside; with True, `see(inputs, None)` before it. A result
+    other than None replaces the output (or the inputs)."""
     handles = []
     for module, see, before in pairs:
         if before:
@@ -44,12 +44,12 @@ def hooks(pairs: list[tuple[nn.Module, Callable[[Any, Any], Any], bool]]) -> Ite
 
 
 def first(value: Any) -> Tensor:
-    """The tensor of an output that may be a tuple."""
+    """The first tensor of an output that may be a tuple."""
     return value[0] if isinstance(value, tuple) else value
 
 
 def log_weights(scores: Tensor) -> Tensor:
-    """Log of the attention weights; -inf where the mask forbids."""
+    """Log of the attention weights; -inf at masked keys."""
     return scores.log_softmax(-1)
 
 
@@ -61,7 +61,7 @@ class Recorder:
         self.pairs: list[tuple[nn.Module, Callable[[Any, Any], None], bool]] = []
 
     def output(self, name: str, module: nn.Module, change: Callable[[Any], Tensor] = first) -> None:
-        """Record a module's output, changed."""
+        """Record a module's output after `change`."""
         self.pairs.append((module, lambda _, out: self.taps.__setitem__(name, change(out).detach().clone()), False))
 
     def input(self, name: str, module: nn.Module) -> None:
@@ -98,7 +98,7 @@ def runtime_taps(model: Transformer, run: Callable[[], Tensor]) -> Taps:
 
 @contextmanager
 def eager_attention(model: Transformer) -> Iterator[None]:
-    """Attention by its definition while inside."""
+    """Use eager attention inside."""
     before = [layer.self_attn.attend.implementation for layer in blocks(model)]
     for layer in blocks(model):
         layer.self_attn.attend.implementation = "eager"

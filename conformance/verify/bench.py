@@ -1,7 +1,7 @@
-"""Speed and memory beside transformers: the same files, the same prompt, in turn, ratios pair by pair.
+"""Speed and memory compared to transformers: the same files and prompt, alternating, with the ratio of each pair.
 
-Each round starts one process per engine, so that neither has the other's memory or settings. A machine that is busy slows both
-alike; the ratio is what to read.
+Each round starts one process per engine, so that they share no memory or settings. A busy machine slows both alike, so read
+the ratio.
 """
 
 import argparse
@@ -59,7 +59,7 @@ def write_random_model(folder: Path, layers: int) -> Path:
 
 
 def load_transformers(folder: Path) -> Any:
-    """transformers' model with its own choice of attention (SDPA)."""
+    """transformers' model with its default attention (SDPA)."""
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
 
@@ -69,7 +69,7 @@ def load_transformers(folder: Path) -> Any:
 
 
 def timed_transformers(model: Any, ids: torch.Tensor, new_tokens: int) -> Times:
-    """The same run as `nanollama.cli.bench.timed_run`, with transformers' own cache."""
+    """The same run as `nanollama.cli.bench.timed_run`, with transformers' cache."""
     from transformers import DynamicCache
 
     cache = DynamicCache(config=model.config)
@@ -88,7 +88,7 @@ ENGINES: dict[str, tuple[Callable[[Path], Any], Callable[[Any, torch.Tensor, int
 
 
 def measure(engine: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """One engine in this fresh process: start, memory, and speed after a run that warms up."""
+    """Measure one engine in this fresh process: start, memory, and speed after a warm-up run."""
     load, run = ENGINES[engine]
     begin = time.perf_counter()
     model = load(folder)
@@ -107,7 +107,7 @@ def measure(engine: str, folder: Path, options: argparse.Namespace) -> dict[str,
 
 
 def child(engine: str, folder: Path, options: argparse.Namespace) -> dict[str, float]:
-    """Measure an engine in a process of its own."""
+    """Measure an engine in a new process."""
     command = [sys.executable, "-m", "conformance.verify.bench", f"--measure={engine}", f"--folder={folder}"]
     sizes = [f"--{name}={getattr(options, name)}" for name in ("prompt", "new", "repeats")]
     threads = {"OMP_NUM_THREADS": str(options.threads)}
@@ -116,7 +116,7 @@ def child(engine: str, folder: Path, options: argparse.Namespace) -> dict[str, f
     return figures
 
 
-def row(name: str, ours: list[float], theirs: list[float], better: str) -> str:
+def ratio_line(name: str, ours: list[float], theirs: list[float], better: str) -> str:
     """One line of the table: medians of both, and of their ratio."""
     ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
     middle = (statistics.median(ours), statistics.median(theirs), statistics.median(ratios))
@@ -124,8 +124,8 @@ def row(name: str, ours: list[float], theirs: list[float], better: str) -> str:
     return f"{name:28}{figures}   ({better} is better)"
 
 
-def compare(folder: Path, options: argparse.Namespace) -> None:
-    """Measure the engines in turn, print the table."""
+def compare_engines(folder: Path, options: argparse.Namespace) -> None:
+    """Measure the engines alternately and print the table."""
     figures: dict[str, list[dict[str, float]]] = {engine: [] for engine in ENGINES}
     for number in range(options.rounds):
         for engine in list(ENGINES) if number % 2 else list(ENGINES)[::-1]:
@@ -134,14 +134,14 @@ def compare(folder: Path, options: argparse.Namespace) -> None:
     print(f"{'':28}{'nanollama':>12}{'transformers':>14}{'ratio':>9}   range")
     for name in figures["nanollama"][0]:
         ours, theirs = ([run[name] for run in figures[engine]] for engine in ENGINES)
-        print(row(name, ours, theirs, "higher" if name.endswith("tok/s") else "lower"))
+        print(ratio_line(name, ours, theirs, "higher" if name.endswith("tok/s") else "lower"))
 
 
 def main() -> None:
     """Parse, measure, print."""
     parser = argparse.ArgumentParser(prog="nox -s bench --", description=__doc__)
     parser.add_argument("--rounds", type=int, default=5, help="processes of each engine")
-    parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process, after one that warms up")
+    parser.add_argument("--repeats", type=int, default=3, help="timed runs in each process, after a warm-up run")
     parser.add_argument("--prompt", type=int, default=256, help="prompt tokens")
     parser.add_argument("--new", type=int, default=32, help="tokens to decode")
     parser.add_argument("--threads", type=int, default=2)
@@ -152,10 +152,10 @@ def main() -> None:
     if options.measure:
         print(json.dumps(measure(options.measure, options.folder, options)))
     elif options.folder:
-        compare(options.folder, options)
+        compare_engines(options.folder, options)
     else:
         with tempfile.TemporaryDirectory() as folder:
-            compare(write_random_model(Path(folder), options.layers), options)
+            compare_engines(write_random_model(Path(folder), options.layers), options)
 
 
 if __name__ == "__main__":

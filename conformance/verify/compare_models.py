@@ -1,8 +1,8 @@
-"""`nanollama verify A B`: are these two the same function, and if not, which module is the first that differs?
+"""`nanollama verify A B`: are two models the same function, and if not, which module is the first that differs?
 
-Two views. *Accumulated*: each model runs alone; errors spread downstream, the first tap that differs bounds the cause.
-*Replayed*: every small module of B is given exactly the input that A's module had, so a module differs only by itself, and
-several independent differences all show in one run. Where B stores what A has in a format that can't hold it, see `loss.py`.
+*Accumulated*: each model runs alone; errors spread downstream, and the first tap that differs bounds the cause. *Replayed*:
+every small module of B gets the input of A's module, so that each shows only its own error, and one run finds several
+independent differences. If B stores A's numbers in a format that loses some, see `loss.py`.
 """
 
 from pathlib import Path
@@ -50,7 +50,7 @@ def verify_command(
 
 
 def exact_report(accumulated: list[TapError], replayed: list[TapError], bar: float, what: str) -> int:
-    """Both store the same numbers, so only rounding may differ."""
+    """Print the comparison of models that store the same numbers; returns the exit status."""
     beyond = [e for e in accumulated if not e.error <= bar]
     own = [e for e in replayed if not e.error <= bar]
     own = [e for e in own if not any(part.name.startswith(f"{e.name}.") for part in own)]  # a part explains its whole
@@ -65,7 +65,7 @@ def exact_report(accumulated: list[TapError], replayed: list[TapError], bar: flo
 
 
 def report(accumulated: list[TapError], own: list[TapError], bar: float) -> None:
-    """The first tap that differs in its neighbourhood, then the modules that differ by themselves."""
+    """Print the taps around the first one that differs, then the modules that differ by themselves."""
     first = first_beyond(accumulated, bar)
     if first:
         at = accumulated.index(first)

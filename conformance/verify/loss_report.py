@@ -1,4 +1,4 @@
-"""The printed half of `nanollama verify` for quantized models: format loss, kernel error, and what both do to a text."""
+"""The report of `nanollama verify` for quantized models: format loss, kernel error, and the likelihood of a text."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +22,7 @@ LONGEST_TEXT = 100_000_000  # bytes of a text file
 def loss_report(
     losses: Sequence[WeightLoss], unmatched: list[str], accumulated: list[TapError], replayed: list[TapError]
 ) -> int:
-    """One line a layer: the matrix that its format explains least, the layer's modules on A's inputs, the residual stream."""
+    """Print one line per layer: its least explained tensor, its modules on A's inputs, the residual stream."""
     modules, stream = worst_by_layer(replayed), {e.name: e for e in accumulated}
     print(f"format loss: {len(losses)} tensors compared, both models in float64\n")
     print(f"{'':14}{'least explained weight':26} {'stored':9} {'error':>8} {'own':>8}  on A's input  stream")
@@ -30,7 +30,7 @@ def loss_report(
         part = loss.name.removeprefix(f"{layer}.").removesuffix(".weight") if layer.startswith("layers.") else ""
         parts = [f"{e.error:12.1e}" if e else f"{'':12}" for e in (modules.get(layer), stream.get(layer))]
         mark = "" if loss.is_explained else "  <- more than its format loses"
-        print(f"{layer:14}{part:26} {loss.stored:9} {loss.error:8.1e} {loss.own:8.1e}  {parts[0]} {parts[1][2:]}{mark}")
+        print(f"{layer:14}{part:26} {loss.stored:9} {loss.error:8.1e} {loss.format_loss:8.1e}  {parts[0]} {parts[1][2:]}{mark}")
     wrong = [loss.name for loss in losses if not loss.is_explained] + unmatched
     if not wrong:
         print(f"\nSAME up to its formats: no weight is off by more than {ALLOWED:g} times what its format loses")
@@ -50,7 +50,7 @@ def worst_by_layer(errors: list[TapError]) -> dict[str, TapError]:
 
 
 def kernel_report(side: Side, ids: Tensor) -> None:
-    """B in the dtype it is run in against B in float64: what the arithmetic costs, beside what the format does."""
+    """Print the error of B in its compute dtype against B in float64, which excludes the loss of the format."""
     if side.model is None:
         return
     run = load_model(side.path, "auto", "cpu", side.quantize)
@@ -66,7 +66,7 @@ def kernel_report(side: Side, ids: Tensor) -> None:
 
 
 def text_report(one: Side, two: Side, path: Path, tokens: int) -> None:
-    """KL divergence, top-1 agreement and perplexity of both models on the beginning of a text file."""
+    """Print KL divergence, top-1 agreement and perplexity of both models on the first tokens of a text file."""
     ids = text_ids(one, two, path)[:tokens]
     context = min(open_source(side.path).config.max_position_embeddings for side in (one, two))
     window = min(WINDOW, context)
@@ -83,7 +83,7 @@ def text_report(one: Side, two: Side, path: Path, tokens: int) -> None:
 
 
 def text_ids(one: Side, two: Side, path: Path) -> list[int]:
-    """The ids of a text file, by the tokenizer of A, else of B."""
+    """The ids of a text file, by the tokenizer of A, else of B; NanollamaError if it can't be read."""
     try:
         if path.stat().st_size > LONGEST_TEXT:
             raise NanollamaError(f"{path} is larger than {LONGEST_TEXT:,} bytes; give a shorter text")

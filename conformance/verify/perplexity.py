@@ -1,6 +1,6 @@
 """How well a model predicts a text, and how far two models differ in what they predict: perplexity, KL, top-1 agreement.
 
-Teacher-forced: the model sees the text itself, never what it would have said. Pure functions of a model and ids; all sums
+Teacher-forced: the model sees the text itself, never its own tokens. Pure functions of a model and ids; all sums
 over the vocabulary and over the tokens run in float64.
 """
 
@@ -70,7 +70,7 @@ def batches(spans: Iterator[tuple[int, int, int]], batch: int) -> Iterator[list[
 def perplexity(model: Model, ids: Sequence[int], window: int, stride: int, batch: int = 16) -> float:
     """exp of the mean of -log p(token) over all tokens of a text but the first; see `windows` for what each token sees.
 
-    1 is certainty, V is a guess among all. It depends on window and stride: state both beside the number.
+    From 1 (certainty) to V (a uniform guess). It depends on window and stride: state both with it.
     """
     if len(ids) < 2:
         raise NanollamaError(f"a text of {len(ids)} tokens has no perplexity; expected at least 2")

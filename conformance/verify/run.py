@@ -1,7 +1,7 @@
-"""`python -m conformance run`: prove the runtime on this machine, family by family, then let it speak.
+"""`python -m conformance run`: prove the runtime on this machine, family by family, then generate text.
 
 Two regimes. *Semantics*: in float64 every tap must equal the golden and live transformers to 1e-10. *Numerics*: in a lower
-precision the runtime may be as wrong as transformers is in that precision, times NUMERIC_FACTOR, and no more.
+precision the error may be at most NUMERIC_FACTOR times that of transformers in the same precision.
 """
 
 import json
@@ -20,15 +20,15 @@ from conformance.models.fixtures import FIXTURES
 from conformance.truth.compare import SEMANTIC_BAR, TapError, compare_taps, first_beyond, rms_error, worst
 from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden
 from conformance.truth.taps import Taps, runtime_taps
-from nanollama.errors import NanollamaError
+from nanollama.errors import unknown_name
 from nanollama.lm import load_model
 
 NUMERIC_FACTOR = 2.0  # FlashAttention's published rule: at most twice the error of a plain implementation of the same precision
 
 
 @dataclass
-class Verdict:
-    """What one family's run found."""
+class FamilyResult:
+    """The errors of one family's run: relative in float64, ratios to transformers' error in lower precisions."""
 
     architecture: str
     golden: TapError | None = None
@@ -40,32 +40,32 @@ class Verdict:
 
     @property
     def passed(self) -> bool:
-        """Something was compared, and nothing was beyond its bar."""
+        """Whether something was compared and every error is within its bar."""
         compared = [e for e in (self.golden, self.live) if e is not None]
         exact = self.first_divergence is None and all(e.error <= SEMANTIC_BAR for e in compared)
         return (self.taps > 0 or bool(self.ratios)) and exact and all(r <= NUMERIC_FACTOR for r in self.ratios.values())
 
 
-def judge(
+def run_family(
     architecture: str, device: str = "cpu", dtypes: Sequence[str] = ("float64", *LOW_PRECISIONS), live: bool = True
-) -> Verdict:
-    """Run one family: float64 against golden (and live transformers), the other dtypes against transformers' own error."""
+) -> FamilyResult:
+    """Run one family: float64 against the golden (and live transformers), other dtypes against transformers' error."""
     started, golden = time.perf_counter(), load_golden(architecture)
-    verdict = Verdict(architecture)
+    result = FamilyResult(architecture)
     with tempfile.TemporaryDirectory() as folder:
         path = golden.write_model(Path(folder))
         if "float64" in dtypes:
-            judge_semantics(verdict, golden, path, device, live)
+            compare_semantics(result, golden, path, device, live)
         ids, _ = golden.prompt("near")
         for dtype in (d for d in dtypes if d != "float64"):
             logits = load_model(path, dtype, device)(ids).double().log_softmax(-1)
             allowed = golden.recipe["transformers_rms_error_nats"][dtype]
-            verdict.ratios[dtype] = rms_error(logits, golden.taps["near/logits"]) / allowed
-    verdict.seconds = time.perf_counter() - started
-    return verdict
+            result.ratios[dtype] = rms_error(logits, golden.taps["near/logits"]) / allowed
+    result.seconds = time.perf_counter() - started
+    return result
 
 
-def judge_semantics(verdict: Verdict, golden: Golden, path: Path, device: str, live: bool) -> None:
+def compare_semantics(result: FamilyResult, golden: Golden, path: Path, device: str, live: bool) -> None:
     """Float64 at every tap of both prompts."""
     model = load_model(path, "float64", device)
     ours: dict[str, Taps] = {}
@@ -74,17 +74,17 @@ def judge_semantics(verdict: Verdict, golden: Golden, path: Path, device: str, l
         ours[name] = runtime_taps(model, partial(model, ids, positions=positions))
     errors = []
     for name in ours:
-        stored = golden.part(name)  # alphabetical in the file; a divergence is first on the data path, as our run has it
+        stored = golden.part(name)  # sorted by name; want is in the order of the data path
         want = {tap: stored[tap] for tap in [*ours[name], *stored] if tap in stored}
         got = {tap: ours[name][tap] for tap in want if tap in ours[name]} if name == "far" else ours[name]
         errors += [TapError(f"{name}/{e.name}", e.error) for e in compare_taps(got, want)]
-    verdict.taps, verdict.golden = len(errors), worst(errors)
+    result.taps, result.golden = len(errors), worst(errors)
     beyond = first_beyond(errors, SEMANTIC_BAR)
     if live:
         against = compare_live(golden, path, ours)
-        verdict.taps, verdict.live = verdict.taps + len(against), worst(against)
+        result.taps, result.live = result.taps + len(against), worst(against)
         beyond = beyond or first_beyond(against, SEMANTIC_BAR)
-    verdict.first_divergence = beyond.name if beyond else None
+    result.first_divergence = beyond.name if beyond else None
 
 
 def compare_live(golden: Golden, path: Path, ours: dict[str, Taps]) -> list[TapError]:
@@ -100,13 +100,13 @@ def compare_live(golden: Golden, path: Path, ours: dict[str, Taps]) -> list[TapE
     return errors
 
 
-def table(verdicts: Iterable[Verdict], live: bool, dtypes: Sequence[str]) -> Iterable[str]:
-    """The report, one line a family, printed as they come."""
+def result_lines(done: Iterable[FamilyResult], live: bool, dtypes: Sequence[str]) -> Iterable[str]:
+    """The lines of the report: a header, then one per family."""
     low = [d for d in dtypes if d != "float64"]
     live_head = f"{'transformers':>13}" if live else ""
     exact = f"{'golden':>9}{live_head}  {'worst tap':40}" if "float64" in dtypes else ""
     yield f"{'family':22}{exact}" + "".join(f"{d:>10}" for d in low)
-    for v in verdicts:
+    for v in done:
         line = f"{v.architecture:22}"
         if v.golden:
             off = max((e for e in (v.golden, v.live) if e), key=lambda e: e.error)
@@ -122,42 +122,42 @@ def run_command(families: Sequence[str], model: str | None, as_json: bool, live:
     chosen = list(families) or list(FIXTURES)
     unknown = [f for f in chosen if f not in FIXTURES]
     if unknown:
-        raise NanollamaError(f"no family {unknown[0]!r}; there are {', '.join(FIXTURES)}")
-    verdicts: list[Verdict] = []
+        raise unknown_name("family", unknown[0], FIXTURES)
+    done: list[FamilyResult] = []
 
-    def judged() -> Iterable[Verdict]:
+    def results() -> Iterable[FamilyResult]:
         for architecture in chosen:
-            verdicts.append(judge(architecture, dtypes=dtypes, live=live))
-            yield verdicts[-1]
+            done.append(run_family(architecture, dtypes=dtypes, live=live))
+            yield done[-1]
 
-    lines = table(judged(), live, dtypes)
+    lines = result_lines(results(), live, dtypes)
     if as_json:
         list(lines)
-        print(json.dumps([asdict(v) | {"passed": v.passed} for v in verdicts], indent=1))
+        print(json.dumps([asdict(v) | {"passed": v.passed} for v in done], indent=1))
     else:
         explain(live)
         for line in lines:
             print(line, flush=True)
-    failed = [v for v in verdicts if not v.passed]
+    failed = [v for v in done if not v.passed]
     if not as_json:
-        taps = sum(v.taps for v in verdicts)
+        taps = sum(v.taps for v in done)
         print(
-            f"{'FAIL' if failed else 'PASS'}: {len(verdicts) - len(failed)} of {len(verdicts)} families, {taps} taps compared, "
+            f"{'FAIL' if failed else 'PASS'}: {len(done) - len(failed)} of {len(done)} families, {taps} taps compared, "
             f"{time.perf_counter() - started:.0f} s"
         )
-        speak(model)
-    return 1 if failed or not verdicts else 0
+        generate_sample(model)
+    return 1 if failed or not done else 0
 
 
 def explain(live: bool) -> None:
-    """How to read the table."""
+    """Print how to read the table."""
     others = "the golden and live transformers" if live else "the golden"
     print(f"float64: worst relative error over all taps, against {others} (bar {SEMANTIC_BAR:.0e})")
     print(f"lower precisions: our error over transformers' own, both to the float64 truth (bar {NUMERIC_FACTOR:g}x)\n")
 
 
-def speak(source: str | None) -> None:
-    """Generate a few words with a real checkpoint, if one is given: --model, NANOLLAMA_MODEL, or the data folder's."""
+def generate_sample(source: str | None) -> None:
+    """Generate text with a real checkpoint: --model, NANOLLAMA_MODEL or the data folder's; without one, print how."""
     data = os.environ.get("NANOLLAMA_DATA")
     source = source or os.environ.get("NANOLLAMA_MODEL") or (f"{data}/weights/stories260K-hf" if data else None)
     if source is None:
@@ -178,19 +178,19 @@ def doctor_command(device: str) -> int:
     dtypes = LOW_PRECISIONS if place.type == "mps" else ("float64", *LOW_PRECISIONS)
     name = torch.cuda.get_device_name(place) if place.type == "cuda" else place.type
     print(f"torch {torch.__version__} on {name}; goldens in {', '.join(dtypes)}\n")
-    verdicts: list[Verdict] = []
+    done: list[FamilyResult] = []
 
-    def judged() -> Iterable[Verdict]:
+    def results() -> Iterable[FamilyResult]:
         for architecture in FIXTURES:
-            verdicts.append(judge(architecture, str(place), dtypes, live=False))
-            yield verdicts[-1]
+            done.append(run_family(architecture, str(place), dtypes, live=False))
+            yield done[-1]
 
-    for line in table(judged(), live=False, dtypes=dtypes):
+    for line in result_lines(results(), live=False, dtypes=dtypes):
         print(line, flush=True)
-    sick = [v.architecture for v in verdicts if not v.passed]
-    worst_ratio = max((r for v in verdicts for r in v.ratios.values()), default=math.nan)
+    sick = [v.architecture for v in done if not v.passed]
+    worst_ratio = max((r for v in done for r in v.ratios.values()), default=math.nan)
     print(
         f"\n{'NOT HEALTHY: ' + ', '.join(sick) if sick else 'HEALTHY'}: "
-        f"{len(verdicts) - len(sick)} of {len(verdicts)} families, at most {worst_ratio:.2f}x transformers' own error"
+        f"{len(done) - len(sick)} of {len(done)} families, at most {worst_ratio:.2f}x transformers' own error"
     )
     return 1 if sick else 0

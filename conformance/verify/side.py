@@ -20,26 +20,26 @@ from nanollama.quant.modules import Stored
 
 @dataclass
 class Side:
-    """One of the two things compared."""
+    """One of the two models."""
 
     name: str
     path: Path
     taps: Callable[[Tensor], Taps]
     logits: Callable[[Tensor], Tensor]
-    model: Transformer | None  # None: an engine whose modules can't be replayed
+    model: Transformer | None  # None: its modules can't be replayed
     vocab_size: int
     quantize: str | None = None
 
     def stored(self) -> Mapping[str, Weight]:
-        """The weights as they are stored: in the files, or by our own quantization in memory."""
+        """The stored weights: those of the files, or of `--quantize` in memory."""
         tensors = dict(open_source(self.path).tensors)
         modules = self.model.named_modules() if self.model is not None and self.quantize else ()
         return tensors | {f"{name}.weight": module.weight for name, module in modules if isinstance(module, Stored)}
 
 
 def load_side(spec: str, dtype: str) -> Side:
-    """A model by its spec: a folder, GGUF file or hub id; `transformers:FOLDER` is the same files run by transformers, `q8:…`
-    and `q4:…` are a model with its matrices rounded as `--quantize` does it."""
+    """A model by its spec: a folder, GGUF file or hub id; `transformers:FOLDER` runs the files in transformers, `q8:…` and
+    `q4:…` round the matrices as `--quantize` does."""
     engine, _, rest = spec.partition(":")
     if engine == "transformers":
         return transformers_side(resolve(rest), dtype)
@@ -54,7 +54,7 @@ def load_side(spec: str, dtype: str) -> Side:
 
 
 def transformers_side(folder: Path, dtype: str) -> Side:
-    """transformers' own model of a folder, tapped."""
+    """transformers' model of a folder, with taps."""
     from conformance.truth.oracle import load_oracle, oracle_logits
     from conformance.truth.taps import oracle_taps
 

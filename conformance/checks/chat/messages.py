@@ -1,4 +1,4 @@
-"""Conversations on their way to a template: plain data, checked, with every name that templates read."""
+"""Conversations for templates: plain data, checked, with every name that templates read."""
 
 # mypy: disable-error-code="misc"
 # tables mix good and bad arguments

@@ -1,4 +1,4 @@
-"""Chat templates: what they see of a conversation, how they are rendered (against jinja2 itself), and what they can't do."""
+"""Chat templates: their variables, their rendering (against jinja2), and the limits of the sandbox."""
 
 # mypy: disable-error-code="arg-type"
 # tables mix good and bad arguments
@@ -36,7 +36,7 @@ def reference(source: str, variables: dict[str, Any]) -> str:
 
 
 def replied(source: str, **variables: Any) -> str:
-    """What the process replies, in this process: the text, or "line: error"."""
+    """The reply of the sandbox, computed in this process: the text, or "line: error"."""
     with fresh():
         reply = jinja_child.answer({"source": source, "variables": variables, "now": NOW.isoformat()})
     return str(reply["text"]) if "text" in reply else f"{reply.get('line')}: {reply['error']}"

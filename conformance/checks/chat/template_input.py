@@ -1,4 +1,4 @@
-"""What a template sees of a conversation, which template is taken, and messages that are continued."""
+"""The variables of a template, the choice among templates, and messages that are continued."""
 
 # mypy: disable-error-code="arg-type,assignment,misc"
 # tables mix good and bad arguments
@@ -16,7 +16,7 @@ from nanollama.text.chat import template as templates
 
 
 class SameProcess:
-    """In place of the sandbox: the same renderer, without a process of its own."""
+    """Replaces the sandbox: the same renderer in this process."""
 
     def render(self, source: str, variables: dict[str, Any], now: str) -> str:
         with fresh():

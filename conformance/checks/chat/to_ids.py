@@ -1,4 +1,4 @@
-"""Templates from files, and conversations as ids: what users write never becomes a special token. (After rendering itself.)"""
+"""Templates from files, and conversations as ids: text of users never becomes a special token; runs after rendering."""
 
 # mypy: disable-error-code="assignment,misc"
 # tables mix good and bad arguments
@@ -17,7 +17,7 @@ SPECIAL = ("<s>", "<|im_start|>", "<|im_end|>")
 
 
 class Letters:
-    """A tokenizer whose ids are the characters' codes; special tokens have the ids from 5000 on. No code of ours."""
+    """A tokenizer whose ids are the characters' codes; special tokens have ids from 5000 on. Independent of the runtime."""
 
     special_ids, bos_id = frozenset(range(5000, 5000 + len(SPECIAL))), 5000
 
@@ -52,7 +52,7 @@ CHATML = (
 
 
 def ids_of(*pieces: str) -> list[int]:
-    """Pieces that are special tokens as one id, others letter by letter."""
+    """Special tokens as one id, other texts letter by letter."""
     return [i for piece in pieces for i in ([5000 + SPECIAL.index(piece)] if piece in SPECIAL else map(ord, piece))]
 
 

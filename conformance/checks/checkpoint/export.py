@@ -1,4 +1,4 @@
-"""What `export` writes is what llama.cpp's converter would write, and what a checkpoint folder holds; peers read it."""
+"""`export` writes the files that llama.cpp's converter would write, or a checkpoint folder; peers read both."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ from nanollama.checkpoint.source import open_source
 
 @functools.cache
 def folder(name: str) -> tuple[Path, Spec, dict[str, Tensor]]:
-    """A checkpoint folder that GGUF can express, what it means, and its tensors as stored."""
+    """A checkpoint folder that GGUF can express, its spec, and its stored tensors."""
     architecture, changes = CASES[name]
     raw = {key: value for key, value in fixture_config(architecture, **changes).items() if value is not None}
     path = write_fixture(scratch() / f"to-export-{name.replace(', ', '-').replace(' ', '-')}", raw)
@@ -35,7 +35,7 @@ def folder(name: str) -> tuple[Path, Spec, dict[str, Tensor]]:
 
 
 def tensors_of(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and metadata of a file by the `gguf` package."""
+    """Tensors and metadata of a file as the `gguf` package reads them."""
     reader = gguf.GGUFReader(path)
     tensors = {tensor.name: torch.from_numpy(tensor.data.copy()) for tensor in reader.tensors}
     return tensors, {key: field.contents() for key, field in reader.fields.items()}
@@ -66,7 +66,7 @@ def a_gguf_file_is_written_as_llama_cpp_expects_it(name: str) -> None:
 
 
 def part_of(stored: str) -> str:
-    """A stored name without layer and kind."""
+    """A stored name without its layer and kind."""
     return stored.split(".")[-2]
 
 

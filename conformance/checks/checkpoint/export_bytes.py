@@ -1,4 +1,4 @@
-"""How an export stores numbers: blocks that are copied, decoded or rounded again, and folders that are cut into shards."""
+"""The numbers of an export: blocks copied, decoded or rounded again, and folders cut into shards."""
 
 import functools
 import json
@@ -16,7 +16,7 @@ import nanollama.checkpoint.export
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, expect_equal, expect_equal_tensor, expect_refused
 from conformance.checks.checkpoint.export import folder, tensors_of
-from conformance.checks.tokenizer.exported import byte_level
+from conformance.checks.tokenizer.folder_keys import byte_level
 from conformance.models.fixtures import fixture_config, write_fixture
 from conformance.truth.cases import scratch, workplace
 from nanollama.checkpoint.export import export_folder, export_gguf
@@ -27,7 +27,7 @@ from nanollama.lm import load
 
 @check("GGUF-043", "QUNT-061", area="weights")
 def blocks_come_along_or_are_decoded() -> None:
-    """A file of Q8_0, written from a folder: its blocks as they are in a GGUF file, their values in a folder."""
+    """A Q8_0 file made from a folder: exported to GGUF its blocks are copied, to a folder they are decoded."""
     path, first, again = wide_folder(), workplace() / "first.gguf", workplace() / "again.gguf"
     for target in (first, again):
         target.unlink(missing_ok=True)
@@ -70,7 +70,7 @@ def wide_folder() -> Path:
 
 
 def values_of(tensor: Any) -> Tensor:
-    """A tensor of a file in numbers, by the `gguf` package."""
+    """The numbers of a tensor, decoded by the `gguf` package."""
     return torch.from_numpy(gguf.dequantize(tensor.data, tensor.tensor_type).copy())
 
 
@@ -146,8 +146,8 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
 
 @check("EOSX-010", "TOKN-058", area="eos")
 def every_end_id_comes_along() -> None:
-    """A folder whose config names two ids, as a GGUF file and back as a folder: a loaded model ends at both; a GGUF file
-    also at those that llama.cpp knows by their text, whoever names them."""
+    """A folder whose config names two ids, exported to GGUF and back: a loaded model ends at both; a GGUF file
+    also at the tokens that llama.cpp knows by their text."""
     source, middle, back = (workplace() / name for name in ("ends", "ends.gguf", "ends-again"))
     write_fixture(source, fixture_config("LlamaForCausalLM", vocab_size=100, eos_token_id=[97, 5]))
     content = byte_level()

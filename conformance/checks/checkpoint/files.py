@@ -50,7 +50,7 @@ def names_stay_in_the_folder_and_files_are_plain() -> None:
         opener.start()
         opener.join(2)
         if opener.is_alive():
-            os.close(os.open(path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # which ends the waiting
+            os.close(os.open(path / "pipe", os.O_WRONLY | os.O_NONBLOCK))  # ends the wait of the reader
             raise Failed(place, "a pipe is opened, and waits for ever")
         for name, part in (("pipe", "plain file"), ("", "plain file"), ("none", "none"), ("lfs", "git-lfs")):
             expect_refused(place, lambda path=path / name: read(path), part, f"opening {name!r}")

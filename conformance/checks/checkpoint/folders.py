@@ -1,4 +1,4 @@
-"""A folder in any form that real checkpoints come in is the same model, in the dtype asked for; a wrong one is refused."""
+"""Every form of real checkpoint folders loads as the same model, in the requested dtype; a wrong one is refused."""
 
 import functools
 import json
@@ -27,7 +27,7 @@ FORMS: dict[str, tuple[str, Callable[[Case], list[Tensors]], dict[str, Any]]] = 
 
 
 def form(name: str, family: str, **changes: Any) -> Callable[[Callable[[Case], list[Tensors]]], None]:
-    """Name a form: a function from a case to the files of its folder."""
+    """Register a form: a function from a case to the files of its folder."""
 
     def keep(files: Callable[[Case], list[Tensors]]) -> None:
         FORMS[name] = family, files, changes
@@ -93,7 +93,7 @@ def write(path: Path, raw: Mapping[str, Any], files: list[Tensors]) -> Path:
 
 
 def judge_folder(path: Path, truth: Reference, dtype: str = "float64") -> None:
-    """The logits of a folder are those of its numbers."""
+    """A folder must give the logits of its numbers."""
     try:
         model = load_model(path, dtype, "cpu")
         ids = torch.arange(5, 21) % truth.spec.vocab
@@ -113,7 +113,7 @@ def every_form_of_a_folder_is_the_same_model(name: str) -> None:
 
 @functools.cache
 def rounded(family: str, dtype: str, stated: str | None) -> tuple[Path, Reference]:
-    """A checkpoint stored in a dtype, that says so or not, and the model that it holds."""
+    """A checkpoint stored in one dtype, whose config may state another, and its model."""
     this, kept = case(family), getattr(torch, dtype)
     files = {name: tensor.to(kept) for name, tensor in this.stored.items()}
     raw = {key: value for key, value in this.raw.items() if key != "dtype"} | ({"dtype": stated} if stated else {})
@@ -153,7 +153,7 @@ def numbers_keep_their_values_and_models_the_dtype_asked_for() -> None:
 
 
 def changed(this: Case, name: str, **changes: Tensor | None) -> Path:
-    """The folder with some tensors exchanged, added, or left out (None)."""
+    """The folder with some tensors replaced, added, or removed (None)."""
     tensors = {key: tensor for key, tensor in {**this.stored, **changes}.items() if tensor is not None}
     return write(workplace() / f"wrong-{name}", this.raw, [tensors])
 

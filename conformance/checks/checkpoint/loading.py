@@ -1,4 +1,4 @@
-"""Why a checkpoint did not become the model that it stores: the pieces of loading, each with what it should be given."""
+"""Localises a fault of loading: each function of it is run on true inputs."""
 
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -17,7 +17,7 @@ from nanollama.model.transformer import Transformer
 
 
 def loading_faults(this: Case) -> list[Failed]:
-    """The first piece of loading that is wrong, in the order in which they run; empty when none of them is."""
+    """The first faulty function of loading, in the order of execution; empty if all are right."""
     try:
         config = read_config(this.raw)
         found = config_faults(this.raw, config, this.spec)
@@ -27,7 +27,7 @@ def loading_faults(this: Case) -> list[Failed]:
 
 
 def weight_pieces(this: Case, config: ModelConfig) -> Iterator[Failed]:
-    """Bytes, names, splits, the skeleton, the ties."""
+    """Faults of bytes, names, splits, parameters and ties."""
     compared()
     read = safetensors.read_folder(this.folder)
     if not same_tensors(read, this.stored):
@@ -49,7 +49,7 @@ def weight_pieces(this: Case, config: ModelConfig) -> Iterator[Failed]:
 
 
 def name_faults(this: Case, config: ModelConfig, name: str, tensor: Tensor) -> Iterator[Failed]:
-    """One stored tensor by its name in the runtime, split if it is fused."""
+    """Faults of one stored tensor: its name in the runtime, its parts if it is fused."""
     one = {name: tensor} if not this.spec.tied else {"embed_tokens.weight": torch.zeros(0), name: tensor}
     wanted = module_tensors(this.spec, one)
     if this.spec.tied:
@@ -67,7 +67,7 @@ def name_faults(this: Case, config: ModelConfig, name: str, tensor: Tensor) -> I
 
 
 def skeleton_faults(this: Case, config: ModelConfig) -> Iterator[Failed]:
-    """The parameters that the model of this config has."""
+    """Faults in the parameters of this config's model."""
     with torch.device("meta"):
         shapes = {name: tuple(tensor.shape) for name, tensor in Transformer(config).state_dict().items()}
     wanted = {name: tuple(tensor.shape) for name, tensor in this.truth.tensors.items()}
@@ -78,19 +78,19 @@ def skeleton_faults(this: Case, config: ModelConfig) -> Iterator[Failed]:
 
 
 def without_layer(name: str) -> str:
-    """The module of a parameter, without the numbers of layer and expert."""
+    """The module of a parameter, without layer and expert numbers."""
     return ".".join(part for part in name.split(".")[:-1] if part != "layers" and not part.isdigit())
 
 
 def same_tensors(got: Mapping[str, Tensor], want: Mapping[str, Tensor]) -> bool:
-    """Names, shapes, numbers."""
+    """Whether names, shapes and numbers are equal."""
     return got.keys() == want.keys() and all(
         got[name].shape == want[name].shape and torch.equal(got[name], want[name]) for name in want
     )
 
 
 def loaded(this: Case, load: Callable[[], Transformer]) -> Transformer:
-    """The model, or the piece that kept it from being loaded."""
+    """The model, or the fault that prevented its loading."""
     try:
         return load()
     except Exception as error:

@@ -1,4 +1,4 @@
-"""From stored tensors to a model: names, fused and turned matrices, tied heads, and tensors that do not fit."""
+"""From stored tensors to a model: names, fused and transposed matrices, tied heads, and tensors that do not fit."""
 
 # mypy: disable-error-code="arg-type,func-returns-value,misc,no-redef"
 # tables mix good and bad arguments

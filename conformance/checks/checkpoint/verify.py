@@ -1,4 +1,4 @@
-"""The comparison of two models: what differs is told at the first place where it does, and nothing else is."""
+"""`nanollama verify`: the first place that differs is reported, and nothing else."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ LLAMA = "LlamaForCausalLM"
 
 
 def verdict(key: str, value: object) -> tuple[int, str]:
-    """Exit status and last line for a fixture and the same with one key changed."""
+    """Exit status and last line of verify for a fixture and the same with one key changed."""
     other = workplace() / f"verify-{key}"
     write_fixture(other, fixture_config(LLAMA, **{key: value}))
     out = io.StringIO()

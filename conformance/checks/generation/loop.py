@@ -1,4 +1,4 @@
-"""The generation loop, driven by rigged models: what the model is fed, how tokens are chosen, and that rows don't meet."""
+"""The generation loop, driven by rigged models: the model's input, the choice of tokens, and the independence of rows."""
 
 # mypy: disable-error-code="func-returns-value,misc"
 # tables mix good and bad arguments

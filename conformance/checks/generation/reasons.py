@@ -1,4 +1,4 @@
-"""When an answer ends and what is said of it: end tokens, stop strings, max_tokens, the context; pieces, usage and times."""
+"""The end of an answer: end tokens, stop strings, max_tokens, the context; pieces, usage and times."""
 
 # mypy: disable-error-code="misc"
 # tables mix good and bad arguments
@@ -67,14 +67,14 @@ def an_answer_ends_for_the_right_reason() -> None:
         ({"context": 7, "max_tokens": 4}, ([2, 3, 4, 5], "cdef", "length", 4)),
         ({"eos": (4,)}, ([2, 3, 4], "cd", "stop", 3)),
         ({"eos": (8, 4)}, ([2, 3, 4], "cd", "stop", 3)),
-        ({"eos": (0, 1, 4)}, ([2, 3, 4], "cd", "stop", 3)),  # those of the prompt end nothing
+        ({"eos": (0, 1, 4)}, ([2, 3, 4], "cd", "stop", 3)),  # end tokens in the prompt end nothing
         ({"eos": (4,), "max_tokens": 3}, ([2, 3, 4], "cd", "stop", 3)),  # an end token wins over the limit
         ({"eos": (4,), "max_tokens": 2}, ([2, 3], "cd", "length", 2)),
         ({"eos": (4,), "ignore_eos": True, "max_tokens": 4}, ([2, 3, 4, 5], "cdef", "length", 4)),
         ({"stop_ids": [3], "ignore_eos": True}, ([2, 3], "c", "stop", 2)),
         ({"stop": ["de"]}, ([2, 3, 4], "c", "stop", 3)),
         ({"stop": ["e"], "max_tokens": 3}, ([2, 3, 4], "cd", "stop", 3)),
-        ({"stop": ["ef"], "max_tokens": 3}, ([2, 3, 4], "cde", "length", 3)),  # what was held back comes out
+        ({"stop": ["ef"], "max_tokens": 3}, ([2, 3, 4], "cde", "length", 3)),  # text that was held back comes out
         ({"stop": ["<end>"]}, ([2, 3, 4, 5, 10], "cdef", "stop", 5)),
         ({"stop": ["ef"], "eos": (5,)}, ([2, 3, 4, 5], "cde", "stop", 4)),
         ({"tokenizer": None, "max_tokens": 2}, ([2, 3], "", "length", 2)),
@@ -95,7 +95,7 @@ def special_tokens_that_do_not_end_have_no_text() -> None:
         "generation.row.Row",
         scripted_result([2, 3, 4], half, max_tokens=3),
         ([2, 3, 4], "€", "length", 3),
-        "a character in three tokens",
+        "three tokens",
     )
     expect_equal(
         "generation.row.Row",

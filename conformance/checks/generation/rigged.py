@@ -1,8 +1,8 @@
-"""What checks of text and of the generation loop are driven with: models whose right answer is known, small tokenizers.
+"""Models whose right answer is known and small tokenizers, for checks of text and of the generation loop.
 
-A rigged model answers with a rule over all ids that a row was fed so far. It keeps its own record, and what no loop may do (a
-gap, two tokens of a prompt at one place, more tokens than the cache was made for) is a Failed at the function that fed it. In
-decoding a place that is fed again is overwritten, as in a cache: a row that is done may be fed anything. Padding gets NaN.
+A rigged model answers by a rule over all ids that a row was fed so far. It records them, and raises Failed at the function that
+fed it for a gap, two prompt tokens at one position, or more tokens than the cache holds. In decoding, a position that is fed
+again is overwritten, as in a cache, so a finished row may be fed anything. Padding gives NaN.
 """
 
 import sys
@@ -24,7 +24,7 @@ NAN = float("nan")
 
 
 class RiggedCache:
-    """What each row was fed, in order of position."""
+    """The ids that each row was fed, in order of position."""
 
     def __init__(self, batch: int, max_len: int, limits: Sequence[int]) -> None:
         self.rows: list[list[int]] = [[] for _ in range(batch)]
@@ -32,7 +32,7 @@ class RiggedCache:
 
 
 class RiggedModel:
-    """The model's contract over a rule; `calls` records the shape of the ids and `last_only` of every call."""
+    """The interface of a model over a rule; `calls` records the shape of the ids and `last_only` of every call."""
 
     def __init__(self, rule: Rule, size: int, context: int = 64, eos: tuple[int, ...] = ()) -> None:
         self.rule, self.calls, self.caches = rule, list[tuple[int, int, bool]](), list[RiggedCache]()
@@ -64,7 +64,7 @@ class RiggedModel:
 
 
 def hashed(size: int) -> Rule:
-    """Logits that depend on every id before: one id wrong, missing, doubled or out of order changes everything after it."""
+    """Logits that depend on every earlier id: a wrong, missing, doubled or misplaced one changes everything after it."""
 
     def rule(ids: list[int]) -> list[float]:
         state = 17
@@ -80,12 +80,12 @@ def hashed(size: int) -> Rule:
 
 
 def scripted(script: Sequence[int], size: int, prompt: int) -> Rule:
-    """After `prompt` tokens, says the script, whatever it is fed."""
+    """After `prompt` tokens, gives the script, whatever it is fed."""
     return lambda ids: [9.0 if token == script[max(0, len(ids) - prompt)] else 0.0 for token in range(size)]
 
 
 def greedy_answer(rule: Rule, prompt: Sequence[int], count: int) -> list[int]:
-    """What the rule says, one token after the other."""
+    """The greedy tokens of the rule."""
     ids = list(prompt)
     for _ in range(count):
         logits = rule(ids)
@@ -95,7 +95,7 @@ def greedy_answer(rule: Rule, prompt: Sequence[int], count: int) -> list[int]:
 
 @dataclass
 class Pieces:
-    """A tokenizer whose token i is the bytes pieces[i], spelled as its text; special ones have no text. No code of ours.
+    """A tokenizer whose token i is the bytes pieces[i], spelled as its text; special ones have no text. Uses no runtime code.
 
     strips: a space at the start of a decoded text is dropped, as SentencePiece's decoders do. byte_from: the ids from here on
     are the tokens `<0x00>` … `<0xFF>`, and an invalid run of them is shown as one U+FFFD for each. `decoded` counts ids.
@@ -144,7 +144,7 @@ class Pieces:
 
 @contextmanager
 def blamed(place: str) -> Iterator[None]:
-    """What is raised in here is the fault of this function: what it calls was judged before."""
+    """Exceptions inside become Failed at this function, as its callees were checked before."""
     try:
         yield
     except Failed:
@@ -155,7 +155,7 @@ def blamed(place: str) -> Iterator[None]:
 
 @contextmanager
 def fresh() -> Iterator[None]:
-    """Before and after: without what the runtime's functions remember of calls that other code may have made."""
+    """Clear the caches of the runtime's functions before and after."""
     forget()
     try:
         yield

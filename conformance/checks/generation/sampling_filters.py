@@ -1,7 +1,7 @@
 """Each step from logits to logits alone: bias, counts, penalties, temperature, top-k, top-p, min-p, typical-p.
 
-Inputs are small enough to redo by hand; filters are also swept against a definition written in plain Python floats. Borders
-that rounding could move either way are left out of the sweeps; those that are exact (equal logits) are tested on purpose.
+Inputs are small enough to redo by hand; filters are also swept against a definition in plain Python floats. The sweeps leave
+out borders that rounding could move; exact borders (equal logits) are tested on purpose.
 """
 
 # mypy: disable-error-code="arg-type"
@@ -29,7 +29,7 @@ def rows(*values: Row) -> Tensor:
 
 
 def filtered(place: str, function: Callable[[Tensor, float], Tensor], row: Row, parameter: float, kept: set[int]) -> None:
-    """Exactly these tokens stay, among themselves as probable as before; the input is not edited, nor is the next row seen."""
+    """Exactly these tokens must stay, with unchanged ratios of probability; the input and the next row have no part in it."""
     given = rows(row, [*row[1:], row[0]])
     before = given.clone()
     got = function(given, parameter)
@@ -166,13 +166,13 @@ def top_p_keeps_the_smallest_set_that_reaches_p() -> None:
             expect_equal(place, int(got.isfinite().sum()), keep, f"how many of {size} equal tokens top_p = {keep / size} keeps")
     filtered(place, sampling.top_p, [0.0, 3.0, 1.0], 0.0, {1})
     filtered(place, sampling.top_p, [0.0, 3.0, -INF], 1.0, {0, 1})
-    filtered(place, sampling.top_p, [50.0, 0.0, -3.0], 1.0, {0, 1, 2})  # although the first rounds to all
+    filtered(place, sampling.top_p, [50.0, 0.0, -3.0], 1.0, {0, 1, 2})  # although the first one rounds to the whole
     for row in distributions(1, 12, 6):
         probs = probabilities(row)
         ranked = sorted(range(6), key=lambda i: -probs[i])
         sums = [0.0, *itertools.accumulate(probs[i] for i in ranked)]
         for keep in range(1, sum(p > 0 for p in probs) + 1):
-            p = (sums[keep - 1] + sums[keep]) / 2  # in the middle of what the last one that is kept adds
+            p = (sums[keep - 1] + sums[keep]) / 2  # in the middle of the probability of the last token kept
             filtered(place, sampling.top_p, row, p, set(ranked[:keep]))
 
 

@@ -1,4 +1,4 @@
-"""The steps together, the draw, and what a request may ask for. (Sorted behind the filters that it is made of.)"""
+"""All steps together, the draw, and the limits of a request's parameters; runs after the checks of each filter."""
 
 # mypy: disable-error-code="assignment,misc,var-annotated"
 # tables mix good and bad arguments

@@ -1,7 +1,7 @@
-"""Any setting of all parameters at once: what is left of the logits, and which token is taken, against plain arithmetic.
+"""Random settings of all parameters at once: the remaining logits and the chosen token against plain arithmetic.
 
-The other checks look at one step; these draw settings from the whole of each parameter's range, so that no value is special
-unless its meaning says so. Logits have no ties, and settings that decide by less than 1e-9 are drawn anew.
+The other checks test one step each; these draw from the whole range of each parameter. Logits have no ties, and settings that
+decide by less than 1e-9 are drawn again.
 """
 
 import dataclasses
@@ -45,7 +45,7 @@ class Undecided(Exception):
 
 
 def softmax(logits: list[float]) -> list[float]:
-    """Probabilities."""
+    """Probabilities of logits; -inf gives 0."""
     top = max(logits)
     weights = [math.exp(x - top) for x in logits]
     return [weight / sum(weights) for weight in weights]
@@ -58,7 +58,7 @@ def clear(*pairs: tuple[float, float]) -> None:
 
 
 def penalised(logits: list[float], p: SamplingParams, prompt: list[int], said: list[int]) -> list[float]:
-    """Bias and penalties."""
+    """Logits after bias and penalties."""
     out = [x + p.logit_bias.get(id, 0.0) for id, x in enumerate(logits)]
     window = None if p.penalty_window == -1 else p.penalty_window
     seen = [*prompt, *said][::-1][:window]
@@ -70,7 +70,7 @@ def penalised(logits: list[float], p: SamplingParams, prompt: list[int], said: l
 
 
 def filtered(logits: list[float], p: SamplingParams) -> list[float]:
-    """Temperature, then top-k, top-p, min-p and typical-p, each on the softmax of what the one before has left."""
+    """Temperature, then top-k, top-p, min-p and typical-p, each on the softmax of the logits that the one before keeps."""
     out = [x / p.temperature for x in logits]
     if p.top_k:
         kept = sorted(range(len(out)), key=lambda id: -out[id])[: p.top_k]
@@ -115,7 +115,7 @@ def until(order: list[int], probs: list[float], p: float) -> list[int]:
 
 
 def drawn(seed: int, names: list[str]) -> Iterator[tuple[SamplingParams, list[float], list[int], list[int]]]:
-    """Settings of these parameters, each with logits, a prompt and what was said."""
+    """Settings of these parameters, each with logits, a prompt and an answer so far."""
     r = random.Random(seed)
     for _ in range(SETTINGS):
         values: dict[str, Any] = {name: RANGES[name](r) for name in names}
@@ -180,7 +180,7 @@ def any_setting_draws_by_its_own_number() -> None:
 
 @check("SAMP-014", area="sampling")
 def no_row_reads_another() -> None:
-    """Many rows at once, and each alone, through every step."""
+    """Every step must give the same for many rows at once and for each alone."""
     rows = torch.tensor([[random.Random(seed).gauss(0, 3) for _ in range(SIZE)] for seed in range(60)], dtype=torch.float64)
     counts = torch.arange(SIZE, dtype=torch.float64) % 3
     steps: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {

@@ -106,7 +106,7 @@ def stop_strings_end_the_text_however_it_is_cut() -> None:
 
 
 def stops_at_once(text: str, stops: Sequence[str]) -> None:
-    """As soon as no stop string that begins earlier can come any more, it is over."""
+    """A text ends as soon as no stop string that begins earlier can still come."""
     subject = stream.StopStrings(stops)
     for count, letter in enumerate(text, 1):
         subject.push(letter)
@@ -146,7 +146,7 @@ def stop_strings_are_checked() -> None:
 
 
 def judge_pieces(tokenizer: Pieces, ids: Sequence[int], skip_special: bool = True) -> None:
-    """The pieces, put together, are the whole; what is out is final, and only unfinished characters are held back."""
+    """The pieces joined must be the whole text; pieces are final, and only unfinished characters are held back."""
     place = "text.detokenizer.Detokenizer"
     subject, out = stream.Detokenizer(tokenizer, skip_special=skip_special), ""
     whole = tokenizer.decode(ids, skip_special=skip_special)

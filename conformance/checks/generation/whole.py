@@ -1,4 +1,4 @@
-"""What stands around the loop: a loaded model that encodes and answers, long conversations, batches, settings."""
+"""The public functions around the loop: a loaded model that encodes and answers, long conversations, batches, settings."""
 
 # mypy: disable-error-code="arg-type,misc"
 # tables mix good and bad arguments

@@ -1,4 +1,4 @@
-"""Batches as files and conversations as files: what is a line, what is written, what a saved chat looks like."""
+"""Batches and conversations as files: lines of input, results, and the format of a saved chat."""
 
 import contextlib
 import io
@@ -61,7 +61,7 @@ def only_newlines_end_lines() -> None:
 
 
 def answered(content: bytes, name: str, **changes: Any) -> tuple[int, list[dict[str, Any]], str]:
-    """Run the command over a file, with a model whose answers are known: status, results, what is said."""
+    """Run the command over a file, with a model whose answers are known: status, results, messages."""
     subject: Any = loaded(Typed(WORDS.pieces, WORDS.special_ids, 4))
     given = dict.fromkeys(settings.SETTINGS) | {"temperature": "0", "max_tokens": "2"}
     out, err = io.StringIO(), io.StringIO()

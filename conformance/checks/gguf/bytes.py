@@ -135,7 +135,7 @@ def a_file_is_its_metadata_and_tensors() -> None:
 
 
 def damages() -> list[tuple[str, bytes, str]]:
-    """(what, file, what the error must name)."""
+    """(description, file, the name in the error)."""
     whole = model_bytes(model(F32, Q8))
     long = Tensor(b"n" * 65, [1], 0, bytes(4))
     return [

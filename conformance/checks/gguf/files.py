@@ -1,5 +1,5 @@
-"""GGUF files of models, written byte by byte by what llama.cpp's converter does (conversion/*.py, gguf-py/gguf/constants.py),
-without the runtime's own writer: names, metadata, the order of rotary rows, stacked experts, fused rows, norms plus one."""
+"""GGUF files of models by the rules of llama.cpp's converter (conversion/*.py, gguf-py/gguf/constants.py), without the
+runtime's writer: names, metadata, the order of rotary rows, stacked experts, fused rows, norms plus one."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -45,9 +45,7 @@ PARTS = {
     "pre_feedforward_layernorm": "ffn_norm",
     "post_feedforward_layernorm": "post_ffw_norm",
 }
-FUSED: dict[
-    str, dict[str, tuple[str, ...]]
-] = {  # by architecture: the stored tensor and what it is made of, one below the other
+FUSED: dict[str, dict[str, tuple[str, ...]]] = {  # by architecture: the stored tensor and its parts, concatenated
     "phi3": {"attn_qkv": ("q_proj", "k_proj", "v_proj"), "ffn_up": ("gate_proj", "up_proj")},
     "gpt2": {"attn_qkv": ("q_proj", "k_proj", "v_proj")},
 }
@@ -71,7 +69,7 @@ def stored_name(spec: Spec, name: str) -> str:
 
 
 def numbers_of(spec: Spec, name: str, tensor: Tensor) -> Tensor:
-    """The numbers as the converter stores them."""
+    """The tensor with its numbers as the converter stores them."""
     heads = {"q_proj": spec.heads, "k_proj": spec.kv_heads}.get(name.split(".")[-2])
     if heads and ARCHITECTURES[spec.architecture] in NEIGHBOURS:
         return neighbours(tensor, heads)
@@ -80,7 +78,7 @@ def numbers_of(spec: Spec, name: str, tensor: Tensor) -> Tensor:
 
 
 def gathered(spec: Spec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors of a file: experts stacked, fused rows one below the other, a tied head left out."""
+    """The tensors of a file: experts stacked, fused rows concatenated, a tied head left out."""
     found: dict[str, list[Tensor]] = {}
     fused = FUSED.get(ARCHITECTURES[spec.architecture], {})
     for name, tensor in ours.items():
@@ -96,7 +94,7 @@ def gathered(spec: Spec, ours: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def metadata(spec: Spec) -> dict[str, Any]:
-    """What the file says of the model; floats are stored as float32."""
+    """The metadata of the model; floats are stored as float32."""
     norm = "layer_norm_epsilon" if spec.norm == "layer" else "layer_norm_rms_epsilon"
     values: dict[str, Any] = {
         "vocab_size": spec.vocab,
@@ -140,7 +138,7 @@ def rotary(spec: Spec) -> dict[str, Any]:
 
 
 def factors(spec: Spec) -> dict[str, Tensor]:
-    """Divisors of the frequencies, where the file has a number for each."""
+    """Divisors of the frequencies, if the file stores one for each."""
     rope = next((rope for rope in spec.ropes if rope), None)
     if rope is None or rope.kind not in ("longrope", "llama3"):
         return {}
@@ -160,7 +158,7 @@ def pair(key: str, value: Any) -> Pair:
 
 
 def plain_tensor(name: str, tensor: Tensor, dtype: torch.dtype) -> Stored:
-    """Numbers as they are; vectors always in float32."""
+    """Unquantized numbers; vectors always in float32."""
     kept = tensor.to(torch.float32 if tensor.ndim == 1 else dtype).contiguous()
     data = kept.view(torch.uint8).numpy().tobytes()
     return Stored(name.encode(), list(tensor.shape)[::-1], KINDS[kept.dtype], data)
@@ -180,7 +178,7 @@ def write_gguf(path: Path, spec: Spec, tensors: list[Stored], extra: Mapping[str
 
 
 def as_read(spec: Spec, name: str, tensor: Tensor, dtype: torch.dtype) -> Tensor:
-    """What a reader can know of a number that the file rounds, float64."""
+    """A number after rounding by the file, float64."""
     dtype = torch.float32 if tensor.ndim == 1 else dtype
     if spec.norm == "rms_plus_one" and name.endswith("norm.weight"):
         return (tensor + 1).to(dtype).double() - 1

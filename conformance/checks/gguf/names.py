@@ -1,4 +1,4 @@
-"""Names and rows of the tensors of a GGUF file, and metadata that we write. Worked out by hand."""
+"""Names and row orders of the tensors of a GGUF file, and the metadata of an export, worked out by hand."""
 
 # mypy: disable-error-code="arg-type"
 # tables mix good and bad arguments
@@ -103,7 +103,7 @@ def stored_tensors_become_ours_and_back() -> None:
 
 
 def judge_round_trip(architecture: str, given: ModelConfig) -> None:
-    """Every tensor of a model, stored and read, is itself; names follow llama.cpp's table."""
+    """Every tensor of a model survives writing and reading; names follow llama.cpp's table."""
     from nanollama.model.transformer import Transformer
 
     with torch.device("meta"):

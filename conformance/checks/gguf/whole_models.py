@@ -1,4 +1,4 @@
-"""A GGUF file is the model that it was made of: metadata, names, row orders, stacks, fused rows, and weights left in blocks."""
+"""A GGUF file gives the logits of its source model: metadata, names, row orders, stacks, fused rows, weights in blocks."""
 
 import functools
 from dataclasses import replace
@@ -32,7 +32,7 @@ PUBLISHED = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high
 YARN = {"rope_type": "yarn", "factor": 6.0, "original_max_position_embeddings": 512}
 GEMMA = {"query_pre_attn_scalar": 8}
 NO_WINDOW: dict[str, Any] = {"use_sliding_window": False, "layer_types": None}
-CASES: dict[str, tuple[str, dict[str, Any]]] = {  # fixtures, changed where GGUF or llama.cpp can't say what they state
+CASES: dict[str, tuple[str, dict[str, Any]]] = {  # changes of fixtures that GGUF or llama.cpp can't express
     "llama": ("LlamaForCausalLM", {"rope_parameters": {**PUBLISHED, "original_max_position_embeddings": 8192}}),
     "llama, tied, no biases": (
         "LlamaForCausalLM",
@@ -74,7 +74,7 @@ def made(name: str, dtype: torch.dtype = torch.float32) -> tuple[Path, Reference
 
 
 def judge_file(path: Path, truth: Reference) -> None:
-    """The file's logits are those of the model it holds; else the piece of loading that is wrong."""
+    """The file must give the logits of its model; else raises Failed at the faulty function of loading."""
     try:
         model, error = build_model(open_source(path), "float64", "cpu"), 0.0
         config = {"vocab_size": truth.spec.vocab}
@@ -92,20 +92,20 @@ def judge_file(path: Path, truth: Reference) -> None:
 
 
 def locate(path: Path, truth: Reference) -> Failed | None:
-    """Which piece of reading the file is wrong: its config, or a tensor on its way to a module."""
+    """The faulty function of reading the file: its config, or a tensor on its way to a module."""
     try:
         read_gguf(path)
         source = open_source(path)
     except Exception as raised:
         place = place_of(raised.__traceback__)
-        by_name = place.startswith("checkpoint.names.check") or place.startswith("checkpoint.gguf.names.")
+        by_name = place.startswith("checkpoint.names.check_") or place.startswith("checkpoint.gguf.names.")
         where = first_wrong_name(path, truth) if by_name else None
         return where or Failed(place, f"{type(raised).__name__}: {str(raised)[:200]}")
     return config_fault(source, truth.spec) or tensor_fault(source, truth) or module_fault(source, truth)
 
 
 def first_wrong_name(path: Path, truth: Reference) -> Failed | None:
-    """A tensor that gets another name than its module's."""
+    """The first tensor that gets another name than its module's."""
     for part in truth.tensors:
         name = stored_as(truth.spec, part)
         try:
@@ -120,7 +120,7 @@ def first_wrong_name(path: Path, truth: Reference) -> Failed | None:
 
 
 def open_config(path: Path) -> Any:
-    """The config that the metadata stands for."""
+    """The config that the runtime reads from the metadata."""
     from nanollama.checkpoint.source import read_gguf_config
 
     return read_gguf_config(read_gguf(path))[1]
@@ -138,7 +138,7 @@ def stored_as(spec: Spec, part: str) -> str:
 
 
 def config_fault(source: Source, spec: Spec) -> Failed | None:
-    """A field that the metadata do not mean."""
+    """The first config field that differs from the metadata's meaning."""
     config = source.config
     if ARCHITECTURES[config.architecture] != ARCHITECTURES[spec.architecture] or config.num_experts != spec.experts:
         return Failed("checkpoint.gguf.config.family_of", f"the file is read as {config.architecture}")
@@ -159,7 +159,7 @@ def config_fault(source: Source, spec: Spec) -> Failed | None:
 
 
 def tensor_fault(source: Source, truth: Reference) -> Failed | None:
-    """A tensor whose numbers are not its module's."""
+    """The first tensor whose numbers are not its module's."""
     for name, want in truth.tensors.items():
         compared()
         got: Any = source.tensors.get(name)
@@ -174,7 +174,7 @@ def tensor_fault(source: Source, truth: Reference) -> Failed | None:
 
 
 def module_fault(source: Source, truth: Reference) -> Failed | None:
-    """The first matrix of the built model that does not compute with the numbers that it was given."""
+    """The first matrix of the built model whose product is wrong for its numbers."""
     model = build_model(source, "float64", "cpu")
     for name, module in model.named_modules():
         weight = truth.tensors.get(f"{name}.weight")
@@ -206,7 +206,7 @@ def half_precision_numbers_are_read_exactly(name: str) -> None:
 
 @functools.cache
 def blocky(first: int) -> tuple[Path, Reference]:
-    """A file whose matrices are golden blocks, each of the next format; the truth are the values that ggml reads of them."""
+    """A file whose matrices are golden blocks, each of the next format; the truth is the values that ggml decodes."""
     raw = {key: value for key, value in fixture_config("LlamaForCausalLM", **BLOCKY).items() if value is not None}
     spec, golden = read_spec(raw), load_goldens()
     ours = module_tensors(spec, fixture_tensors(raw))
@@ -225,7 +225,7 @@ def blocky(first: int) -> tuple[Path, Reference]:
 
 
 def golden_matrix(golden: dict[str, Tensor], format: str, name: str, shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Golden blocks in a made-up order, and their values as a matrix, scaled by nothing."""
+    """Golden blocks in an arbitrary order, and their values as a matrix."""
     per_block, size = FORMATS[format].block_size, FORMATS[format].block_bytes
     blocks, values = golden[f"{format}/written/blocks"].view(-1, size), golden[f"{format}/written/values"].view(-1, per_block)
     picks = torch.tensor(derived_ids(7, name, shape[0] * shape[1] // per_block, len(blocks)))
@@ -233,7 +233,7 @@ def golden_matrix(golden: dict[str, Tensor], format: str, name: str, shape: tupl
 
 
 def unordered(spec: Spec, name: str, rows: Tensor) -> Tensor:
-    """The rows of a file's rotary matrix as a checkpoint has them."""
+    """The rows of a file's rotary matrix in a checkpoint's order."""
     heads = {"q_proj": spec.heads, "k_proj": spec.kv_heads}.get(name.split(".")[-2])
     if not heads:
         return rows

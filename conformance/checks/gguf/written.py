@@ -1,4 +1,4 @@
-"""GGUF files that we write: value types, and what the peer package reads of them. (Behind the reader, which copies need.)"""
+"""GGUF files that the runtime writes: value types, and what the `gguf` package reads; runs after the checks of the reader."""
 
 # mypy: disable-error-code="assignment,misc"
 # tables mix good and bad arguments

@@ -1,4 +1,4 @@
-"""Bounds: what stands exactly at a limit is taken, what is one step beyond, or of another type, is refused by name."""
+"""Bounds: a value at a limit is accepted; one step beyond, or another type, is refused by name."""
 
 import math
 from functools import partial

@@ -1,5 +1,5 @@
-"""However a sequence is fed, it is the same function: whole, in chunks, token by token, in ragged batches, by either road of
-attention; and a cache shows every query exactly the keys that it may see."""
+"""Every way of feeding a sequence gives the same logits: whole, in chunks, token by token, in ragged batches, by either
+implementation of attention; and a cache shows every query exactly the keys that it may see."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -43,12 +43,12 @@ WAYS: dict[str, Calls] = {
 
 
 def rows_for(this: Case, calls: Calls) -> list[Tensor]:
-    """A prompt of its own for each row, as long as its last position."""
+    """A different prompt for each row, as long as its last position."""
     return [this.long(1 + max(int(c[row].max()) for c in calls), seed=row) for row in range(len(calls[0]))]
 
 
 def locate(model: Transformer, this: Case, calls: Calls, max_len: int, limits: Sequence[int]) -> Failed | None:
-    """Which piece makes a cached run differ, where the model without a cache is right."""
+    """The function that makes a cached run differ from a right run without a cache."""
     found = cache_faults(model.config, max_len, calls)
     found = found or counting_faults(model) or padding_faults() or place_faults(model, this, calls)
     found = found or length_faults(model, this, max_len, limits)
@@ -61,7 +61,7 @@ def locate(model: Transformer, this: Case, calls: Calls, max_len: int, limits: S
 
 
 def counting_faults(model: Transformer) -> list[Failed]:
-    """Positions that the model counts itself begin where each row ends; all may be shifted alike."""
+    """Positions that the model counts must continue each row; a common shift is allowed."""
     cache = model.new_cache(3, 20)
     for tokens in (1, 2):
         begins = []
@@ -76,7 +76,7 @@ def counting_faults(model: Transformer) -> list[Failed]:
 
 
 def padding_faults() -> list[Failed]:
-    """A query of padding sees something, for a softmax over nothing is not a number."""
+    """A query of padding must see a key: a softmax over nothing is NaN."""
     padded = torch.tensor([[-1, -1, 0]])
     if nanollama.model.kv_cache.visible(padded, padded, 2).any(-1).all():
         return []
@@ -84,7 +84,7 @@ def padding_faults() -> list[Failed]:
 
 
 def place_faults(model: Transformer, this: Case, calls: Calls) -> list[Failed]:
-    """The residual stream's first value at positions that do not begin with 0."""
+    """The embedding at positions that do not begin with 0."""
     for positions in calls:
         if (positions[0] >= 0).all():
             ids = this.long(positions.shape[1])
@@ -95,7 +95,7 @@ def place_faults(model: Transformer, this: Case, calls: Calls) -> list[Failed]:
 
 
 def length_faults(model: Transformer, this: Case, max_len: int, limits: Sequence[int]) -> list[Failed]:
-    """Frequencies go by the row's limit for the whole life of a cache."""
+    """Length-dependent frequencies must follow the row's limit for the whole life of a cache."""
     cache, ropes = model.new_cache(len(limits), max_len, limits), [rope for rope in this.spec.ropes if rope]
     kinds = [rope for i, rope in enumerate(ropes) if rope not in ropes[:i]]
     for end in (8, min(max_len, 40)):
@@ -117,7 +117,7 @@ def length_faults(model: Transformer, this: Case, max_len: int, limits: Sequence
 def judge_calls(
     model: Transformer, this: Case, calls: Calls, way: str, max_len: int = LONG, limits: Sequence[int] = (), **options: Any
 ) -> None:
-    """The calls through a fresh cache must give every row's own logits."""
+    """The calls through a fresh cache must give the logits of every row alone."""
     rows, lengths = rows_for(this, calls), limits or (max_len,) * len(calls[0])
     truths = truths_of(this, rows, lengths)
     cache = model.new_cache(len(rows), max_len, limits or None)
@@ -136,7 +136,7 @@ def judge_calls(
 
 
 def attempt(find: Callable[[], Failed | None]) -> Failed | None:
-    """A localisation that may itself meet what is broken."""
+    """A localisation; the fault may make it raise too."""
     try:
         return find()
     except Exception as raised:
@@ -145,7 +145,7 @@ def attempt(find: Callable[[], Failed | None]) -> Failed | None:
 
 @contextmanager
 def attention_by(model: Transformer, name: str) -> Iterator[None]:
-    """Attention by this implementation while inside, where the model can choose."""
+    """Use this implementation of attention inside, if the model can choose."""
     attends: list[Any] = [layer.self_attn.attend for layer in model.layers]  # type: ignore[union-attr]
     before = [attend.implementation for attend in attends]
     for attend in attends:

@@ -1,4 +1,4 @@
-"""config.json is read as its family means it: every key, each default, both spellings; and what can't be meant is refused."""
+"""config.json is read by the rules of its family: every key, each default, both spellings; invalid values are refused."""
 
 import itertools
 from collections.abc import Iterator, Mapping
@@ -73,7 +73,7 @@ ROPES: list[Raw] = [
 
 
 def raws(family: str) -> Iterator[Raw]:
-    """Files that differ from the fixture in one key; then the shortest file there can be, with few and with many layers."""
+    """Files that differ from the fixture in one key; then the shortest valid file, with few and with many layers."""
     room: Raw = {} if family in (PHI3, "GPT2LMHeadModel") else ROOMY
     room = {**room, "num_experts": 16} if family == "Qwen3MoeForCausalLM" else room
     base = {key: value for key, value in fixture_config(family, **room).items() if key != "layer_types"}
@@ -91,7 +91,7 @@ def raws(family: str) -> Iterator[Raw]:
 
 
 def another(value: Any) -> Any:
-    """Another value of the same kind, None where there is no simple one."""
+    """Another value of the same kind; None if there is no simple one."""
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -202,7 +202,7 @@ def the_architecture_is_named_in_either_key_and_both_agree() -> None:
         expect_refused("model.config.architecture_of", partial(architecture_of, raw), named, f"{raw}")
 
 
-WRONG: list[tuple[str, str, Raw, str]] = [  # what must be refused: by whom, in which family, with which change, naming what
+WRONG: list[tuple[str, str, Raw, str]] = [  # refused: (function, family, change, the name in the error)
     ("model.config_keys.refuse_unknown_keys", LLAMA, {"alibi": True}, "alibi"),
     ("model.config_keys.refuse_unknown_keys", LLAMA, {"sliding_window": 5}, "sliding_window"),
     ("model.config_keys.refuse_unknown_keys", LLAMA, {"attn_logit_softcapping": 30.0}, "attn_logit_softcapping"),

@@ -1,4 +1,4 @@
-"""The runtime's ModelConfig beside the independently read Spec: which fields differ, and which function reads each."""
+"""The runtime's ModelConfig against the independently read Spec: the fields that differ and the function that reads each."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -57,14 +57,14 @@ READERS = {  # of a rotation's fields
     "long_factor": "model.config_rope.RopeKeys.longrope",
 }
 READ_ONLY_BY = {"short_factor": ("longrope",), "long_factor": ("longrope",), "factor": ("linear", "dynamic", "llama3", "yarn")}
-LENGTHS = ("llama3", "yarn", "longrope", "dynamic")  # the types that know a trained length
+LENGTHS = ("llama3", "yarn", "longrope", "dynamic")  # the types with a trained length
 RULES = {"Mistral": "sliding_everywhere", "Mixtral": "sliding_everywhere", "Phi3": "sliding_everywhere"}
 RULES |= {"Qwen3Moe": "sliding_everywhere", "Qwen": "sliding_from_layer", "Gemma": "full_every_nth"}
 RULES |= {"SmolLM3": "sliding_without_rope"}
 
 
 def config_faults(raw: Mapping[str, Any], config: ModelConfig, spec: Spec) -> list[Failed]:
-    """Every field that the runtime read wrongly, by the function at fault."""
+    """Every field that the runtime read wrongly, at the function at fault."""
     found: dict[str, Failed] = {}
     for fault in [*key_faults(raw, config), *field_faults(raw, config, spec), *rope_faults(config, spec)]:
         found.setdefault(fault.place, fault)
@@ -72,7 +72,7 @@ def config_faults(raw: Mapping[str, Any], config: ModelConfig, spec: Spec) -> li
 
 
 def key_faults(raw: Mapping[str, Any], config: ModelConfig) -> Iterator[Failed]:
-    """The keys as they are handed out, before anybody reads a meaning into them."""
+    """The keys as the reader returns them, before they are interpreted."""
     family, keys = FAMILIES[config.architecture], Keys(raw, config.architecture)
     for key in family.keys:
         spelt = family.spelling.get(key, key)
@@ -83,7 +83,7 @@ def key_faults(raw: Mapping[str, Any], config: ModelConfig) -> Iterator[Failed]:
 
 
 def field_faults(raw: Mapping[str, Any], config: ModelConfig, spec: Spec) -> Iterator[Failed]:
-    """Everything but rotations."""
+    """All fields except rotations."""
     for ours, (theirs, place) in FIELDS.items():
         compared()
         got, want = getattr(config, ours), getattr(spec, theirs)
@@ -93,7 +93,7 @@ def field_faults(raw: Mapping[str, Any], config: ModelConfig, spec: Spec) -> Ite
 
 
 def place_of_windows(raw: Mapping[str, Any], spec: Spec) -> str:
-    """Which function has the wrong layers slide: the family's rule, who asks it, or who makes windows of the answer."""
+    """The function that gives windows to the wrong layers: the family's rule, its caller, or the one that makes windows."""
     family, keys = FAMILIES[spec.architecture], Keys(raw, spec.architecture)
     slides = [window is not None for window in spec.windows]
 
@@ -112,7 +112,7 @@ def place_of_windows(raw: Mapping[str, Any], spec: Spec) -> str:
 
 
 def alike(got: Any, want: Any) -> bool:
-    """Equality; of numbers up to rounding."""
+    """Equality; for numbers up to rounding."""
     if isinstance(want, tuple):
         return isinstance(got, tuple) and len(got) == len(want) and all(map(alike, got, want))
     if type(want) is float and isinstance(got, float | int):

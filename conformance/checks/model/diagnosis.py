@@ -1,7 +1,7 @@
-"""One model against the truth, from its files to its logits; every independent fault of it, peeled.
+"""One model against the truth, from its files to its logits; every independent fault of it.
 
-Judged are outer steps only (embedding, norms, attention, MLP, blocks, head, whole runs). What is wrong is then taken apart in
-the order of dependency: what the config means, what the weights are, then the parts, each with the true inputs.
+Only outer steps decide (embedding, norms, attention, MLP, blocks, head, whole runs). A wrong one is then taken apart in the
+order of dependency: the config, the weights, then the parts, each on true inputs.
 """
 
 from collections.abc import Callable, Iterator
@@ -38,7 +38,7 @@ def diagnose(name: str) -> list[Failed]:
 
 
 def faults(name: str) -> Iterator[Failed]:
-    """The same as they are found, some places more than once: whoever needs the first only waits for no other."""
+    """The same, lazily and with repeated places, so that the first one comes without waiting for the others."""
     this, found = case(name), list[Failed]()
     try:
         model = loaded(this, this.load)
@@ -52,7 +52,7 @@ def faults(name: str) -> Iterator[Failed]:
     if found:
         try:
             model = sound_model(config, this)
-        except Exception:  # its modules can't hold the weights: nothing else can be run
+        except Exception:  # its modules can't hold the weights, so nothing else can run
             return
     clean = not found
     for part in (outer_of, whole):
@@ -61,23 +61,23 @@ def faults(name: str) -> Iterator[Failed]:
                 for fault in step.faults():
                     clean = False
                     yield fault
-        if not clean:  # the whole is wrong then, too
+        if not clean:  # the whole is wrong too, then
             return
 
 
 def outer_of(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
-    """Every part on the values that it should have on one of the prompts."""
+    """Every part on the true values of one of the prompts."""
     return outer_steps(model, this, *this.prompt(prompt), truth_of(this.name, prompt))
 
 
 def judged_steps(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
-    """All that is judged."""
+    """All steps that decide."""
     yield from outer_of(model, this, prompt)
     yield from whole(model, this, prompt)
 
 
 def weight_faults(model: Transformer, this: Case) -> list[Failed]:
-    """Parameters that are not what the checkpoint stores under their name, by the piece of loading that is wrong."""
+    """Parameters that differ from the checkpoint's tensor, at the faulty function of loading."""
     state = model.state_dict()
     for name, want in this.truth.tensors.items():
         compared()
@@ -96,7 +96,7 @@ def sound_model(config: ModelConfig, this: Case) -> Transformer:
 
 
 def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, trace: Trace) -> Iterator[Step]:
-    """Every part on the values that it should have on this prompt; `trace` holds them."""
+    """Every part on its true values of this prompt, from `trace`."""
     yield embedding_step(model, this, ids, positions)
     rotations, views = Lazy(lambda: model.rotations(positions[None], None)), Lazy(lambda: model.views(positions[None], None))
     for i in range(this.spec.layers):
@@ -120,7 +120,7 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
 
 
 def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace) -> Tensor:
-    """Log-probabilities when the head gives the truth; where nothing gets so far, another part is to blame."""
+    """Log-probabilities with the true head; the truth itself if another part makes the run fail."""
     logits = trace["logits"]
     with hooks([(model.lm_head, lambda *_: trace["lm_head"][None], False)]), suppress(Exception):
         logits = model(ids[None], positions=positions[None])
@@ -128,7 +128,7 @@ def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace
 
 
 def softcap_faults(this: Case, trace: Trace) -> list[Failed]:
-    """Whether the cap of the logits is to blame."""
+    """A fault of the logits' softcap, if there is one."""
     head, limit = trace["lm_head"], this.spec.logit_cap
     return Step("model.layers.softcap", lambda: nanollama.model.layers.softcap(head, limit), cap(head, limit)).faults()
 
@@ -140,12 +140,12 @@ def run_block(block: Any, x: Tensor, rotations: Any, views: Any, i: int) -> Tens
 
 
 def faults_of(steps: Callable[[], Iterator[Step]]) -> list[Failed]:
-    """The faults of steps that are made now."""
+    """The faults of steps that are made lazily."""
     return all_faults(steps())
 
 
 class Lazy:
-    """A list made at its first use, so that what goes wrong in making it belongs to the step that uses it."""
+    """A list made at its first use, so that its exceptions belong to the step that uses it."""
 
     def __init__(self, make: Callable[[], list[Any]]) -> None:
         self.make = make
@@ -175,7 +175,7 @@ def layer_steps(
 
 
 def embedding_step(model: Transformer, this: Case, ids: Tensor, positions: Tensor) -> Step:
-    """The residual stream's first value."""
+    """The embedding."""
     tables = {"embed_tokens": ids} | ({"embed_positions": positions} if this.spec.learned_positions else {})
 
     def step(name: str, index: Tensor) -> Step:
@@ -189,7 +189,7 @@ def embedding_step(model: Transformer, this: Case, ids: Tensor, positions: Tenso
 
 
 def whole(model: Transformer, this: Case, prompt: str) -> Iterator[Step]:
-    """All of it at once: log-probabilities, for any engine may shift its logits. First with positions given, then counted."""
+    """The whole model: log-probabilities, as engines may shift logits; with given positions, then with counted ones."""
     (ids, positions), want = this.prompt(prompt), truth_of(this.name, prompt)["logits"].log_softmax(-1)
 
     def inner() -> list[Failed]:

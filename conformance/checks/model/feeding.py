@@ -1,7 +1,7 @@
-"""Ways to feed a sequence to a model, and what a cache must show of it, told by the tokens' positions alone.
+"""Ways to feed a sequence to a model, and the keys that a cache must show, from the tokens' positions alone.
 
-A *call* is positions int64 [B, T], -1 for padding. The token at position p of row b is always the same one, so whatever the
-way, the logits there must be those of the row run alone in one piece.
+A *call* is positions int64 [B, T], -1 for padding. The token at position p of row b is always the same one, so every way must
+give the logits of the row run alone in one piece.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,7 +26,7 @@ def chunks(*sizes: int, start: int = 0, rows: int = 1) -> list[Tensor]:
 
 
 def ragged(lengths: Sequence[int], side: str, steps: int) -> list[Tensor]:
-    """A padded prefill of rows of these lengths, then all rows go on, a token a call."""
+    """A padded prefill of rows of these lengths, then one token per row and call."""
     first = torch.full((len(lengths), max(lengths)), -1)
     for row, length in enumerate(lengths):
         start = 0 if side == "right" else max(lengths) - length
@@ -65,7 +65,7 @@ def fed(
 
 
 def error_of(answers: Iterator[tuple[int, int, Tensor]], truths: Sequence[Tensor]) -> float:
-    """The largest error of any answer against its row's truth [positions, V]."""
+    """The largest row error of all logits against their row's truth [positions, V]."""
     got = list(answers)
     compared(len(got))
     if not got:
@@ -73,17 +73,17 @@ def error_of(answers: Iterator[tuple[int, int, Tensor]], truths: Sequence[Tensor
     return row_error(torch.stack([value for _, _, value in got]), torch.stack([truths[row][p] for row, p, _ in got]))
 
 
-# What a cache shows
+# The keys that a cache shows
 
 
 def code(positions: Tensor, heads: int, size: int) -> Tensor:
-    """Keys that say which row and position they are of, float64 [B, heads, T, size]."""
+    """Keys that encode their row and position, float64 [B, heads, T, size]."""
     rows = torch.arange(len(positions))[:, None]
     return (1e5 * rows + positions).double()[:, None, :, None].expand(-1, heads, -1, size).contiguous()
 
 
 def cache_faults(config: ModelConfig, max_len: int, calls: Calls) -> list[Failed]:
-    """Play the calls on a cache without a model: every query must see exactly the keys that it may, with their values."""
+    """Replay the calls on a cache without a model: every query must see exactly the keys that it may, with their values."""
     try:
         return list(played(config, max_len, calls))[:1]
     except Exception as error:
@@ -119,7 +119,7 @@ def view_faults(
     held: Sequence[set[int]],
     shown: tuple[Tensor, Tensor],
 ) -> Iterator[Failed]:
-    """Which keys the queries of one call see in one layer."""
+    """Faults of the keys that the queries of one call see in one layer."""
     T, S = positions.shape[1], shown[0].shape[2]
     allowed = torch.ones(T, S).tril().bool().expand(len(positions), 1, T, S) if view.causal else view.allowed
     if allowed.shape[-2:] != (T, S):
@@ -141,7 +141,7 @@ def view_faults(
 
 
 def culprit(cache: Any, layer: Any, view: Any, window: int | None, held: Sequence[set[int]]) -> str:
-    """Which piece of the cache is at fault, by what each leaves for the next."""
+    """The function of the cache that is at fault, by the state that each leaves for the next."""
     if cache.size(window) != (cache.max_len if window is None else min(window, cache.max_len)):
         return "model.kv_cache.KVCache.size"
     queries, keys = view.positions, view.key_positions
@@ -162,7 +162,7 @@ def culprit(cache: Any, layer: Any, view: Any, window: int | None, held: Sequenc
 
 
 def flags_right(cache: Any, view: Any, window: int | None) -> bool:
-    """What a view says of its call."""
+    """Whether a view's flags fit its call."""
     T = view.positions.shape[1]
     empty = max(cache.lengths) == 0
     in_order = bool((view.positions == torch.arange(T)).all())
@@ -172,7 +172,7 @@ def flags_right(cache: Any, view: Any, window: int | None) -> bool:
 
 
 def slots_right(cache: Any, view: Any, window: int | None, held: Sequence[set[int]]) -> bool:
-    """Every token that may still be seen has a slot of its own, and every slot knows whose it is."""
+    """Whether every token that may still be seen has a slot, and every slot the position of its token."""
     size, table = cache.size(window), cache.positions[window]
     for row, (places, slots) in enumerate(zip(view.positions.tolist(), view.slots.tolist(), strict=True)):
         newest = max(places)
@@ -187,7 +187,7 @@ def slots_right(cache: Any, view: Any, window: int | None, held: Sequence[set[in
 
 
 def stored_right(layer: Any, view: Any) -> bool:
-    """Every token of the call lies in its slot."""
+    """Whether every token of the call lies in its slot."""
     for row, (places, slots) in enumerate(zip(view.positions.tolist(), view.slots.tolist(), strict=True)):
         for p, slot in zip(places, slots, strict=True):
             held = float(layer.k[row, 0, slot, 0]), float(layer.v[row, 0, slot, 0])
@@ -197,6 +197,6 @@ def stored_right(layer: Any, view: Any) -> bool:
 
 
 def truths_of(this: Any, rows: Sequence[Tensor], lengths: Sequence[int]) -> list[Tensor]:
-    """Log-probabilities of every row run alone; frequencies that depend on the length go by `lengths`."""
+    """Log-probabilities of every row run alone; length-dependent frequencies follow `lengths`."""
     pairs = zip(rows, lengths, strict=True)
     return [this.truth.run(row, length=length)["logits"].log_softmax(-1) for row, length in pairs]

@@ -1,5 +1,5 @@
-"""Every field and every tensor of a model has its effect, and no other: change one, and the logits become those that the
-independent model gives with the same change."""
+"""Every field and every tensor of a model has exactly its effect: with one changed, the logits are those of the independent
+model with the same change."""
 
 from dataclasses import replace
 from typing import Any
@@ -36,7 +36,7 @@ PLACES = {
 
 
 def changes(spec: Spec) -> list[tuple[str, Any]]:
-    """Fields and other values of them; each changes the function."""
+    """Fields with other values; each changes the function."""
     found: list[tuple[str, Any]] = [
         ("eps", spec.eps * 3),
         ("activation", "relu" if spec.activation != "relu" else "silu"),
@@ -92,7 +92,7 @@ def replace_case(this: Case, spec: Spec, truth: Reference) -> Case:
 
 
 def inner_faults(model: Transformer, this: Case) -> list[Failed]:
-    """What is wrong with a changed model, module by module."""
+    """The faults of a changed model, module by module."""
     ids, positions = this.prompt("near")
     trace = this.truth.run(ids, positions)
     return [fault for step in outer_steps(model, this, ids, positions, trace) for fault in step.faults()][:1]

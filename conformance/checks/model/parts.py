@@ -1,4 +1,4 @@
-"""The steps of each part of a layer: outer ones to judge by, inner ones to find the place. See `replay.py`."""
+"""The steps of each part of a layer: outer ones decide, inner ones find the place. See `steps.py`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -21,7 +21,7 @@ from nanollama.model.transformer import Transformer
 
 
 def linear_step(truth: Reference, module: Any, name: str, place: str, x: Tensor) -> Step:
-    """A matrix; where the product itself is wrong, the fault is the kernel's."""
+    """A matrix; if the product itself is wrong, the fault is the kernel's."""
     want = truth.linear(name, x)
 
     def inner() -> list[Failed]:
@@ -32,7 +32,7 @@ def linear_step(truth: Reference, module: Any, name: str, place: str, x: Tensor)
 
 
 def norm_step(truth: Reference, module: Any, name: str, place: str, x: Tensor) -> Step:
-    """A norm, on its input and on rows a thousand times smaller and larger: there eps decides everything, or nothing."""
+    """A norm, on its input and on rows a thousand times smaller (eps dominates) and larger (eps is negligible)."""
     rows = torch.cat([x, 1e-3 * x, 1e-6 * x, 1e3 * x])
     return Step(place, lambda: module(rows[None]), truth.norm(name, rows))
 
@@ -58,8 +58,8 @@ def attention_step(
 
 
 def merged(module: Any, run: Callable[[], Tensor], mixed: Tensor, context: Tensor) -> Tensor:
-    """What attention hands to o_proj [T, H·D] when its core gives the truth [H, T, D], whatever went into that; where nothing
-    gets so far, another part is to blame, and this one can't be seen."""
+    """The input of o_proj [T, H·D] with the truth [H, T, D] as the core's output; the truth itself if another
+    part makes the run fail."""
     caught: list[Tensor] = []
     truth = (module.attend, lambda *_: mixed[None], False)
     with hooks([truth, (module.o_proj, lambda args, _: caught.append(args[0]), True)]), suppress(Exception):
@@ -68,7 +68,7 @@ def merged(module: Any, run: Callable[[], Tensor], mixed: Tensor, context: Tenso
 
 
 def attention_parts(model: Transformer, truth: Reference, i: int, x: Tensor, positions: Tensor, trace: Trace) -> Iterator[Step]:
-    """What attention is made of, in order."""
+    """The parts of attention, in order."""
     module: Any = model.layers[i].self_attn
     spec, at = truth.spec, f"layers.{i}.self_attn"
     for part in "qkv":
@@ -88,7 +88,7 @@ def attention_parts(model: Transformer, truth: Reference, i: int, x: Tensor, pos
 
 
 def view_steps(model: Transformer, truth: Reference, i: int, positions: Tensor) -> Iterator[Step]:
-    """The mask: made from positions, kept in a view, one view a layer."""
+    """The mask: made from positions, kept in a view, one view per layer."""
     window, row = truth.spec.windows[i], positions[None]
     want = seen(positions, window).double()
 
@@ -102,7 +102,7 @@ def view_steps(model: Transformer, truth: Reference, i: int, positions: Tensor) 
 
 
 def attend_steps(attend: Any, truth: Reference, i: int, positions: Tensor, trace: Trace) -> Iterator[Step]:
-    """Scores, softmax and mix, by the definition and by torch's kernel, for all queries and for the last alone."""
+    """Scores, softmax and weighted sum, by the definition and by torch's kernel, for all queries and for the last alone."""
     spec, at = truth.spec, f"layers.{i}.self_attn"
     q, k, v = (trace[f"{at}.{part}.turned"][None] for part in "qkv")
     allowed, repeated = seen(positions, spec.windows[i])[None, None], trace[f"{at}.repeated"][None]
@@ -124,7 +124,7 @@ def attend_steps(attend: Any, truth: Reference, i: int, positions: Tensor, trace
 
 
 def mlp_step(truth: Reference, module: Any, name: str, place: str, x: Tensor) -> Step:
-    """An MLP, on its input and on larger and smaller rows: nonlinearities differ away from 0."""
+    """An MLP, on its input and on larger and smaller rows, as activations differ away from 0."""
     x = torch.cat([x, 5 * x, 0.01 * x])
 
     def inner() -> list[Failed]:
@@ -136,7 +136,7 @@ def mlp_step(truth: Reference, module: Any, name: str, place: str, x: Tensor) ->
 
 
 def mlp_parts(truth: Reference, module: Any, name: str, place: str, x: Tensor, trace: Trace) -> Iterator[Step]:
-    """Matrices and nonlinearity."""
+    """Matrices and activation."""
     for part in ("gate_proj", "up_proj") if truth.spec.gated else ("up_proj",):
         yield linear_step(truth, getattr(module, part, None), f"{name}.{part}", f"{place}.{part}", x)
     values = torch.linspace(-8, 8, 65, dtype=torch.float64)
@@ -146,7 +146,7 @@ def mlp_parts(truth: Reference, module: Any, name: str, place: str, x: Tensor, t
 
 
 def experts_step(truth: Reference, module: Any, i: int, x: Tensor) -> Step:
-    """A mixture of experts; the rows are followed by ones that are almost undecided between two experts."""
+    """A mixture of experts, on its input and on near ties between two experts."""
     x = torch.cat([x, 5 * x, near_ties(truth, i, x)])
     trace: Trace = {}
     want = truth.experts(i, x, trace)
@@ -158,7 +158,7 @@ def experts_step(truth: Reference, module: Any, i: int, x: Tensor) -> Step:
 
 
 def near_ties(truth: Reference, i: int, x: Tensor) -> Tensor:
-    """Rows moved until the last chosen expert and the first that is not differ by a part in ten million."""
+    """Rows moved until the last chosen expert and the first one not chosen differ by 1e-7."""
     weight, chosen = truth.tensors[f"layers.{i}.mlp.gate.weight"], truth.spec.chosen
     if chosen >= len(weight):
         return x[:0]

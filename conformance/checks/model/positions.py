@@ -1,4 +1,4 @@
-"""What positions may do: shifted together they change nothing, and padding, which has none, gives finite numbers."""
+"""Positions: a common shift changes nothing, and padding, which has none, gives finite numbers."""
 
 import torch
 
@@ -13,7 +13,7 @@ SHIFTED_BAR = 1e-9  # angles of positions beyond 1000 are rounded at 1e-13
 
 @check("ROPE-002", area="rope", each=("LlamaForCausalLM", "Qwen2ForCausalLM", "Gemma3ForCausalLM", "SmolLM3ForCausalLM"))
 def a_shift_of_all_positions_changes_nothing(family: str) -> None:
-    """Without learned positions, and frequencies that depend on the length."""
+    """For models without learned positions and without length-dependent frequencies."""
     this = case(family)
     model = loaded(this, this.load)
     ids, positions = this.prompt("near")
@@ -25,7 +25,7 @@ def a_shift_of_all_positions_changes_nothing(family: str) -> None:
 
 @check("MASK-002", area="batching", each=("LlamaForCausalLM", "Gemma2ForCausalLM", "Gemma3ForCausalLM", "GPT2LMHeadModel"))
 def padding_is_finite(family: str) -> None:
-    """Rows and columns of padding, by every road of attention, with a cache and without."""
+    """Rows and columns of padding, by every implementation of attention, with a cache and without."""
     this = case(family)
     model = loaded(this, this.load)
     ids = this.long(12).view(3, 4)
@@ -39,7 +39,7 @@ def padding_is_finite(family: str) -> None:
             expect(
                 "model.kv_cache.visible",
                 finite,
-                f"{implementation}, {'with' if cache else 'without'} a cache: padding gives numbers that are none",
+                f"{implementation}, {'with' if cache else 'without'} a cache: padding gives NaN or infinity",
             )
 
 

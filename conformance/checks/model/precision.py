@@ -1,8 +1,8 @@
-"""In lower precisions the sums run in at least float32: errors stay within a generous multiple of what transformers' own code
-makes in that dtype, and every module on recorded inputs stays within the noise floor, which is what honest variants need.
+"""In lower precisions sums run in at least float32: errors stay within a multiple of transformers' error in that dtype, and
+every module on recorded inputs stays within the noise floor, the spread of correct variants.
 
-The float64 truth for that is recorded from the runtime while it is clean, which is proven against the golden; a check that runs
-on a runtime with a bug before that would be a RuntimeError.
+The float64 truth of the modules is recorded from the clean runtime and proven against the golden; recording from a runtime with
+a bug raises RuntimeError.
 """
 
 from types import SimpleNamespace
@@ -32,9 +32,9 @@ REPLAYED = (
 
 @check("NUMR-008", "QUNT-035", area="numerics")
 def every_implementation_of_a_product_is_the_product() -> None:
-    """[..., in] by [out, in], with a bias and without: for one token and for several, on every dtype's own road.
+    """[..., in] by [out, in], with a bias and without, for one token and for several, in every dtype.
 
-    In half precision partial sums may be rounded, as engines that split a sum do.
+    In half precision partial sums may be rounded, as in engines that split a sum.
     """
     generator = torch.Generator().manual_seed(5)
     weight, bias = torch.randn(24, 40, generator=generator).double(), torch.randn(24, generator=generator).double()
@@ -47,7 +47,7 @@ def every_implementation_of_a_product_is_the_product() -> None:
                 got = kernels.linear(x, w, added)
                 what = f"{list(shape)} in {dtype}, {'with' if added is not None else 'without'} bias"
                 expect_equal("kernels.linear.linear", (got.dtype, got.shape), (dtype, want.shape), what)
-                error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are of size 10
+                error = float((got.double() - want).abs().max()) / 10 if got.numel() else 0.0  # sums are about 10
                 place = (
                     "kernels.cpu.single_row_linear" if x.numel() == 40 and dtype is torch.bfloat16 else "kernels.linear.linear"
                 )
@@ -89,12 +89,12 @@ def judged(case_name: str) -> numerics.Judgement:
 
 
 def place_in(finding: numerics.Finding | None) -> str:
-    """A module without the number of its layer."""
+    """A module's name without its layer number."""
     return without_layer(finding.place) if finding else "model"
 
 
 def described(finding: numerics.Finding | None) -> str:
-    """By how much, as what."""
+    """The error and its statistic, as text."""
     return f"{finding.place}, {finding.statistic}, is {finding.excess:.1f} times" if finding else "within"
 
 

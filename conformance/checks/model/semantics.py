@@ -16,11 +16,11 @@ from conformance.truth.golden import load_golden
 
 
 def with_prefix(*beginnings: str) -> list[str]:
-    """The cases whose names begin so."""
+    """The cases whose names begin with this prefix."""
     return [name for name in CASES if name.startswith(beginnings)]
 
 
-EXERCISED = {  # which cases can show what not all can
+EXERCISED = {  # the cases that can show it, where not all can
     "NORM-002": with_prefix("GPT2", "gpt2"),
     "NORM-003": with_prefix("Gemma", "gemma"),
     "NORM-004": with_prefix("Qwen3", "qwen3", "Gemma3", "gemma3"),
@@ -90,7 +90,7 @@ def every_tap_equals_the_golden(family: str) -> None:
 
 
 def keep(taps: dict[str, Tensor], name: str, module: nn.Module) -> Any:
-    """Keep what a module gives, where that is one tensor."""
+    """Record a module's output if it is one tensor."""
 
     def see(_: nn.Module, args: Any, out: Any) -> None:
         if isinstance(out, Tensor):
@@ -109,7 +109,7 @@ def without_layer(name: str) -> str:
 
 @check("BATCH-002", "MOE-005", area="moe", each=tuple(FIXTURES))
 def every_module_treats_the_rows_of_a_batch_alike(family: str) -> None:
-    """The near prompt's true values, forwards and backwards, as two rows: each row's results are those it has alone."""
+    """The near prompt's true values, forwards and backwards, as two rows: each row must give what it gives alone."""
     this = case(family)
     model, trace = loaded(this, this.load), truth_of(family, "near")
     for name, module in model.named_modules():

@@ -1,8 +1,8 @@
-"""Local replay: every module of a model on the inputs it should have had, so that errors don't add up.
+"""Local replay: every module of a model on its true inputs, so that errors don't add up.
 
-A *step* is a piece of the runtime on true inputs with the value it must give. Outer steps (a norm, attention, an MLP, a block)
-are all that is judged, as every correct engine shares their values. Only where one of them is wrong do its inner steps say
-where: weights, matrices, rotation, mask, scores. Those are named as the runtime has them, and are no law for others.
+A *step* runs a part of the runtime on true inputs and knows the true output. Only outer steps (a norm, attention, an MLP, a
+block) decide, as every correct engine shares their values. If one is wrong, its inner steps find the place: weights, matrices,
+rotation, mask, scores. Their names are the runtime's.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -20,7 +20,7 @@ Inner = Callable[[], list[Failed]]
 
 @dataclass
 class Step:
-    """`run` must give `want`; where it does not, `inner` finds the parts that are at fault, else it is `place`."""
+    """`run` must give `want`; if not, the fault is in the parts that `inner` finds, else at `place`."""
 
     place: str
     run: Callable[[], Any]
@@ -29,13 +29,13 @@ class Step:
     inner: Inner | None = None
 
     def faults(self) -> list[Failed]:
-        """What is wrong, innermost; nothing when all is right."""
+        """The innermost faults; empty if the step is right."""
         compared()
         try:
             error = row_error(self.run(), self.want)
             detail = f"{self.note} off by {error:.1e} on true inputs (bar {SEMANTIC_BAR:.0e})".strip()
         except Exception as raised:
-            # Inputs are true, so it is this step's fault, or an inner step's, which finds it with true inputs too.
+            # Inputs are true, so the fault is this step's or an inner one's, which is found on true inputs too.
             error, detail = torch.inf, f"{type(raised).__name__} in {place_of(raised.__traceback__)}: {str(raised)[:200]}"
         if error <= SEMANTIC_BAR:
             return []
@@ -43,7 +43,7 @@ class Step:
 
 
 def all_faults(steps: Iterable[Step]) -> list[Failed]:
-    """The faults of all steps, each place once, in their order."""
+    """The faults of all steps in order, each place once."""
     found: dict[str, Failed] = {}
     for step in steps:
         for fault in step.faults():
@@ -52,7 +52,7 @@ def all_faults(steps: Iterable[Step]) -> list[Failed]:
 
 
 def first_fault(steps: Iterator[Step]) -> None:
-    """Raise the first fault there is."""
+    """Raise the first fault, if any."""
     for step in steps:
         for fault in step.faults():
             raise fault

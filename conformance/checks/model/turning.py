@@ -1,6 +1,6 @@
-"""The inner steps of rotary positions: frequencies, tables, the turn itself.
+"""The inner steps of rotary positions: frequencies, tables, the rotation itself.
 
-Tables are compared as differences of two positions: a shift of all positions alike is a correct engine.
+Tables are compared as differences of two positions, as an engine may shift all positions alike.
 """
 
 from collections.abc import Iterator
@@ -40,7 +40,7 @@ def runtime_rope(rope: Rope) -> Any:
 
 
 def rotation_steps(model: Transformer, truth: Reference, i: int, positions: Tensor, trace: Trace) -> Iterator[Step]:
-    """Everything between heads and turned heads of layer i."""
+    """The steps from heads to rotated heads of layer i."""
     rope, length = truth.spec.ropes[i], int(positions.max()) + 1
     if rope is None:
         return

@@ -27,7 +27,7 @@ def random_bytes(seed: int, *shape: int) -> Tensor:
 
 
 def numbers_in(packed: list[int], width: int, run: int) -> list[int]:
-    """Of each `run` bytes the lowest `width` bits of all, then the next."""
+    """Of each `run` bytes the lowest `width` bits of all, then the next `width` bits."""
     out = []
     for start in range(0, len(packed), run):
         for shift in range(0, 8, width):
@@ -140,7 +140,7 @@ def nibbles_and_fifth_bits() -> None:
 
 
 def six_bits(raw: list[int]) -> tuple[list[int], list[int]]:
-    """ggml's get_scale_min_k4, number by number."""
+    """ggml's get_scale_min_k4, one number at a time."""
     scales, mins = [raw[j] & 63 for j in range(4)], [raw[j + 4] & 63 for j in range(4)]
     for j in range(4, 8):
         scales.append(raw[j + 4] & 15 | raw[j - 4] >> 6 << 4)

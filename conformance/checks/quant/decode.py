@@ -1,4 +1,4 @@
-"""Every block format read: by hand-made blocks, and by blocks that ggml's own code decoded (golden/quant). Bit by bit."""
+"""Decoding of every block format, bit by bit: hand-made blocks, and blocks that ggml's code decoded (golden/quant)."""
 
 import functools
 import struct
@@ -32,12 +32,12 @@ def goldens() -> dict[str, Tensor]:
 
 
 def place_of(name: str, action: str = "decode") -> str:
-    """ "quant.superblock.decode_q4_k"."""
+    """ "quant.formats.superblock.decode_q4_k"."""
     return f"{HOMES[name].__name__.removeprefix('nanollama.')}.{action}_{name.lower()}"
 
 
 def decoder(format: Format) -> Callable[[Tensor], Tensor]:
-    """The function of the module as it is now, whatever the table remembers."""
+    """The module's current function, not the one that the table of formats holds."""
     function = getattr(HOMES[format.name], f"decode_{format.name.lower()}")
 
     def decode(blocks: Tensor) -> Tensor:
@@ -63,7 +63,7 @@ def block(layout: str, *values: float | bytes) -> bytes:
 
 
 def hand_made() -> list[tuple[str, bytes, dict[int, float]]]:
-    """A block of each kind with few numbers that are not zero: (format, bytes, values at some places)."""
+    """A block of each format with few nonzero numbers: (format, bytes, value by index)."""
     ones = bytes([0x11] * 16)
     low = bytes([0xF0 | 3]) + bytes(15)
     six = bytes([2, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0])  # sub-block 0: scale 2, minimum 1

@@ -1,4 +1,4 @@
-"""Every block format written: by hand, by a plain definition of the search for scales, and by the bytes that ggml writes."""
+"""Encoding of every block format: by hand, by a plain definition of the scale search, and by the bytes that ggml writes."""
 
 from collections.abc import Callable, Sequence
 
@@ -20,7 +20,7 @@ Floats = NDArray[np.float32]
 
 
 def awkward(seed: int, groups: int, size: int) -> Floats:
-    """Groups of normal numbers of many scales; a zero, a constant and a one-sided one among them."""
+    """Groups of normal numbers of many scales, with a zero, a constant and a one-sided group."""
     random = np.random.default_rng(seed)
     values = random.standard_normal((groups, size)) * 2.0 ** random.integers(-9, 9, (groups, 1))
     values[0], values[1], values[2], values[3] = 0, 0.75, np.abs(values[2]) + 1, -np.abs(values[3]) - 1
@@ -29,7 +29,7 @@ def awkward(seed: int, groups: int, size: int) -> Floats:
 
 
 def total(numbers: Sequence[np.float32] | Floats) -> np.float32:
-    """Added from the first to the last, rounded each time."""
+    """The sum from first to last, rounded to float32 after each addition."""
     sum_ = F(0)
     for number in numbers:
         sum_ = F(sum_ + number)
@@ -176,7 +176,7 @@ def uniform_levels_are_chosen_as_ggml_does() -> None:
 
 
 def encoder(name: str) -> Callable[[Tensor], Tensor]:
-    """The function of the module as it is now, its fields one after the other as bytes."""
+    """The module's current function, its fields concatenated as bytes."""
     format, function = table.FORMATS[name], getattr(HOMES[name], f"encode_{name.lower()}")
 
     def encode(values: Tensor) -> Tensor:
@@ -219,7 +219,7 @@ def blocks_are_written_as_ggml_writes_them(name: str) -> None:
 def awkward_numbers_are_written_as_the_peer_writes_them(name: str) -> None:
     format, place = table.FORMATS[name], place_of(name, "encode")
     for kind, values in awkward_values(format.block_size, 2, np.random.default_rng(3)):
-        if kind == "zeros of both signs":  # the peer's minimum of -0 and 0 is either
+        if kind == "zeros of both signs":  # the peer's minimum of -0 and 0 may be either
             continue
         with np.errstate(all="ignore"):
             wanted = gguf.quants.quantize(values, gguf.GGMLQuantizationType[name]).view(np.uint8).reshape(2, -1)

@@ -1,4 +1,4 @@
-"""A GGUF file written again in another file type: what is kept, copied, decoded, rounded, refused, and said of it."""
+"""`nanollama quantize`: what a new file type keeps, copies, decodes, rounds and refuses, and the messages."""
 
 import contextlib
 import io
@@ -25,7 +25,7 @@ VALUES = torch.randn(4, 256, generator=torch.Generator().manual_seed(11))
 
 
 def write(name: str, kind: gguf.GGMLQuantizationType | None = None) -> Path:
-    """A small file by the `gguf` package: a matrix, stored in blocks if asked for, a vector, and whole numbers."""
+    """Write a small file with the `gguf` package: a matrix (in blocks if asked for), a vector and integers."""
     path = workplace() / name
     writer = gguf.GGUFWriter(path, "llama")
     entries: tuple[tuple[str, Any, Any], ...] = (
@@ -56,7 +56,7 @@ def options(source: Path, target: Path, file_type: str, allow: bool = False) -> 
 
 
 def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, str, str]:
-    """The file that the command writes, and what it says on stdout and stderr."""
+    """The file that the command writes, its stdout and its stderr."""
     target = workplace() / f"{file_type}.gguf"
     target.unlink(missing_ok=True)
     out, err = io.StringIO(), io.StringIO()
@@ -67,7 +67,7 @@ def quantized(source: Path, file_type: str, allow: bool = False) -> tuple[Path, 
 
 
 def stored(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Metadata and tensors by the `gguf` package."""
+    """Metadata and tensors as the `gguf` package reads them."""
     reader = gguf.GGUFReader(path)
     fields = {
         key: (field.types[0].name, field.contents()) for key, field in reader.fields.items() if not key.startswith("GGUF.")
@@ -115,7 +115,7 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
     first = f"{path}: 3 tensors, 7,168 → {size:,} bytes ({bits})"
     expect_equal("cli.quantize.summary", out.splitlines()[0], first, "the first line")
     expect("cli.quantize.summary", f"{matrix.n_bytes:,} bytes" in out, f"{out!r} does not give the matrix's size")
-    expect_equal("cli.quantize.quantize_command", err, "", "what is said on stderr")
+    expect_equal("cli.quantize.quantize_command", err, "", "stderr")
 
 
 @check("QUNT-061", area="quantization")

@@ -1,4 +1,4 @@
-"""Which tensor gets which format in a file of a type: llama.cpp's decisions, worked out by hand for small models."""
+"""The format of each tensor in a file type: llama.cpp's choices, worked out by hand for small models."""
 
 # mypy: disable-error-code="arg-type,assignment,misc"
 # tables mix good and bad arguments

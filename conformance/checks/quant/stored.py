@@ -1,4 +1,4 @@
-"""Whole tensors of blocks: sizes, rows, tiles, refusals; matrices that stay quantized and the modules that hold them."""
+"""Tensors of blocks: sizes, rows, tiles, refusals; matrices that stay quantized and the modules that hold them."""
 
 # mypy: disable-error-code="assignment,misc"
 # tables mix good and bad arguments
@@ -23,7 +23,7 @@ Q4_0, Q8_0 = table.FORMATS["Q4_0"], table.FORMATS["Q8_0"]
 
 
 def numbers(*shape: int) -> Tensor:
-    """Numbers that q8_0 stores exactly: each 32 of them are multiples of 1/8 up to 127/8."""
+    """Numbers that Q8_0 stores exactly: multiples of 1/8 up to 127/8."""
     count = math.prod(shape)
     whole = torch.tensor([(i * 37 % 255) - 127 for i in range(count)], dtype=torch.float32)
     whole[::32] = 127
@@ -211,7 +211,7 @@ def a_quantized_product_is_that_of_the_decoded_matrix() -> None:
 
 
 class Small(nn.Module):
-    """A model with what `use_quantized` may meet."""
+    """A model with every kind of module for `use_quantized`."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Our own two formats, q8 and q4, and models that are quantized after loading. (Behind the matrices that they are made of.)"""
+"""The formats q8 and q4 of `--quantize`, and models that are quantized after loading; runs after the checks of matrices."""
 
 # mypy: disable-error-code="operator,union-attr"
 # tables mix good and bad arguments
@@ -18,7 +18,7 @@ from nanollama.quant.formats import rowwise
 
 
 def own_cases() -> dict[str, tuple[Tensor, Tensor]]:
-    """By name: rows, and what they decode to."""
+    """By format: rows and the values they decode to."""
     q8 = torch.tensor([[127.0, -127.0, 0.4, 0.6, -1.5, 2.5], [0.0] * 6, [254.0, 2.0, 2.9, 3.1, -6.0, 0.0]])
     q4 = torch.tensor([[*[float(i % 16) for i in range(48)]], [0.5] * 48])
     q4[0, 3] = 3.4

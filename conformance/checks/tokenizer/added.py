@@ -1,4 +1,4 @@
-"""Tokens that are found in text before it is cut, and the vocabulary that they make with a text model."""
+"""Added tokens, which are found before text is split, and their vocabulary together with a text model."""
 
 # mypy: disable-error-code="arg-type,assignment"
 # tables mix good and bad arguments
@@ -94,7 +94,7 @@ def gguf_finds_the_longest_tokens_first() -> None:
 
 
 class Doubling:
-    """A text model that shows what it was asked: [length, first, last]."""
+    """A text model whose ids show its input: [length, first, last]."""
 
     size, unknown_id = 40, 0
 

@@ -1,4 +1,4 @@
-"""What tokenizers cut text with: merging, the queue behind it, scored merging and the unigram lattice."""
+"""The algorithms of tokenizers: merging, its queue, scored merging and the unigram lattice."""
 
 # mypy: disable-error-code="assignment,attr-defined,var-annotated"
 # tables mix good and bad arguments
@@ -18,7 +18,7 @@ from nanollama.text.sentencepiece.unigram import Unigram
 
 
 def merged(symbols: Sequence[str], rank: Callable[[str, str], float | None]) -> list[str]:
-    """The definition: again and again the pair of the lowest rank, the leftmost of equals."""
+    """The definition: repeatedly merge the pair of the lowest rank, the leftmost of equals."""
     symbols = list(symbols)
     while True:
         ranks = [rank(a, b) for a, b in itertools.pairwise(symbols)]
@@ -104,7 +104,7 @@ def the_pair_of_the_highest_score_is_made_first() -> None:
 
 
 def best_cut(text: str, scores: dict[str, float], unknown: float) -> tuple[float, list[str]]:
-    """The best of all cuts; a character that is no piece scores `unknown`."""
+    """The best of all segmentations; a character that is not a piece scores `unknown`."""
     if not text:
         return 0.0, []
     found = []
@@ -145,7 +145,7 @@ def the_cut_with_the_highest_sum_wins() -> None:
 
 
 def trained(pieces: list[tuple[str, float]]) -> sentencepiece.SentencePieceProcessor:
-    """The library's own processor of a unigram model without normalisation."""
+    """The sentencepiece library's processor of a unigram model without normalisation."""
     proto = sentencepiece_model_pb2.ModelProto()
     proto.pieces.add(piece="<unk>", score=0, type=2)
     for piece, score in pieces:

@@ -1,4 +1,4 @@
-"""How text is prepared for cutting: classes of characters, spaces, and the replacement rules of a SentencePiece model."""
+"""Normalisation of text: character classes, spaces, and the replacement rules of a SentencePiece model."""
 
 # mypy: disable-error-code="arg-type,attr-defined,misc"
 # tables mix good and bad arguments

@@ -1,79 +1,30 @@
-"""Tokenizers of a folder as keys of a GGUF file, by hand: tokens, types, merges, scores, roles, templates, what is refused."""
+"""Tokenizers of a folder as keys of a GGUF file, by hand: tokens, types, merges, scores, roles, templates, refusals."""
 
-import contextlib
 import functools
 import json
-import tempfile
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from sentencepiece import sentencepiece_model_pb2 as proto
 
 from conformance.checks import check
-from conformance.checks.assertions import at, expect, expect_equal, expect_refused
+from conformance.checks.assertions import expect, expect_equal, expect_refused
+from conformance.checks.tokenizer.folder_keys import (
+    BYTE_LEVEL,
+    LETTERS,
+    base64_line,
+    byte_level,
+    config_of,
+    files_of,
+    folder_of,
+    keys_of,
+    parse,
+    same_keys,
+    there_and_back,
+)
 from conformance.fuzz.valid_vocabulary import KEY, scored
-from conformance.models.fixtures import fixture_config
-from nanollama.checkpoint.gguf.reader import GGUF
 from nanollama.checkpoint.gguf.values import ARRAY, STRING, ValueType
-from nanollama.model.config import ModelConfig, read_config
-from nanollama.text.convert.text_files import folder_text, gguf_text
-
-BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": True}
-LETTERS = [*map(chr, range(0x21, 0x7F)), "Ġ"]  # ids 0 to 94
-SIDES = {"lstrip": False, "rstrip": False, "single_word": False, "normalized": False}
-WRITERS = {  # which function gives a key of the metadata
-    **dict.fromkeys(("model", "pre", "merges", "add_space_prefix", "remove_extra_whitespaces"), "text.convert.to_gguf_model"),
-    **dict.fromkeys(("tokens", "token_type"), "text.convert.to_gguf.token_keys"),
-    **dict.fromkeys(("add_bos_token", "add_eos_token"), "text.convert.to_gguf.around_keys"),
-    "scores": "text.convert.to_gguf_model.merge_scores",
-}
-
-
-def config_of(rows: int) -> ModelConfig:
-    """A config with an embedding of so many rows."""
-    return read_config({**fixture_config("LlamaForCausalLM"), "vocab_size": rows})
-
-
-def byte_level(**changes: Any) -> dict[str, Any]:
-    """A tokenizer.json of ASCII: ids 0 to 94 letters, `ab` 95, `Ġab` 96, `<end>` 97, `<think>` 98."""
-    vocab = {token: id for id, token in enumerate([*LETTERS, "ab", "Ġab"])}
-    model = {"type": "BPE", "vocab": vocab, "merges": [["a", "b"], ["Ġ", "ab"]], "ignore_merges": False}
-    added = [{"id": 97, "content": "<end>", "special": True}, {"id": 98, "content": "<think>", "special": False}]
-    whole: dict[str, Any] = {"version": "1.0", "added_tokens": [SIDES | token for token in added], "normalizer": None}
-    model |= changes.pop("model", {})
-    return {**whole, "pre_tokenizer": BYTE_LEVEL, "post_processor": None, "decoder": BYTE_LEVEL, "model": model, **changes}
-
-
-@contextlib.contextmanager
-def folder_of(files: Mapping[str, Any]) -> Any:
-    """A folder with these files: bytes as they are, the others as JSON."""
-    with tempfile.TemporaryDirectory() as folder:
-        for name, content in files.items():
-            path = Path(folder, name)
-            path.parent.mkdir(exist_ok=True)
-            path.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
-        yield Path(folder)
-
-
-def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> tuple[dict[str, Any], str]:
-    """The keys that a folder becomes, without their prefix, and the warnings, one a line."""
-    with folder_of(files) as folder, at("text.convert.to_gguf.folder_metadata"):
-        values, _, warnings = gguf_text(folder, config_of(rows), ends or ())
-        return {key.removeprefix(KEY): value for key, value in values.items()}, "\n".join(warnings)
-
-
-def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
-    """Every key by the function that gives it."""
-    for key in [*want, *(key for key in got if key not in want)]:
-        place = WRITERS.get(key, "text.convert.to_gguf.template_keys" if "template" in key else "text.convert.to_gguf.role_ids")
-        expect_equal(place, got.get(key), want.get(key), key)
-
-
-def files_of(metadata: Mapping[str, Any]) -> dict[str, bytes]:
-    """The files that the vocabulary of a GGUF file becomes."""
-    with at("text.convert.to_folder.folder_files"):
-        return folder_text(GGUF(dict(metadata), {}, {}))
+from nanollama.text.convert.text_files import gguf_text
 
 
 @check("TOKN-058", "TOKN-040", area="tokenization")
@@ -142,7 +93,7 @@ def end_ids_and_templates_come_along() -> None:
 
 
 def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) -> None:
-    """The same, with the runtime's own errors."""
+    """The same, with errors of the runtime passed on."""
     with folder_of(files) as folder:
         gguf_text(folder, config_of(rows), ends or ())
 
@@ -209,33 +160,13 @@ def ranks_and_merges_files_become_merges() -> None:
     ranks = [bytes([byte]) for byte in range(256)] + [b"bc", b"ab", b"abc", b"ca", b"abca"]
     lines = b"".join(base64_line(token, rank) for rank, token in enumerate(ranks))
     made = from_tiktoken(lines)
-    want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by what they make, then by the left part's rank
+    want = ["b c", "a b", "a bc", "ab c", "c a", "ab ca", "abc a"]  # by the merged token, then by the rank of the left part
     expect_equal(
         "text.convert.to_gguf_model.from_tiktoken",
         (made.keys["merges"], made.keys["pre"]),
         (want, "llama-bpe"),
         "merges of ranks",
     )
-
-
-def base64_line(token: bytes, rank: int) -> bytes:
-    """A line of a tiktoken file."""
-    import base64
-
-    return base64.b64encode(token) + f" {rank}\n".encode()
-
-
-def there_and_back(place: str, files: Mapping[str, Any], rows: int, ends: list[int]) -> None:
-    """Keys of a folder, that as a folder, and that one's keys: the same."""
-    first, _ = keys_of(files, rows, ends)
-    second, _ = keys_of(files_of({KEY + key if "chat" not in key else key: value for key, value in first.items()}), rows, ends)
-    expect_equal(place, second, first, "keys of the folder that keys became")
-
-
-def parse(model: Any, data: bytes) -> None:
-    """Read a SentencePiece model by the library's own definition of its format."""
-    model.Clear()
-    model.ParseFromString(data)
 
 
 @check("TOKN-058", "TOKN-012", area="tokenization")

@@ -1,4 +1,4 @@
-"""The files of tokenizers: tables of ranks and merges, SentencePiece, and what is declared beside them; damage."""
+"""The files of tokenizers: tables of ranks and merges, SentencePiece, their configuration; damage."""
 
 # mypy: disable-error-code="arg-type,assignment,dict-item,misc,str-bytes-safe"
 # tables mix good and bad arguments
@@ -24,7 +24,7 @@ MERGES_TXT = "#version: 0.2\n" + "\n".join(" ".join(pair) for pair in MERGES)
 
 @contextmanager
 def folder(**files: Any) -> Iterator[Path]:
-    """A folder with these files; "__" in a name is a dot, and what is neither text nor bytes is written as JSON."""
+    """A folder with these files; "__" in a name is a dot; values other than text and bytes are written as JSON."""
     with tempfile.TemporaryDirectory() as path:
         for name, content in files.items():
             text = content if isinstance(content, str | bytes) else json.dumps(content)

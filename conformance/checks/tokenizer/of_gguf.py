@@ -1,4 +1,4 @@
-"""Tokenizers from GGUF metadata: types and roles, how text is cut, what is put round it, damage. By hand."""
+"""Tokenizers from GGUF metadata, by hand: types and roles, how text is split, BOS and EOS, damage."""
 
 # mypy: disable-error-code="misc"
 # tables mix good and bad arguments
@@ -21,7 +21,7 @@ def numbered(*tokens: str) -> dict[str, int]:
 
 
 def loaded(metadata: dict[str, Any]) -> Any:
-    """The tokenizer; `spelled(text)` is what its ids spell."""
+    """The tokenizer; `spelled(text)` gives the texts of its ids."""
     tokenizer = gguf_vocabulary.load_gguf_tokenizer(metadata)
     expect("text.llamacpp.vocabulary.load_gguf_tokenizer", tokenizer is not None, "no tokenizer was found")
     return tokenizer

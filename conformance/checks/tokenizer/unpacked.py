@@ -1,4 +1,4 @@
-"""The vocabulary of a GGUF file as files of a folder: by hand, and as the libraries read them that such files are made for."""
+"""The vocabulary of a GGUF file as files of a folder: by hand, and as tokenizers and sentencepiece read them."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -9,7 +9,7 @@ from sentencepiece import sentencepiece_model_pb2 as proto
 
 from conformance.checks import check
 from conformance.checks.assertions import at, expect, expect_equal, expect_refused
-from conformance.checks.tokenizer.exported import (
+from conformance.checks.tokenizer.folder_keys import (
     LETTERS,
     SIDES,
     byte_level,
@@ -98,7 +98,7 @@ def a_byte_level_vocabulary_becomes_a_tokenizer_json() -> None:
 
 
 def raising(metadata: Callable[[], Mapping[str, Any]]) -> Callable[[], object]:
-    """Files of a vocabulary, with the runtime's own errors."""
+    """Files of a vocabulary, with errors of the runtime passed on."""
     return lambda: folder_text(GGUF(dict(metadata()), {}, {}))
 
 

@@ -1,4 +1,4 @@
-"""The same rules as a whole: added tokens against the library, and what is promised of parts, at the doors that people use."""
+"""The rules of tokenizers through the public functions: added tokens against the library `tokenizers`, prompts, limits."""
 
 import datetime
 import itertools
@@ -83,7 +83,7 @@ def all_renderings_of_a_chat_show_the_same_time() -> None:
 
 @check("STRM-006", area="streaming")
 def an_answer_continues_the_prompts_last_tokens() -> None:
-    """However long the prompt: half a character at its end is completed, and a space that begins the answer stays."""
+    """For any prompt length, half a character at its end is completed, and a space that begins the answer stays."""
     tokenizer = Pieces([b"a", b"\xc3", b"\xa9", b" b"], strips=True)
     for length in (1, 3, 16, 17, 40):
         for end, answer, want in (([1], [2, 3], "é b"), ([0], [3, 0], " ba"), ([0], [1, 2, 3], "é b")):

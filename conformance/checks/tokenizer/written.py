@@ -1,4 +1,4 @@
-"""Tokenizers that are written in another form: pre-tokenizers by name and back, merges as scores and back. By hand."""
+"""Tokenizers in another form, by hand: pre-tokenizers by name and back, merges as scores and back."""
 
 # mypy: disable-error-code="arg-type,assignment,attr-defined,misc"
 # tables mix good and bad arguments

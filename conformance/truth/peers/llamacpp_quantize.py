@@ -1,4 +1,4 @@
-"""Does `nanollama quantize` choose and write what llama.cpp chooses and writes? Both quantize the same F32 models.
+"""`nanollama quantize` against llama.cpp: both quantize the same F32 models.
 
     python -m conformance.truth.peers.llamacpp_quantize [--python VENV/bin/python] [--model FILE.gguf] [--type q4_k_m]
 
@@ -37,7 +37,7 @@ sys.exit(llama_cpp.llama_model_quantize(sys.argv[1].encode(), sys.argv[2].encode
 
 
 class Shape(NamedTuple):
-    """What distinguishes one of the random models."""
+    """The shape of a random model."""
 
     architecture: str = "llama"
     layers: int = 9
@@ -67,7 +67,7 @@ MODELS = {
 
 
 def write_model(path: Path, shape: Shape, seed: int = 0) -> None:
-    """A file with the names, the metadata and the row lengths of such a model; matrices have few rows."""
+    """Write a file with the names, metadata and row lengths of such a model; matrices have few rows."""
     writer, random = GGUFWriter(path, shape.architecture), np.random.default_rng(seed)
     writer.add_block_count(shape.layers)
     writer.add_context_length(64)
@@ -111,7 +111,7 @@ def tensors(shape: Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
             yield f"blk.{layer}.ffn_{part}{'_exps' if shape.experts else ''}.weight", experts
 
 
-def compare(python: str, model: Path, file_type: str, folder: Path) -> str:
+def quantize_with_both(python: str, model: Path, file_type: str, folder: Path) -> str:
     """Quantize with both; one line of findings, AssertionError where types or metadata differ."""
     ours, theirs = folder / "ours.gguf", folder / "theirs.gguf"
     number = FILE_TYPES[file_type].number
@@ -139,7 +139,7 @@ def contents(path: Path) -> tuple[dict[str, Any], dict[str, tuple[str, NDArray[n
 
 
 def peer_python() -> str | None:
-    """An interpreter that has llama-cpp-python: NANOLLAMA_LLAMACPP, or this one, or none."""
+    """An interpreter that has llama-cpp-python: NANOLLAMA_LLAMACPP, or this one; None if neither has it."""
     return os.environ.get("NANOLLAMA_LLAMACPP") or (sys.executable if find_spec("llama_cpp") else None)
 
 
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument(
         "--python", default=os.environ.get("NANOLLAMA_LLAMACPP", sys.executable), help="interpreter to use (this)"
     )
-    parser.add_argument("--model", type=Path, action="append", help="an F32 file to quantize beside the random ones")
+    parser.add_argument("--model", type=Path, action="append", help="an F32 file to quantize besides the random ones")
     parser.add_argument("--type", choices=list(FILE_TYPES), action="append", help="only this file type; may be repeated")
     options = parser.parse_args()
     if not options.python:
@@ -163,7 +163,7 @@ def main() -> int:
         for file_type in options.type or FILE_TYPES:
             for path in names:
                 with contextlib.redirect_stdout(io.StringIO()):
-                    found = compare(options.python, path, file_type, folder)
+                    found = quantize_with_both(options.python, path, file_type, folder)
                 print(f"{file_type:9} {names[path]:36} types equal; bytes equal: {found}", flush=True)
     return 0
 

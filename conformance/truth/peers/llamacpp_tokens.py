@@ -1,9 +1,8 @@
-"""What llama.cpp makes of texts: `PYTHON conformance/truth/peers/llamacpp_tokens.py FILE.gguf < texts > answers`.
+"""llama.cpp's tokens of texts: `PYTHON conformance/truth/peers/llamacpp_tokens.py FILE.gguf < texts > answers`.
 
-Run by an interpreter that has llama-cpp-python and need have nothing else, so nothing of this project is imported. Every
-line of input is a text in JSON. The first line of output holds what llama.cpp knows of the vocabulary: the ids that end
-an answer, and each token's bytes (hex), without and with special tokens spelled. Then comes a line per text: the ids
-without and with special tokens parsed, then those with BOS and EOS round the text.
+Needs only llama-cpp-python, so it imports nothing of this project. Every line of input is a text in JSON. The first line of
+output describes the vocabulary: the ids that end an answer, and each token's bytes (hex), without and with special tokens
+spelled. Then follows a line per text: the ids without and with special tokens parsed, then those with BOS and EOS added.
 """
 
 import ctypes

@@ -141,4 +141,4 @@ def test_types_and_bytes_are_those_of_llama_cpp(model: str, tmp_path: Path) -> N
         pytest.skip("llama-cpp-python is not installed, and NANOLLAMA_LLAMACPP is not set: nothing was compared with llama.cpp")
     llamacpp_quantize.write_model(tmp_path / "in.gguf", llamacpp_quantize.MODELS[model])
     for file_type in ("q4_k_m", "q4_0", "q6_k"):
-        llamacpp_quantize.compare(python, tmp_path / "in.gguf", file_type, tmp_path)
+        llamacpp_quantize.quantize_with_both(python, tmp_path / "in.gguf", file_type, tmp_path)

@@ -27,7 +27,7 @@ def dotted_names(path: Path) -> Iterator[tuple[str, bool]]:
         if isinstance(head, ast.Constant) and isinstance(head.value, str):
             found = re.match(r"[a-z_]+\.[\w.]+", head.value)
             if found and found[0].split(".")[0] in ROOMS and not NO_PLACE.match(head.value):
-                yield found[0], found[0].endswith(".") or (head is not node and found.end() == len(head.value))
+                yield found[0], found[0].endswith((".", "_")) or (head is not node and found.end() == len(head.value))
 
 
 def resolves(name: str, goes_on: bool) -> bool:

@@ -30,7 +30,7 @@ from conformance.truth.replay_modules import small_modules
 from conformance.truth.taps import blocks, eager_attention, oracle_taps, runtime_taps
 from conformance.verify import run as run_module
 from conformance.verify.compare_models import verify_command
-from conformance.verify.run import Verdict, judge
+from conformance.verify.run import FamilyResult, run_family
 from nanollama.lm import load_model
 from nanollama.model.layers import LayerNorm, RMSNorm
 from nanollama.model.transformer import Transformer
@@ -250,7 +250,7 @@ def silent(model: Transformer) -> None:
 
 @EVERY
 def test_the_runtime_itself_passes_its_golden(architecture: str) -> None:
-    verdict = judge(architecture, dtypes=("float64",), live=False)
+    verdict = run_family(architecture, dtypes=("float64",), live=False)
     assert verdict.passed
     assert verdict.golden is not None
     assert verdict.golden.error <= SEMANTIC_BAR
@@ -258,7 +258,7 @@ def test_the_runtime_itself_passes_its_golden(architecture: str) -> None:
 
 
 def test_the_runtime_itself_passes_against_live_transformers() -> None:
-    verdict = judge(GEMMA3)
+    verdict = run_family(GEMMA3)
     assert verdict.passed
     assert verdict.live is not None
     assert verdict.ratios.keys() == {"float32", "bfloat16", "float16"}
@@ -270,7 +270,7 @@ def test_a_wrong_engine_is_flagged(
     architecture: str, damage: Callable[[Transformer], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeded(monkeypatch, damage)
-    verdict = judge(architecture, dtypes=("float64",), live=False)
+    verdict = run_family(architecture, dtypes=("float64",), live=False)
     assert not verdict.passed
     assert verdict.first_divergence is not None
     assert verdict.golden is not None
@@ -283,30 +283,30 @@ def test_a_wrong_engine_is_flagged_in_low_precision_too(
     dtype: str, damage: Callable[[Transformer], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seeded(monkeypatch, damage)
-    assert not judge(MIXTRAL, dtypes=(dtype,), live=False).passed
+    assert not run_family(MIXTRAL, dtypes=(dtype,), live=False).passed
 
 
 def test_a_small_bug_hides_in_bfloat16_and_not_in_float64(monkeypatch: pytest.MonkeyPatch) -> None:  # why semantics come first
     seeded(monkeypatch, other_eps)
-    assert judge(LLAMA, dtypes=("bfloat16",), live=False).passed
-    assert not judge(LLAMA, dtypes=("float64",), live=False).passed
+    assert run_family(LLAMA, dtypes=("bfloat16",), live=False).passed
+    assert not run_family(LLAMA, dtypes=("float64",), live=False).passed
 
 
 def test_the_first_divergence_is_the_first_module_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     seeded(monkeypatch, other_eps)
-    assert judge(LLAMA, dtypes=("float64",), live=False).first_divergence == "near/layers.0.input_layernorm"
+    assert run_family(LLAMA, dtypes=("float64",), live=False).first_divergence == "near/layers.0.input_layernorm"
     seeded(monkeypatch, lambda model: blocks(model)[2].mlp.up_proj.weight.mul_(1.001))
-    assert judge(LLAMA, dtypes=("float64",), live=False).first_divergence == "near/layers.2.mlp"
+    assert run_family(LLAMA, dtypes=("float64",), live=False).first_divergence == "near/layers.2.mlp"
 
 
 def test_a_verdict_without_a_comparison_is_not_a_pass() -> None:
-    assert not Verdict(LLAMA).passed
-    assert not Verdict(LLAMA, taps=0, golden=TapError("x", 0.0)).passed
-    assert Verdict(LLAMA, taps=1, golden=TapError("x", 0.0)).passed
-    assert not Verdict(LLAMA, taps=1, golden=TapError("x", NAN)).passed
-    assert Verdict(LLAMA, ratios={"bfloat16": 2.0}).passed
-    assert not Verdict(LLAMA, ratios={"bfloat16": 2.1}).passed
-    assert not Verdict(LLAMA, ratios={"bfloat16": NAN}).passed
+    assert not FamilyResult(LLAMA).passed
+    assert not FamilyResult(LLAMA, taps=0, golden=TapError("x", 0.0)).passed
+    assert FamilyResult(LLAMA, taps=1, golden=TapError("x", 0.0)).passed
+    assert not FamilyResult(LLAMA, taps=1, golden=TapError("x", NAN)).passed
+    assert FamilyResult(LLAMA, ratios={"bfloat16": 2.0}).passed
+    assert not FamilyResult(LLAMA, ratios={"bfloat16": 2.1}).passed
+    assert not FamilyResult(LLAMA, ratios={"bfloat16": NAN}).passed
 
 
 # --- commands

@@ -10,7 +10,7 @@ from conformance.models.gguf_fixtures import unpermuted, write_folder
 from conformance.truth.compare import norm_error, worst
 from conformance.truth.replay_modules import kernel_errors
 from conformance.verify.compare_models import verify_command
-from conformance.verify.loss import holds, own_loss, stored_as, weight_losses
+from conformance.verify.loss import format_loss, holds, stored_as, weight_losses
 from nanollama.checkpoint.export import export_folder, export_gguf
 from nanollama.checkpoint.source import open_source
 from nanollama.lm import load_model
@@ -44,9 +44,9 @@ def test_a_row_of_32_ones_and_a_half_loses_in_q4_0_what_can_be_worked_out_by_han
     row = torch.ones(1, 32, dtype=torch.float64)
     row[0, 5] = 0.5
     weight = QuantTensor(quantize(row, "Q4_0"), find_format("Q4_0"))
-    assert own_loss(row, weight) == 0
+    assert format_loss(row, weight) == 0
     row[0, 5] = 0.51
-    assert own_loss(row, weight) == pytest.approx(0.01 / float(row.norm()))
+    assert format_loss(row, weight) == pytest.approx(0.01 / float(row.norm()))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_a_row_of_32_ones_and_a_half_loses_in_q4_0_what_can_be_worked_out_by_han
 def test_a_format_without_an_encoder_has_a_nominal_loss_of_the_right_size(name: str) -> None:
     format = find_format(name)
     weight = QuantTensor(torch.zeros(1, format.block_bytes, dtype=torch.uint8), format)
-    assert 0.002 < own_loss(torch.ones(1, format.block_size, dtype=torch.float64), weight) < 0.35
+    assert 0.002 < format_loss(torch.ones(1, format.block_size, dtype=torch.float64), weight) < 0.35
 
 
 def test_which_dtypes_hold_which_numbers() -> None:
@@ -72,7 +72,7 @@ def test_every_loss_of_a_sound_file_is_exactly_that_of_its_format(file_type: str
     a, b = open_source(folder).tensors, open_source(folder / f"{file_type}.gguf").tensors
     losses = list(weight_losses(a, b))
     assert len(losses) == len(b)
-    assert all(loss.error == pytest.approx(loss.own, rel=1e-6, abs=1e-9) and loss.is_explained for loss in losses)
+    assert all(loss.error == pytest.approx(loss.format_loss, rel=1e-6, abs=1e-9) and loss.is_explained for loss in losses)
     assert any(loss.error > 1e-5 for loss in losses) == (file_type != "f16")  # the fixture's numbers are those of bfloat16
 
 

@@ -23,7 +23,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from conformance.fuzz.checkpoint import Job, fuzz
-from conformance.fuzz.gguf import TARGET, compare
+from conformance.fuzz.gguf import TARGET, compare_with_peer
 from conformance.fuzz.valid_gguf import ARRAY, NUMBERS, STRING, Model, Pair, Tensor, model_bytes, parts_of, random_model
 from nanollama.checkpoint.gguf.reader import GGUF, read_gguf
 from nanollama.errors import NanollamaError
@@ -95,7 +95,7 @@ def test_every_value_type_alone_and_in_arrays_is_read_as_the_package_reads_it(tm
     found = read_gguf(path)
     assert found.metadata == expected and found.tensors == {}
     assert {key: type(value) for key, value in found.metadata.items()} == {key: type(value) for key, value in expected.items()}
-    compare(found, [path])
+    compare_with_peer(found, [path])
 
 
 def write_all(writer: GGUFWriter) -> None:
@@ -116,7 +116,7 @@ def test_tensors_of_every_format_are_the_bytes_that_the_package_reads(name: str,
         writer.add_tensor(f"blk.{i}.weight", raw, raw_dtype=kind)  # the package takes raw bytes of a type with their shape
     write_all(writer)
     found = read_gguf(path)
-    compare(found, [path])
+    compare_with_peer(found, [path])
     assert [x.shape for x in found.tensors.values()] == [(2 * size,), (3, size), (2, 3, 2 * size), (2, 1, 3, size)]
     assert all(x.blocks.shape == (math.prod(x.shape) // size, stored) for x in found.tensors.values())
 
@@ -225,7 +225,7 @@ def test_any_part_opens_the_whole_model(part: int, tmp_path: Path) -> None:
     found = read_gguf(paths[part])
     assert set(found.tensors) == {"x0", "x1", "x2", "x3"} and found.metadata["a"] == 7
     assert all(x.blocks.numpy().tobytes() == ONE_TWO for x in found.tensors.values())
-    compare(found, paths)
+    compare_with_peer(found, paths)
 
 
 def test_a_model_that_the_package_splits_is_read(tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_a_model_that_the_package_splits_is_read(tmp_path: Path) -> None:
     paths = sorted(tmp_path.glob("*.gguf"))
     assert [path.name for path in paths] == [f"m-0000{i}-of-00004.gguf" for i in (1, 2, 3, 4)]
     found = read_gguf(paths[1])
-    compare(found, paths)
+    compare_with_peer(found, paths)
     assert list(found.tensors) == ["x0", "x1", "x2", "x3", "x4"]
 
 
@@ -447,7 +447,7 @@ def test_any_sound_model_is_read_as_the_package_reads_it(
     for path, part in zip(paths, parts_of(whole, count), strict=True):
         path.write_bytes(model_bytes(part))
     found = read_gguf(paths[seed % count])
-    compare(found, paths)
+    compare_with_peer(found, paths)
     assert {x.name.encode(): x.blocks.numpy().tobytes() for x in found.tensors.values()} == {
         x.name: x.data for x in whole.tensors
     }
@@ -492,13 +492,13 @@ def test_real_metadata_written_again_are_the_bytes_of_the_file(name: str, data_d
 @pytest.mark.parametrize("name", SMALL)
 def test_real_metadata_read_as_the_package_reads_them(name: str, data_dir: Path) -> None:
     path = vocabulary(data_dir, name)
-    compare(read_gguf(path), [path])
+    compare_with_peer(read_gguf(path), [path])
 
 
 def test_a_real_model_reads_as_the_package_reads_it(data_dir: Path) -> None:
     path = data_dir / "weights" / "stories260K.gguf"
     found = read_gguf(path)
-    compare(found, [path])
+    compare_with_peer(found, [path])
     assert len(found.tensors) == 48 and found.tensors["token_embd.weight"].shape == (512, 64)
 
 
@@ -525,10 +525,10 @@ def test_no_mutated_file_escapes_the_one_error() -> None:
 
 def test_the_comparison_sees_a_wrong_value_and_a_wrong_byte(tmp_path: Path) -> None:
     found, path = read(tmp_path, model(Pair(b"a", U32, 7), Pair(b"s", STRING, b"x"))), tmp_path / "model.gguf"
-    compare(found, [path])
+    compare_with_peer(found, [path])
     for metadata in ({"a": 8, "s": "x"}, {"a": 7.0, "s": "x"}, {"a": True, "s": "x"}, {"a": 7, "s": "y"}, {"s": "x", "a": 7}):
         with pytest.raises(AssertionError):
-            compare(GGUF(metadata, found.tensors), [path])
+            compare_with_peer(GGUF(metadata, found.tensors), [path])
     found.tensors["x"].blocks[1, 0] = 1
     with pytest.raises(AssertionError, match="tensor"):
-        compare(found, [path])
+        compare_with_peer(found, [path])
