@@ -48,14 +48,15 @@ def use_tools(folder: Path) -> None:
 
 def show_and_quantize(path: Path, written: Path) -> str:
     """The output of both commands."""
+    from nanollama.checkpoint.gguf.reader import read_gguf
     from nanollama.cli.quantize import quantize_command
-    from nanollama.cli.show import show_gguf
+    from nanollama.cli.show import gguf_lines
     from nanollama.quant.file_types import FILE_TYPES
 
     size = path.stat().st_size if path.is_file() else 0
     file_type = list(FILE_TYPES)[size // 32 % len(FILE_TYPES)]
     with contextlib.redirect_stdout(io.StringIO()) as shown, contextlib.redirect_stderr(shown):
-        show_gguf(path, tensors=True)
+        print(*gguf_lines(read_gguf(path), tensors=True), sep="\n")
         quantize_command(argparse.Namespace(source=str(path), to=str(written), type=file_type, allow_requantize=True))
     return shown.getvalue()
 

@@ -88,7 +88,6 @@ def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
     """Add bias[id] to the logit of each id; -inf bans the id, +inf bans all ids that are not +inf.
 
     Some servers do otherwise: +100 and -100 mean "always" and "never". Here they are added, nothing more.
-
     logits: [B, V] → [B, V]
     """
     if not bias:
@@ -105,7 +104,6 @@ def add_bias(logits: Tensor, bias: Mapping[int, float]) -> Tensor:
 
 def token_counts(ids: Sequence[int], logits: Tensor) -> Tensor:
     """How often each token of the vocabulary occurs in ids, on the device and in the dtype of logits.
-
     logits: [B, V] → [V]
     """
     counts = torch.bincount(torch.tensor(ids, dtype=torch.int64), minlength=logits.shape[-1])
@@ -117,7 +115,6 @@ def repetition_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor
 
     Once per token, however often it was seen. Source: Keskar et al. 2019, arXiv 1909.05858, with the sign rule of
     transformers (dividing a negative logit would make the token *more* likely).
-
     logits: [B, V], counts: [V] → [B, V]
     """
     penalised = torch.where(logits < 0, logits * penalty, logits / penalty)
@@ -126,7 +123,6 @@ def repetition_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor
 
 def presence_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor:
     """Subtract penalty from the logit of every token that occurred, once. Source: OpenAI API reference.
-
     logits: [B, V], counts: [V] → [B, V]
     """
     return logits - penalty * (counts > 0).to(logits.dtype)
@@ -134,7 +130,6 @@ def presence_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor:
 
 def frequency_penalty(logits: Tensor, counts: Tensor, penalty: float) -> Tensor:
     """Subtract penalty from a token's logit for each time it occurred. Source: OpenAI API reference.
-
     logits: [B, V], counts: [V] → [B, V]
     """
     return logits - penalty * counts.to(logits.dtype)
@@ -150,7 +145,6 @@ def penalise(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gene
 
     The repetition penalty counts prompt and generated tokens (as transformers and vLLM), presence and frequency count
     generated tokens only (as OpenAI and vLLM). llama.cpp does otherwise: it counts both for all three.
-
     logits: [B, V] → [B, V]
     """
     if params.repetition_penalty != 1:
@@ -165,7 +159,6 @@ def penalise(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gene
 
 def temperature(logits: Tensor, t: float) -> Tensor:
     """Divide the logits by t > 0: below 1 sharpens the distribution, above 1 flattens it.
-
     logits: [B, V] → [B, V]
     """
     return logits / t
@@ -175,7 +168,6 @@ def top_k(logits: Tensor, k: int) -> Tensor:
     """Keep the k largest logits; tokens tied with the k-th all stay, so the order of the vocabulary plays no part.
 
     k = 0 or k ≥ V keeps everything. llama.cpp does otherwise: it keeps exactly k, the first of the tied ones.
-
     logits: [B, V] → [B, V]
     """
     if k == 0 or k >= logits.shape[-1]:
@@ -189,7 +181,6 @@ def top_p(logits: Tensor, p: float) -> Tensor:
 
     The token that crosses p stays; a sum of exactly p is enough. Of tied tokens the lower id ranks first. p ≥ 1 keeps
     everything. Source: Holtzman et al. 2020, arXiv 1904.09751. Others drop the crossing token (mass ≤ p).
-
     logits: [B, V] → [B, V]
     """
     if p >= 1:
@@ -205,7 +196,6 @@ def min_p(logits: Tensor, p: float) -> Tensor:
     """Keep tokens at least p times as probable as the most probable one. Source: Nguyen et al. 2024, arXiv 2407.01082.
 
     A probability of exactly p times the largest stays. p = 0 keeps everything, p = 1 the largest and its ties.
-
     logits: [B, V] → [B, V]
     """
     if p == 0:
@@ -219,7 +209,6 @@ def typical_p(logits: Tensor, p: float) -> Tensor:
 
     The token that crosses p stays, and so do its ties. The most probable token may go. p ≥ 1 keeps everything.
     Source: Meister et al. 2023, arXiv 2202.00666, eq. 10.
-
     logits: [B, V] → [B, V]
     """
     if p >= 1:
@@ -240,7 +229,6 @@ def process(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gener
     That is transformers' `generate` where it defines an order (5.x, `_get_logits_processor`), and vLLM's for the
     penalties. llama.cpp does otherwise: it filters first and applies the temperature last. Greedy (temperature 0) ends
     after the penalties. Each filter's softmax renormalises, so the probabilities that it sees add up to 1.
-
     logits: [B, V] → [B, V]
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
@@ -257,7 +245,6 @@ def process(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gener
 
 def greedy(logits: Tensor) -> Tensor:
     """The id of the largest logit; of tied logits the lowest id (torch.argmax returns the first).
-
     logits: [B, V] → int64 [B]
     """
     return logits.argmax(-1)
@@ -272,7 +259,6 @@ def draw(logits: Tensor, u: float) -> Tensor:
     """Inverse CDF: the first token at which the probabilities, summed by id, reach u in [2^-53, 1].
 
     A token of probability 0 is never drawn, although a parallel scan may round: its sum is set to 0, and u is not.
-
     logits: [B, V] → int64 [B]
     """
     probs = logits.softmax(-1)
@@ -289,7 +275,6 @@ def pick(
     -1 means "no choice": the largest logit is NaN, -inf or +inf. The caller finds it in the ids that it fetches anyway
     (`no_choice` then words the error); a check here would cost a second wait for the device per token. One request at a
     time: its filters see one row in every batch, so its choice can't depend on the batch.
-
     logits: [1, V] → int64 [1]
     """
     scores = process(logits, params, prompt, generated)
@@ -299,7 +284,6 @@ def pick(
 
 def no_choice(logits: Tensor, params: SamplingParams) -> str:
     """The error message when no token can be chosen. It waits for the device, so call it for an error only.
-
     logits: [1, V]
     """
     nan, high, low = (int(test(logits).sum()) for test in (torch.isnan, torch.isposinf, torch.isneginf))

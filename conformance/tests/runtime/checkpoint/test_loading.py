@@ -411,6 +411,9 @@ def test_generation_config_json_adds_what_ends_a_text(tmp_path: Path) -> None:
     assert lm.load(tmp_path).defaults == GenerationDefaults(1, (2,))
     (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, 9], "temperature": 0.6}')
     assert lm.load(tmp_path).defaults == GenerationDefaults(1, (2, 9))
+    (tmp_path / "generation_config.json").write_text('{"eos_token_id": [2, true]}')
+    with pytest.raises(NanollamaError, match=r"eos_token_id is \[2, True\], expected token ids"):
+        load_model(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{", '{"a": NaN}', "\ufeff{}", '{"architectures": 1}'])

@@ -266,6 +266,8 @@ def test_generation_config_adds_the_ids_that_end_a_text() -> None:
     assert read_token_ids(raw, {})["eos_token_ids"] == (2,)
     got = read_token_ids(raw, {"eos_token_id": [2, 5], "bos_token_id": 7, "temperature": 0.6})
     assert got == {"bos_token_id": 7, "eos_token_ids": (2, 5)}
+    with pytest.raises(NanollamaError, match=r"eos_token_id is \[2, True\], expected token ids"):
+        read_token_ids(fixture_config("LlamaForCausalLM", eos_token_id=[2, True]), {})
 
 
 @pytest.mark.parametrize(
@@ -403,7 +405,6 @@ def test_a_missing_size_is_named(architecture: str) -> None:
             "vocab_size is 1099511627776.* from 1 to 16777216",
         ),
         ("LlamaForCausalLM", {"hidden_act": "swiglu"}, "hidden_act is 'swiglu', expected one of silu"),
-        ("LlamaForCausalLM", {"eos_token_id": [2, True]}, r"eos_token_id is \[2, True\], expected token ids"),
         ("LlamaForCausalLM", {"dtype": 16}, "dtype is 16, expected a name"),
     ],
 )
