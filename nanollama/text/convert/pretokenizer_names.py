@@ -1,14 +1,14 @@
-r"""How text is cut into words, in the two languages that say it: `pre_tokenizer` of a tokenizer.json, and a name in GGUF.
+r"""Converts pre-tokenizers: `pre_tokenizer` of a tokenizer.json to a name in `tokenizer.ggml.pre`, and back.
 
-`pre_name` goes from the first to the second. A tokenizer.json has regular expressions, and they must be, spelling apart,
-those that pretokenizers.py has for a name: a guess would give wrong ids silently. Facts that a name can't express:
+`pre_name` goes from the first to the second. The regular expressions of the tokenizer.json must be, up to spelling, those of
+a name in llamacpp/pretokenizers.py: a guess would give wrong ids silently. Facts that a name can't express:
 
 - `(?i:'s)` of a tokenizer.json also takes `'ſ` (U+017F), llama.cpp does not.
 - The classes of capital and small letters in the patterns of GPT-4o and Mistral's tekken are Unicode's, with marks; in
   llama.cpp every letter beyond ASCII is both, and marks are neither: `ÉCOLE` or Devanagari are cut elsewhere.
 
-`pre_tokenizer_of` goes back, and says exactly what llama.cpp does. The patterns are run by the library tokenizers, whose
-Oniguruma may know characters newer than Unicode 15.1.
+`pre_tokenizer_of` goes back, to exactly the cuts of llama.cpp. The library tokenizers runs the patterns; its Oniguruma may
+have characters newer than Unicode 15.1.
 """
 
 import re
@@ -24,13 +24,13 @@ BYTE_LEVEL = {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": Tr
 """The step of a tokenizer.json that spells bytes as characters, and cuts nothing."""
 
 USUAL = ("llama-bpe", "dbrx", "qwen2", "gpt-2", "smollm", "deepseek-v3", "gpt-4o", "bloom")
-"""Of names that mean the same, those that llama.cpp's converter writes for most models."""
+"""Of names with the same meaning, those that llama.cpp's converter writes for most models."""
 
 CASED = {
     r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]": f"[A-Z{LETTER}{HAN}]",
     r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]": f"[a-z{LETTER}{HAN}]",
 }
-"""Classes of a tokenizer.json, and what llama.cpp has in their place."""
+"""Class in a tokenizer.json → the class that llama.cpp uses in its place."""
 
 SPELLINGS = {
     CONTRACTIONS: ASCII_CONTRACTIONS,
@@ -40,7 +40,7 @@ SPELLINGS = {
     "\r": r"\r",
     "\n": r"\n",
 }
-"""Two ways to write the same; the first becomes the second before patterns are compared."""
+"""Spelling → equivalent spelling, replaced before patterns are compared."""
 
 _han = "".join(rf"\x{{{first}}}-\x{{{last}}}" for first, last in (part.split("-") for part in HAN_RANGES.split()))
 CLASS_LETTERS = {
@@ -49,17 +49,17 @@ CLASS_LETTERS = {
     OTHER_HAN: rf"[[{_han}]&&[^\p{{L}}]]",
     MARK: r"\p{M}",
 }
-"""What a class letter (codepoints.py) within brackets is in Oniguruma's language."""
+"""Class letter (codepoints.py) within brackets → its class in Oniguruma's syntax."""
 
 WITHOUT_WHITE = {
     r"\u0800-\u4e00": r"\u0800-\u167f\u1681-\u1fff\u200b-\u2027\u202a-\u202e\u2030-\u205e\u2060-\u2fff\u3001-\u4e00",
     r"\u3000-\u3002": r"\u3001-\u3002",
 }
-"""DeepSeek's ranges that hold white space; llama.cpp has made every white space ASCII before it looks for them."""
+"""DeepSeek's ranges that hold white space → without it; llama.cpp makes every white space ASCII before it matches them."""
 
 
 def canonical(pattern: str) -> str:
-    """A pattern in the one spelling in which patterns are compared."""
+    """A pattern in the spelling in which patterns are compared."""
     pattern = unescaped(pattern)
     for spelling, other in SPELLINGS.items():
         pattern = pattern.replace(spelling, other)
@@ -70,7 +70,7 @@ def pre_name(pre_tokenizer: dict[str, Any] | None, *, composes: bool, whole_word
     """The name in `tokenizer.ggml.pre` of a pre-tokenizer; NanollamaError if there is none.
 
     pre_tokenizer: as the library tokenizers writes it. composes: text is composed first (NFC), which decides between names
-    that mean the same. whole_words: its model's `ignore_merges`.
+    with the same meaning. whole_words: `ignore_merges` of the model.
     """
     patterns = patterns_of(pre_tokenizer)
     wanted = [canonical(pattern) for pattern in patterns]
@@ -88,14 +88,14 @@ def pre_name(pre_tokenizer: dict[str, Any] | None, *, composes: bool, whole_word
 
 
 def case_warnings(pre_tokenizer: dict[str, Any] | None) -> tuple[str, ...]:
-    """A warning if llama.cpp knows less of capital letters than the patterns do."""
+    """A warning if the patterns use classes of capitals, which llama.cpp simplifies."""
     if any(spelling in pattern for spelling in CASED for pattern in patterns_of(pre_tokenizer)):
         return ("llama.cpp cuts words with capitals or marks beyond ASCII elsewhere than this tokenizer.json does",)
     return ()
 
 
 def spellings(cuts: Sequence[str | DigitTriples]) -> list[list[str]]:
-    """Cuts as patterns of a tokenizer.json, `canonical`: as upstream writes them, and as `pre_tokenizer_of` does."""
+    """Cuts as `canonical` patterns of a tokenizer.json: in upstream's form, and in that of `pre_tokenizer_of`."""
     patterns = [cut for cut in cuts if isinstance(cut, str)]
     if len(patterns) < len(cuts):
         return []
@@ -103,13 +103,13 @@ def spellings(cuts: Sequence[str | DigitTriples]) -> list[list[str]]:
 
 
 def patterns_of(pre_tokenizer: dict[str, Any] | None) -> list[str]:
-    """The patterns of a byte-level pre-tokenizer, each of which cuts out what it matches, one after the other."""
+    """The patterns of a byte-level pre-tokenizer, in the order in which they cut; a match becomes a piece."""
     steps = (pre_tokenizer or {}).get("pretokenizers", [pre_tokenizer])
     *cuts, last = steps or [None]
     if last is None or last["type"] != "ByteLevel" or last["add_prefix_space"]:
         raise NanollamaError(
             f"the pre-tokenizer of tokenizer.json is {quote(pre_tokenizer)}; expected one that ends in ByteLevel, without "
-            "add_prefix_space, for a GGUF file can hold no other. Export as a folder instead"
+            "add_prefix_space: a GGUF file can hold no other. Export as a folder instead"
         )
     return [pattern_of(step) for step in cuts] + ([GPT2] if last["use_regex"] else [])
 
@@ -127,7 +127,7 @@ def pattern_of(step: dict[str, Any]) -> str:
 
 
 def pre_tokenizer_of(name: str) -> dict[str, Any]:
-    """`pre_tokenizer` of a tokenizer.json that cuts text as llama.cpp's pre-tokenizer of this name does."""
+    """The `pre_tokenizer` of a tokenizer.json with the cuts of llama.cpp's pre-tokenizer of this name."""
     cuts = PRE_TOKENIZERS.get(name, ())
     patterns = [oniguruma(cut) for cut in cuts if isinstance(cut, str)]
     if len(patterns) < max(len(cuts), 1):
@@ -139,7 +139,7 @@ def pre_tokenizer_of(name: str) -> dict[str, Any]:
 
 
 def oniguruma(cut: str) -> str:
-    """A cut in the language of the library tokenizers."""
+    """A cut in the syntax of the library tokenizers."""
     for part, other in (CLASS_LETTERS if r"\p{" in cut else WITHOUT_WHITE).items():
         cut = cut.replace(part, other)
     return unescaped(cut).replace(r"\Z", r"\z")

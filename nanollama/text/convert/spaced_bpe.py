@@ -1,8 +1,8 @@
-"""SentencePiece's BPE as a tokenizer.json has it: how it puts spaces, and merges in place of scores, both ways.
+"""SentencePiece's BPE in a tokenizer.json: its spaces, and the conversion of scores to merges and back.
 
-SentencePiece joins any two tokens that make a third, and the third's score says how soon; of equal ones the leftmost pair goes
-first. A tokenizer.json lists the pairs. So both are the same where all pairs that make one token are neighbours in the list,
-but for repeated letters: of `xx x` and `x xx` in `xxxxx`, the list prefers one, SentencePiece the leftmost.
+SentencePiece joins any two tokens that make a third, in the order of the third's score; of equal scores the leftmost pair goes
+first. A tokenizer.json lists the pairs. Both are the same if all pairs that make one token are neighbours in the list, except
+for repeated letters: of `xx x` and `x xx` in `xxxxx`, the list prefers one, SentencePiece the leftmost.
 """
 
 from collections import defaultdict
@@ -13,18 +13,18 @@ from nanollama.errors import NanollamaError, quote
 from nanollama.text.bpe.merge import merge_pairs
 from nanollama.text.sentencepiece.normalize import SPACE
 
-LONGEST = 1024  # letters of a token whose merges are looked for; Jais 2 has one of 512 spaces
+LONGEST = 1024  # letters of a token; Jais 2 has one of 512 spaces
 REPLACE = {"type": "Replace", "pattern": {"String": " "}, "content": SPACE}
 PREPEND = {"type": "Prepend", "prepend": SPACE}
 NO_CUT = {"type": "Split", "pattern": {"String": " "}, "behavior": "MergedWithPrevious", "invert": False}
-"""Gemma's pre-tokenizer; it never finds the spaces that were replaced before."""
+"""Gemma's pre-tokenizer; it cuts nothing, since the normaliser has replaced the spaces."""
 
 
 def space_prefix(content: Mapping[str, Any]) -> bool:
     """Whether a space is put before text, by the normalizer and pre-tokenizer of a tokenizer.json.
 
-    Known are the ways that transformers writes for SentencePiece models. (Metaspace puts no space before one; llama.cpp
-    and SentencePiece do.)
+    It accepts the forms that transformers writes for SentencePiece models, else NanollamaError. (Metaspace adds no space to a
+    text that begins with one; llama.cpp and SentencePiece do.)
     """
     normalizer, cut = content["normalizer"], content["pre_tokenizer"]
     steps = (normalizer or {"normalizers": []}).get("normalizers", [normalizer])
@@ -41,7 +41,7 @@ def space_prefix(content: Mapping[str, Any]) -> bool:
 def scores_of(tokens: Mapping[str, int], merges: Sequence[Sequence[str]]) -> dict[int, float]:
     """The scores, by id, with which SentencePiece joins what these merges join: minus the place of a token's merges.
 
-    tokens: those that text can become, to their ids. NanollamaError if there are no such scores.
+    tokens: the tokens that text can become, to their ids. NanollamaError if there are no such scores.
     """
     places: dict[str, int] = {}
     last = None
@@ -57,10 +57,10 @@ def scores_of(tokens: Mapping[str, int], merges: Sequence[Sequence[str]]) -> dic
 
 
 def not_scored(why: str) -> NanollamaError:
-    """The error for merges that are no scores."""
+    """The error for merges that no scores express."""
     return NanollamaError(
         f"the merges of tokenizer.json can't be written as the scores of a GGUF file: {why}. Put the tokenizer.model "
-        "beside it, or export as a folder"
+        "into the folder, or export as a folder"
     )
 
 
@@ -79,7 +79,7 @@ def merges_of(scores: Mapping[str, float]) -> list[tuple[str, str]] | None:
 
 
 def halves(token: str, tokens: Mapping[str, object]) -> Iterator[tuple[str, str]]:
-    """The pairs of tokens that make this one, the shortest left one first."""
+    """Yields the pairs of tokens that make this one, the shortest left token first."""
     if len(token) > LONGEST:
         raise NanollamaError(f"the token {quote(token)} has {len(token):,} letters; expected at most {LONGEST:,}")
     for at in range(1, len(token)):
@@ -88,10 +88,10 @@ def halves(token: str, tokens: Mapping[str, object]) -> Iterator[tuple[str, str]
 
 
 def settles_ties(tied: Sequence[str], scores: Mapping[str, float], ranks: Mapping[tuple[str, str], int]) -> bool:
-    """Whether merges in this order do the same as tokens that share a score.
+    """Whether merges in this order give the same result as tokens that share a score.
 
-    True if they are runs of one letter, as Llama's tokens of spaces, that are part of no other token, and runs up to four
-    times the longest become the same.
+    True if the tokens are runs of one letter (Llama's tokens of spaces) that are part of no other token, and texts up to four
+    times the longest run give the same result.
     """
     letter, longest = tied[0][0], max(map(len, tied))
     if any(set(token) != {letter} for token in tied) or any(letter * 2 in token for token in scores.keys() - set(tied)):

@@ -1,18 +1,18 @@
 """The tokenizer and chat template of a GGUF file, as files of a folder: `folder_files(metadata)`.
 
-The folder gives the ids that llama.cpp gives with the file, not those of the model that was once converted: what that knew
-beyond GGUF (composing text, other classes of capitals) is not in the file. Left are these differences:
+The folder gives the ids that llama.cpp gives with the file, not those of the model that was once converted: parts of it that
+GGUF can't hold (composing text, other classes of capitals) are not in the file. These differences remain:
 
 - Special tokens that overlap: llama.cpp finds the longest first, tokenizers and transformers the leftmost.
-- White space that special tokens take with them is Unicode's in a folder, ASCII's in llama.cpp.
+- White space that belongs to special tokens is Unicode's in a folder, ASCII's in llama.cpp.
 - A token of the type user-defined whose letters could all stand for bytes (DeepSeek's `ø`) is decoded to these bytes.
 - Bytes that have no token (StarCoder lacks some) are left out before merges in tokenizers, after them in llama.cpp.
-- "llama": characters without tokens, if the vocabulary has no bytes, become the unknown token; llama.cpp ends there.
+- "llama": characters without tokens, if the vocabulary has no bytes, become the unknown token; llama.cpp aborts there.
 
-"llama" becomes a tokenizer.json, which transformers reads and so do we, and a tokenizer.model for other programs. The second
-never makes a control or unknown token of plain text that spells one (llama.cpp may), and that a space is put before every text
-that follows a special token is not in it. Where tokens share a score, merges have no order, and it is all there is: then
-transformers 5 differs, as with every tokenizer.model (see tokenizer.py).
+"llama" becomes a tokenizer.json, for transformers and nanollama, and a tokenizer.model for other programs. The second never
+turns plain text that spells a control or unknown token into that token (llama.cpp may), and it has no space before a text that
+follows a special token. If tokens share a score, merges have no order, and only the tokenizer.model is written: then
+transformers 5 differs, as with every tokenizer.model (see text/tokenizer.py).
 
 Sources: the format of tokenizer.json is that of the library tokenizers; added_tokens_decoder is transformers'.
 """
@@ -61,12 +61,12 @@ def folder_files(metadata: Mapping[str, Any]) -> dict[str, bytes]:
 
 
 def written(value: Json, indent: int | None = 2) -> bytes:
-    """JSON as a file has it."""
+    """The bytes of a JSON file."""
     return (json.dumps(value, indent=indent, ensure_ascii=False) + "\n").encode("utf-8")
 
 
 def template_of(metadata: Mapping[str, Any]) -> Json:
-    """`chat_template` of tokenizer_config.json: a text, or where there are several a list of name and text."""
+    """`chat_template` of tokenizer_config.json: a text, or a list of name and text for several."""
     template = load_gguf_template(metadata)
     if template is None:
         return {}
@@ -85,9 +85,9 @@ def generation_config(metadata: Mapping[str, Any], found: GgufTokens) -> dict[st
 
 
 def tokenizer_config(found: GgufTokens, added: list[AddedToken], before: list[int], after: list[int]) -> Json:
-    """tokenizer_config.json, but for the chat template. before, after: the ids round a text.
+    """tokenizer_config.json without the chat template. before, after: the ids before and after a text.
 
-    A token with a role is named only if it is special or put round texts: transformers takes every named one for special,
+    A token with a role is named only if it is special or added to texts: transformers takes every named token for special,
     and in some files the padding is an ordinary word.
     """
     special = {token.id for token in added if token.special} | {*before, *after}
@@ -105,8 +105,8 @@ def tokenizer_config(found: GgufTokens, added: list[AddedToken], before: list[in
 def sentencepiece_of(found: GgufTokens, scores: list[float], prefix: bool) -> SentencePieceModel:
     """The SentencePiece model that gives the same ids.
 
-    Tokens that llama.cpp looks for in the text are control pieces, for SentencePiece would find user-defined ones without
-    the space that follows; added_tokens_decoder says which are not special. Their text is spelled as it is.
+    Tokens that llama.cpp finds in plain text are control pieces, since SentencePiece would find user-defined ones without the
+    space that follows; added_tokens_decoder lists which are not special.
     """
     plain = (PieceType.NORMAL, PieceType.BYTE, PieceType.UNUSED)
     types = [type if type in plain else PieceType.CONTROL for type in found.types]
@@ -121,7 +121,7 @@ def sentencepiece_of(found: GgufTokens, scores: list[float], prefix: bool) -> Se
         scores=tuple(scores),
         types=tuple(types),
         byte_fallback=PieceType.BYTE in types,
-        unk_surface="",  # as llama.cpp has it
+        unk_surface="",  # as in llama.cpp
         add_dummy_prefix=prefix,
         remove_extra_whitespaces=False,
     )

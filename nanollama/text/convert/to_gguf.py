@@ -1,21 +1,21 @@
 """The tokenizer and chat template of a folder, as metadata of a GGUF file: `folder_metadata(folder, config, ends)`.
 
-What the metadata means is what llama.cpp makes of it (gguf_vocabulary.py), so these texts get other ids than with the folder:
+llama.cpp defines the meaning of the metadata (llamacpp/vocabulary.py), so these texts get other ids than with the folder:
 
 - Text after a special token: with `tokenizer.ggml.model` "llama" a space is put before it, which SentencePiece does not do.
-- Text that begins with a space, where a tokenizer.json has Metaspace, which then adds none (notice).
-- Text with a run of spaces, or at its ends a space, where a SentencePiece model removes extra white space (notice).
-- Text that is not composed, where a tokenizer.json or Qwen2's class composes it first (NFC; notice).
-- Text that spells a control token, where merges lead there: llama.cpp then takes that token.
-- Text that spells a token by which llama.cpp knows the end of an answer: it is special whatever the files say, as `</s>`,
-  which is an ordinary token of Qwen's.
+- Text that begins with a space, if a tokenizer.json has Metaspace, which then adds none (warning).
+- Text with a run of spaces, or a space at its ends, if a SentencePiece model removes extra white space (warning).
+- Text that is not composed, if a tokenizer.json or Qwen2's class composes it first (NFC; warning).
+- Text that spells a control token, if merges lead there: llama.cpp then takes that token.
+- Text that spells a token by which llama.cpp identifies the end of an answer: it is always special there, as `</s>`, which is
+  an ordinary token of Qwen's.
 - Text in which special tokens overlap: llama.cpp finds the longest first, not the leftmost.
-- Repeated letters, where two ways to make one token compete (`xx x` and `x xx` in `xxxxx`): a GGUF file knows one score
-  per token, tiktoken one rank, but a list of merges ranks both ways. llama.cpp's converter makes no difference either.
-- Spaces that special tokens take with them (`lstrip`, `rstrip`; notice), and tokens that are to be whole words.
+- Repeated letters, if two ways to make one token compete (`xx x` and `x xx` in `xxxxx`): a GGUF file has one score per token,
+  tiktoken one rank, but a list of merges ranks both ways. llama.cpp's converter ignores the difference too.
+- White space that belongs to special tokens (`lstrip`, `rstrip`; warning), and tokens that must be whole words.
 
-More of them, which lie in how text is cut into words, are in cuts.py. Sources of the keys: docs/gguf.md of
-github.com/ggml-org/ggml; of what is written where: llama.cpp, conversion/base.py, and gguf-py, vocab.py.
+Differences in how text is cut into words are listed in pretokenizer_names.py. Sources of the keys: docs/gguf.md of
+github.com/ggml-org/ggml; of their values: llama.cpp, conversion/base.py, and gguf-py, vocab.py.
 """
 
 from collections.abc import Mapping, Sequence
@@ -29,7 +29,7 @@ from nanollama.text.chat.template import load_template
 from nanollama.text.convert.to_gguf_model import GgufModel, Sides, read_model
 from nanollama.text.folder.declarations import Declarations, read_declarations
 from nanollama.text.llamacpp.special import special_tokens
-from nanollama.text.llamacpp.tokens import KEY, read_tokens
+from nanollama.text.llamacpp.tokens import KEY, ROLE_KEYS, read_tokens
 from nanollama.text.llamacpp.vocabulary import TEMPLATE, TEMPLATES, gguf_end_ids, load_gguf_tokenizer
 from nanollama.text.sentencepiece.model import PieceType
 from nanollama.text.tokenizer import Tokenizer, load_tokenizer
@@ -46,9 +46,9 @@ class GgufText(NamedTuple):
 
 
 VOCABULARIES = ("tokenizer.json", "tokenizer.model", "vocab.json")
-NAMED = {"unk_token": "unknown", "pad_token": "padding", "sep_token": "seperator", "mask_token": "mask"}
+NAMED_ROLES = ("unk", "pad", "sep", "mask")
 NO_END = "no token that ends a text is named; llama.cpp then takes id 11, or 2 with SentencePiece"
-ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # as llama.cpp's converter has them; text can't become these tokens
+ADDED_SCORE, PADDING_SCORE = -1000.0, -10000.0  # of llama.cpp's converter; text can't become these tokens
 
 
 def folder_metadata(folder: Path, config: ModelConfig, eos_token_ids: Sequence[int]) -> GgufText:
@@ -71,7 +71,7 @@ def folder_metadata(folder: Path, config: ModelConfig, eos_token_ids: Sequence[i
 
 
 def token_keys(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, rows: int) -> Metadata:
-    """The tokens by id, as many as the embedding has rows, their types and, where the model has scores, these."""
+    """Tokens, types and, if the model has scores, scores by id. rows: of the embedding; padding tokens fill the rest."""
     if tokenizer.vocab_size > rows:
         raise NanollamaError(
             f"the tokenizer has ids up to {tokenizer.vocab_size - 1:,}, but the embedding has {rows:,} rows; these files "
@@ -87,7 +87,7 @@ def token_keys(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, r
         if token is None:
             token, types[id] = f"[PAD{id}]", PieceType.UNUSED
         elif model.scores and types.get(id) is PieceType.USER_DEFINED:
-            token = token.replace("▁", " ")  # these are looked for in the text as it is
+            token = token.replace("▁", " ")  # they are found in plain text
         tokens.append(token)
         scores.append(model.scores.get(id, score))
     numbers = [int(types.get(id, PieceType.NORMAL)) for id in range(rows)]
@@ -103,7 +103,7 @@ def token_of(tokenizer: Tokenizer, id: int) -> str | None:
 
 
 def around_keys(tokenizer: Tokenizer) -> Metadata:
-    """Whether BOS and EOS are put round a text; a GGUF file can ask for nothing else there."""
+    """The flags for BOS before and EOS after a text; NanollamaError for other ids, which a GGUF file can't ask for."""
     before, after = tokenizer.before, tokenizer.after
     for ids, id, name in ((before, tokenizer.bos_id, "bos_token"), (after, tokenizer.eos_id, "eos_token")):
         if ids not in ([], [id]):
@@ -115,19 +115,19 @@ def around_keys(tokenizer: Tokenizer) -> Metadata:
 
 
 def role_ids(tokenizer: Tokenizer, declared: Declarations, model: GgufModel, ends: Sequence[int]) -> dict[str, int]:
-    """The ids with a role, by the names that GGUF has for it."""
+    """Role, in GGUF's spelling, to id."""
     unknown = next((id for id, type in model.types.items() if type is PieceType.UNKNOWN), None)
     ids = {"bos": tokenizer.bos_id, "eos": tokenizer.eos_id, "unknown": unknown}
     if tokenizer.eos_id is None and ends:
         ids["eos"] = ends[0]
-    for name, role in NAMED.items():
-        token = declared.named.get(name)
+    for name in NAMED_ROLES:
+        role, token = ROLE_KEYS[name], declared.named.get(f"{name}_token")
         ids[role] = ids.get(role) if token is None else tokenizer.token_to_id(token)
     return {role: id for role, id in ids.items() if id is not None}
 
 
 def template_keys(folder: Path) -> Metadata:
-    """The chat templates as they are, the default one and others by name."""
+    """The chat templates, unchanged: the default one and others by name."""
     template = load_template(folder)
     if template is None:
         return {}
@@ -139,7 +139,7 @@ def template_keys(folder: Path) -> Metadata:
 
 
 def add_end_ids(metadata: Metadata, ends: Sequence[int]) -> None:
-    """Name the ids that end an answer as well, where llama.cpp does not know them by their text."""
+    """Add keys for ids that end an answer, unless llama.cpp identifies them by their text."""
     count = len(metadata[KEY + "tokens"])
     known = gguf_end_ids(metadata)
     missing = [id for id in ends if id not in known and id < count]
@@ -153,11 +153,11 @@ def add_end_ids(metadata: Metadata, ends: Sequence[int]) -> None:
 
 
 def check_readable(metadata: Metadata, tokenizer: Tokenizer) -> None:
-    """Raise if what was written can't be read back, or puts something else round a text."""
+    """Raise if the metadata can't be read back, or add other ids before and after a text."""
     read = load_gguf_tokenizer(metadata)
     if read is None or read.encode("") != tokenizer.encode(""):
         raise NanollamaError(
-            f"a GGUF file would put {read and read.encode('')} round a text in place of {tokenizer.encode('')}; export as a "
+            f"a GGUF file would add {read and read.encode('')} to a text in place of {tokenizer.encode('')}; export as a "
             "folder instead"
         )
 

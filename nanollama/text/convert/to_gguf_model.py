@@ -1,4 +1,4 @@
-"""The model in a folder's vocabulary files, in the terms of a GGUF file: kind, pre-tokenizer, merges or scores."""
+"""A folder's vocabulary files as the keys of a GGUF file: kind, pre-tokenizer, merges or scores."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ from nanollama.text.sentencepiece.model import PieceType
 from nanollama.text.sentencepiece.reader import read_sentencepiece
 
 PRE_OF_MERGES = {"gpt2": "gpt-2", "qwen2": "qwen2"}
-NO_BYTES = "this vocabulary has not all bytes; llama.cpp ends at characters that are no token, where this one says <unk>"
+NO_BYTES = "this vocabulary lacks bytes; llama.cpp aborts at characters that are no token, where this one gives <unk>"
 NOT_COMPOSED = "this tokenizer composes text (NFC), which a GGUF file can't ask for: text that is not composed gets other ids"
 METASPACE = "llama.cpp puts a space before every text, this tokenizer (Metaspace) only before one that has none"
 OTHER_MERGES = "no scores do what the merges of tokenizer.json do; those of tokenizer.model give other ids for some texts"
@@ -44,7 +44,7 @@ class GgufModel:
 
 
 def read_model(folder: Path, declared: Declarations) -> GgufModel:
-    """The model of a folder that `load_tokenizer` takes; NanollamaError for one that GGUF can't express."""
+    """The model of a folder that `load_tokenizer` reads; NanollamaError for one that GGUF can't express."""
     if (folder / "tokenizer.json").exists():
         return from_tokenizer_json(read_vocabulary(folder / "tokenizer.json"), folder)
     if (folder / "tokenizer.model").exists():
@@ -71,10 +71,10 @@ def from_merges(folder: Path, declared: Declarations) -> GgufModel:
 
 
 def from_tiktoken(data: bytes) -> GgufModel:
-    """A tiktoken tokenizer.model: any two tokens that make a third merge, and its rank counts.
+    """A tiktoken tokenizer.model: any two tokens that make a third merge, with the rank of the third.
 
-    As a list: by the rank of the third; of pairs that make the same, the left part's rank, then the right's (as in
-    transformers, convert_slow_tokenizer.py).
+    The merges are sorted by that rank, then by the ranks of the left and the right part, as in transformers
+    (convert_slow_tokenizer.py).
     """
     ranks = read_tiktoken(data)
     merges = []
@@ -122,7 +122,7 @@ def from_tokenizer_json(data: bytes, folder: Path) -> GgufModel:
 
 
 def from_byte_level(content: dict[str, Any], types: dict[int, PieceType]) -> GgufModel:
-    """A byte-level BPE, as a tokenizer.json has it."""
+    """A tokenizer.json with a byte-level BPE."""
     model = content["model"]
     composes = composes_text(content["normalizer"])
     pre = pre_name(content["pre_tokenizer"], composes=composes, whole_words=model["ignore_merges"])
@@ -135,7 +135,7 @@ def from_byte_level(content: dict[str, Any], types: dict[int, PieceType]) -> Ggu
 
 
 def composes_text(normalizer: dict[str, Any] | None) -> bool:
-    """Whether text is composed (NFC) before it is cut; anything else that is done to it is an error."""
+    """Whether text is composed (NFC) before it is cut; NanollamaError for any other normaliser."""
     steps = (normalizer or {"normalizers": []}).get("normalizers", [normalizer])
     if wrong := next((step for step in steps if step["type"] != "NFC"), None):
         raise NanollamaError(
@@ -145,9 +145,9 @@ def composes_text(normalizer: dict[str, Any] | None) -> bool:
 
 
 def from_spaced(content: dict[str, Any], types: dict[int, PieceType], folder: Path) -> GgufModel:
-    """A BPE of characters with bytes for the rest: SentencePiece's, as a tokenizer.json has it.
+    """A tokenizer.json with SentencePiece's BPE: characters, and bytes for characters that are no token.
 
-    Metaspace, which puts a space before a text only if it has none, has the same key as what always puts one.
+    Metaspace, which puts a space before a text only if it has none, gets the key of a space that is always put.
     """
     vocab, prefix = content["model"]["vocab"], space_prefix(content)
     types |= {vocab[f"<0x{byte:02X}>"]: PieceType.BYTE for byte in range(256) if f"<0x{byte:02X}>" in vocab}

@@ -1,4 +1,4 @@
-"""A GGUF file's vocabulary as the content of a tokenizer.json. The format is that of the library tokenizers."""
+"""A GGUF file's vocabulary as the content of a tokenizer.json, the format of the library tokenizers."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ STRIP = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def byte_level_json(metadata: Mapping[str, Any], found: GgufTokens, pre: str, shared: Json) -> Json:
-    """A byte-level BPE. Merges of which a part is no token never happen, and are left out."""
+    """A byte-level BPE. Merges with a part that is no token never happen and are left out."""
     vocab = used(found)
     merges = [merge.split(" ") for merge in read_merges(metadata, found.ids)]
     merges = [pair for pair in merges if {*pair, "".join(pair)} <= vocab.keys()]
@@ -32,7 +32,7 @@ def byte_level_json(metadata: Mapping[str, Any], found: GgufTokens, pre: str, sh
 
 
 def spaced_json(found: GgufTokens, scores: Sequence[float], prefix: bool, shared: Json) -> Json | None:
-    """SentencePiece's BPE; None if no list of merges does the same as the scores."""
+    """SentencePiece's BPE; None if no list of merges is equivalent to the scores."""
     vocab = used(found)
     pairs = merges_of({token: scores[id] for token, id in vocab.items()})
     if pairs is None:
@@ -49,7 +49,7 @@ def spaced_json(found: GgufTokens, scores: Sequence[float], prefix: bool, shared
 
 
 def used(found: GgufTokens) -> dict[str, int]:
-    """The ids of tokens that are not there to fill the embedding's rows."""
+    """Token to id, without the tokens that only fill the embedding's rows."""
     return {token: id for token, id in found.ids.items() if found.types[id] is not PieceType.UNUSED}
 
 
@@ -77,7 +77,7 @@ def bpe(
 
 
 def shared_json(found: GgufTokens, added: Sequence[AddedToken], before: Sequence[int], after: Sequence[int]) -> Json:
-    """What does not depend on the model: the added tokens, and what is put round a text."""
+    """The parts that do not depend on the model: the added tokens, and the ids before and after a text."""
     return {
         "version": "1.0",
         "truncation": None,
@@ -88,13 +88,13 @@ def shared_json(found: GgufTokens, added: Sequence[AddedToken], before: Sequence
 
 
 def described(token: AddedToken) -> Json:
-    """An added token as tokenizer.json and tokenizer_config.json have it."""
+    """An added token in the form of tokenizer.json and tokenizer_config.json."""
     flags = {"lstrip": token.lstrip, "rstrip": token.rstrip, "single_word": False}
     return {"content": token.content, **flags, "normalized": False, "special": token.special}
 
 
 def around(tokens: Sequence[str], before: Sequence[int], after: Sequence[int]) -> Json | None:
-    """The post-processor that puts BOS and EOS round a text, None if there is nothing to put."""
+    """The post-processor that adds ids before and after a text, None if there are none."""
     if not before and not after:
         return None
 

@@ -1,4 +1,4 @@
-"""What the JSON files beside a vocabulary say about it: its kind, its special tokens, and when BOS and EOS are added."""
+"""Reads the JSON files of a tokenizer: its class, its special tokens, and whether BOS and EOS are added."""
 
 import re
 from collections.abc import Iterable
@@ -18,12 +18,12 @@ FLAGS = ("add_bos_token", "add_eos_token", "add_prefix_space", "legacy")
 
 @dataclass(frozen=True)
 class Declarations:
-    """The parts of tokenizer_config.json, special_tokens_map.json, added_tokens.json and the configs that matter here.
+    """The parts of tokenizer_config.json, special_tokens_map.json, added_tokens.json and the configs that tokenizers need.
 
-    tokenizer_class: without "Fast". named: "bos_token" and its like, to the token or None where the file says null or
-    ""; a name the files don't mention is not in it. extra: further special tokens. added: tokens declared with their ids.
-    flags: add_bos_token, add_eos_token, add_prefix_space and legacy, where stated. config_ids: "bos_token" and
-    "eos_token", to the id in generation_config.json or config.json.
+    tokenizer_class: without "Fast". named: "bos_token" and others, to the token, or None if the file has null or ""; names
+    that the files lack are absent. extra: further special tokens. added: tokens declared with their ids. flags:
+    add_bos_token, add_eos_token, add_prefix_space and legacy, as far as stated. config_ids: "bos_token" and "eos_token", to
+    the id in generation_config.json or config.json.
     """
 
     tokenizer_class: str | None = None
@@ -35,14 +35,14 @@ class Declarations:
     config_ids: dict[str, int] = field(default_factory=dict)
 
     def special_contents(self) -> set[str]:
-        """Every token the files call special by giving it a name or listing it."""
+        """Every token that the files name or list as special."""
         return {token for token in self.named.values() if token is not None} | set(self.extra)
 
 
 def read_declarations(folder: Path) -> Declarations:
-    """Read the JSON files of a checkpoint folder, those of them that exist.
+    """Read the JSON files of a checkpoint folder, as far as they exist.
 
-    special_tokens_map.json and added_tokens.json are older and count only where tokenizer_config.json has no
+    special_tokens_map.json and added_tokens.json are older and count only if tokenizer_config.json has no
     `added_tokens_decoder`, as in transformers.
     """
     names = ("tokenizer_config.json", "config.json", "generation_config.json")
@@ -78,7 +78,7 @@ def _named(value: Any, name: str) -> str | None:
 
 
 def _content(value: Any, what: str) -> str:
-    """The text of a token, which files write as a string or as an object with `content`."""
+    """The text of a token, stored as a string or as an object with `content`."""
     content = value.get("content") if isinstance(value, dict) else value
     if not isinstance(content, str) or not content or LONE_SURROGATE.search(content):
         raise NanollamaError(f"{what} is {quote(value)}; expected a token: a string, or an object with content")
@@ -95,7 +95,7 @@ def _extra(value: Any, key: str) -> list[str]:
 
 
 def _from_ids(tokenizer: dict[str, Any]) -> Iterable[AddedToken]:
-    """The tokens of `added_tokens_decoder`: id, as a string, to an object."""
+    """Yields the tokens of `added_tokens_decoder`: id, as a string, to an object."""
     for key, value in (_typed(tokenizer, "added_tokens_decoder", dict) or {}).items():
         if not key.isascii() or not key.isdigit() or len(key) > 9 or not isinstance(value, dict):
             raise NanollamaError(f"added_tokens_decoder has {quote(key)}: {quote(value)}; expected an id and an object")
@@ -104,7 +104,7 @@ def _from_ids(tokenizer: dict[str, Any]) -> Iterable[AddedToken]:
 
 
 def _from_contents(values: dict[str, Any], special: set[str]) -> Iterable[AddedToken]:
-    """The tokens of added_tokens.json: token to id, special where another file names the token."""
+    """Yields the tokens of added_tokens.json: token to id, special if another file names the token."""
     for content, id in values.items():
         if not content or not isinstance(id, int) or isinstance(id, bool) or not 0 <= id < 10**9:
             raise NanollamaError(f"added_tokens.json gives {quote(content)} the id {quote(id)}; expected a number from 0 up")
@@ -112,7 +112,7 @@ def _from_contents(values: dict[str, Any], special: set[str]) -> Iterable[AddedT
 
 
 def _first_id(generation: dict[str, Any], key: str, config: dict[str, Any]) -> int | None:
-    """A token id of generation_config.json, else of config.json; of several, the first."""
+    """The first token id under `key` in generation_config.json, else in config.json; None if there is none."""
     value = config.get(key) if generation.get(key) is None else generation[key]
     first = value[0] if isinstance(value, list) and value else value
     if first is None or first == []:

@@ -1,4 +1,4 @@
-"""tokenizer.json: a whole tokenizer in one file, run by the library `tokenizers`, whose format it is."""
+"""tokenizer.json: a whole tokenizer in one file, run by the library that defines the format, `tokenizers`."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -15,14 +15,14 @@ LONGEST_MESSAGE = 300  # characters of the library's message; it quotes whole va
 
 
 class LibraryVocabulary:
-    """A tokenizer.json. What it says is done, except truncation and padding, which are switched off.
+    """A tokenizer.json. All of it applies except truncation and padding.
 
-    added, special: tokens that other files declare, and those they call special. One that the file lacks is added, and
-    must get the id that was declared.
+    added, special: tokens that other files declare, and those that they call special. A declared token that the file lacks is
+    added, and must get the declared id.
     """
 
     def __init__(self, data: bytes, added: Sequence[AddedToken], special: set[str]) -> None:
-        self._lock = Lock()  # whether special tokens are parsed is a setting of the library's object
+        self._lock = Lock()  # the library's object has one setting for parsing special tokens
         with library_errors("tokenizer.json is not usable"):
             self._library = tokenizers.Tokenizer.from_buffer(data)
             self._library.no_truncation()
@@ -50,7 +50,7 @@ class LibraryVocabulary:
                 self._library.add_tokens([new])
             if (id := self._library.token_to_id(token.content)) != token.id:
                 raise NanollamaError(
-                    f"{quote(token.content)} has the id {id} in tokenizer.json and {token.id} in the files beside it"
+                    f"{quote(token.content)} has the id {id} in tokenizer.json and {token.id} in the folder's other files"
                 )
         new_special = special - known - {token.content for token in added}
         self._library.add_special_tokens(
@@ -58,13 +58,13 @@ class LibraryVocabulary:
         )
 
     def encode(self, text: str, parse_special: bool) -> list[int]:
-        """The ids of `text`, without what the post-processor puts round them."""
+        """The ids of `text`, without those of the post-processor."""
         with self._lock, library_errors(f"tokenizer.json can't encode {quote(text)}"):
             self._library.encode_special_tokens = not parse_special
             return list(self._library.encode(text, add_special_tokens=False).ids)
 
     def decode(self, ids: Sequence[int], skip_special: bool) -> str:
-        """The text of ids; an id without a token has none."""
+        """The text of ids; an id without a token gives none."""
         with library_errors("tokenizer.json can't decode"):
             return str(self._library.decode([id for id in ids if id < self._size], skip_special_tokens=skip_special))
 
@@ -80,9 +80,9 @@ class LibraryVocabulary:
 
 @contextmanager
 def library_errors(what: str) -> Iterator[None]:
-    """Whatever the library raises becomes a NanollamaError; a panic of its Rust code is not even an Exception.
+    """Turns the library's errors into NanollamaError. A panic of its Rust code is not a subclass of Exception.
 
-    (Of a panic the library also writes a line to stderr, which can't be prevented from here.)
+    (The library also writes a line about a panic to stderr, which can't be prevented here.)
     """
     try:
         yield
@@ -118,7 +118,7 @@ def _steps(state: dict[str, Any] | None) -> list[dict[str, Any]]:
 
 
 def _around(template: dict[str, Any]) -> tuple[list[int], list[int]]:
-    """The ids before and after the text in the template for one text, which must have it once."""
+    """The ids before and after the text in a template for one text; NanollamaError unless the text occurs once."""
     sides: list[list[int]] = [[]]
     for item in template["single"]:
         if "Sequence" in item:

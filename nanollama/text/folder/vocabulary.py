@@ -1,6 +1,6 @@
-"""The vocabulary files of a checkpoint folder: which kind it holds, and how each kind is opened.
+"""Opens the vocabulary files of a checkpoint folder, whichever kind it holds.
 
-The order of the kinds and every policy is explained in `tokenizer.py`.
+The order of the kinds and every policy is explained in text/tokenizer.py.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from nanollama.text.sentencepiece.model import PieceType, SentencePiece, Sentenc
 from nanollama.text.sentencepiece.reader import read_sentencepiece
 
 BASE64 = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/")
-ANY_CLASS = {None, "PreTrainedTokenizer", "TokenizersBackend"}  # these say nothing about the rules
+ANY_CLASS = {None, "PreTrainedTokenizer", "TokenizersBackend"}  # classes without rules
 SENTENCEPIECE_CLASSES = ANY_CLASS | {"LlamaTokenizer", "GemmaTokenizer"}
 TIKTOKEN_CLASSES = ANY_CLASS | {"LlamaTokenizer"}
 MERGES_CLASSES = {"GPT2Tokenizer": "gpt2", "Qwen2Tokenizer": "qwen2"}
@@ -47,10 +47,10 @@ Vocabulary = LibraryVocabulary | ModelVocabulary
 
 @dataclass(frozen=True)
 class OpenedVocabulary:
-    """An opened vocabulary and what its kind of file says about BOS and EOS.
+    """An opened vocabulary and its kind's defaults for BOS and EOS.
 
-    bos_id, eos_id: unless a file beside it names others. adds_bos: unless a file beside it says otherwise. before,
-    after: the ids round every text, where the file itself defines them.
+    bos_id, eos_id, adds_bos: used unless the JSON files state others. before, after: the ids before and after every text, if
+    the vocabulary file defines them.
     """
 
     vocabulary: Vocabulary
@@ -94,7 +94,7 @@ def open_library(data: bytes, declared: Declarations) -> OpenedVocabulary:
 
 
 def open_sentencepiece(data: bytes, declared: Declarations) -> OpenedVocabulary:
-    """A SentencePiece tokenizer.model. Its control pieces are special tokens, and so is its unknown piece."""
+    """A SentencePiece tokenizer.model. Its control pieces and its unknown piece are special tokens."""
     _check_class(declared, SENTENCEPIECE_CLASSES, "a SentencePiece tokenizer.model")
     model = read_sentencepiece(data)
     if "add_prefix_space" in declared.flags:
@@ -103,10 +103,10 @@ def open_sentencepiece(data: bytes, declared: Declarations) -> OpenedVocabulary:
 
 
 def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) -> OpenedVocabulary:
-    """The vocabulary of a SentencePiece model and the tokens declared beside it."""
+    """The vocabulary of a SentencePiece model and of the tokens declared in JSON files."""
     ids = {piece: id for id, piece in enumerate(model.pieces)}
-    own = [AddedToken(piece, ids[piece], True) for piece in model.of_type(PieceType.CONTROL, PieceType.UNKNOWN)]
-    added = _with_declared(own, declared, ids.get)
+    builtin = [AddedToken(piece, ids[piece], True) for piece in model.of_type(PieceType.CONTROL, PieceType.UNKNOWN)]
+    added = _with_declared(builtin, declared, ids.get)
     types = list(model.types)
     for token in added:
         if token.id < len(types) and _takes_over(token, model):
@@ -127,9 +127,9 @@ def sentencepiece_vocabulary(model: SentencePieceModel, declared: Declarations) 
 
 
 def _takes_over(token: AddedToken, model: SentencePieceModel) -> bool:
-    """Whether the model must no longer find the piece of this id in text, because the token stands for it now.
+    """Whether the token replaces the piece of its id, so that the model must not find that piece in text.
 
-    A declared token may have the id of another piece, but of none that text needs.
+    A declared token may have the id of another piece, but not of one that text needs (NanollamaError).
     """
     type = model.types[token.id]
     if model.pieces[token.id] == token.content:
@@ -149,19 +149,19 @@ def open_tiktoken(data: bytes, declared: Declarations) -> OpenedVocabulary:
         raise NanollamaError(f"a tiktoken tokenizer.model of model_type {declared.model_type!r} is not known; known: llama")
     ranks = read_tiktoken(data)
     if declared.added:
-        own = []
+        builtin = []
     elif max(ranks.values()) == len(ranks) - 1:
-        own = [AddedToken(name, len(ranks) + place, True) for place, name in enumerate(LLAMA3_NAMES)]
+        builtin = [AddedToken(name, len(ranks) + place, True) for place, name in enumerate(LLAMA3_NAMES)]
     else:
         raise NanollamaError(f"tokenizer.model has {len(ranks):,} ranks up to {max(ranks.values()):,}; expected no gaps")
     model = ByteBpe(ranks, lambda left, right: ranks.get(left + right), "llama3", whole_words=True)
-    vocabulary = ModelVocabulary(model, _with_declared(own, declared, ranks.get))
+    vocabulary = ModelVocabulary(model, _with_declared(builtin, declared, ranks.get))
     bos_id, eos_id = vocabulary.token_to_id("<|begin_of_text|>"), vocabulary.token_to_id("<|end_of_text|>")
     return OpenedVocabulary(vocabulary, bos_id, eos_id, adds_bos=True)
 
 
 def open_merges(vocab: dict[str, int], merges: bytes, declared: Declarations) -> OpenedVocabulary:
-    """A vocab.json with its merges.txt, as GPT-2 or as Qwen2 uses them."""
+    """A vocab.json with its merges.txt, of GPT-2's or Qwen2's kind."""
     kind = _merges_kind(declared)
     model = ByteBpe(
         vocab,
@@ -169,9 +169,9 @@ def open_merges(vocab: dict[str, int], merges: bytes, declared: Declarations) ->
         kind,
         prefix_space=declared.flags.get("add_prefix_space", False),
     )
-    end = vocab.get(END_OF_TEXT, model.size if kind == "qwen2" else None)  # Qwen's vocab.json ends just before it
-    own = [] if end is None else [AddedToken(END_OF_TEXT, end, True)]
-    vocabulary = ModelVocabulary(model, _with_declared(own, declared, vocab.get))
+    end = vocab.get(END_OF_TEXT, model.size if kind == "qwen2" else None)  # it follows the last id of Qwen's vocab.json
+    builtin = [] if end is None else [AddedToken(END_OF_TEXT, end, True)]
+    vocabulary = ModelVocabulary(model, _with_declared(builtin, declared, vocab.get))
     end = vocabulary.token_to_id(END_OF_TEXT)
     return OpenedVocabulary(vocabulary, bos_id=end if kind == "gpt2" else None, eos_id=end)
 
@@ -197,9 +197,11 @@ def _check_class(declared: Declarations, known: set[str | None], what: str) -> N
         )
 
 
-def _with_declared(own: list[AddedToken], declared: Declarations, id_in_model: Callable[[str], int | None]) -> list[AddedToken]:
-    """The added tokens of a vocabulary: its own, those declared, and those the files call special."""
-    tokens = {token.id: token for token in own}
+def _with_declared(
+    builtin: list[AddedToken], declared: Declarations, id_in_model: Callable[[str], int | None]
+) -> list[AddedToken]:
+    """The added tokens of a vocabulary: builtin ones, declared ones, and those that the files call special."""
+    tokens = {token.id: token for token in builtin}
     for token in declared.added:
         if (id := id_in_model(token.content)) not in (None, token.id):
             raise NanollamaError(f"the files declare {quote(token.content)} as id {token.id}; the vocabulary has it as {id}")

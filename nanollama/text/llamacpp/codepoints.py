@@ -1,8 +1,8 @@
-"""The general categories of Unicode 15.1, whatever version Python has: one class letter for every character.
+"""Unicode 15.1's general categories, independent of Python's version: one class letter for every character.
 
-llama.cpp cuts text by the categories of Unicode 15.1 (src/unicode-data.cpp); Python 3.11 knows Unicode 14.0, 3.13 knows
-15.1 and later ones know more. The tables here close the gap both ways. Characters that Unicode adds after 18.0 may still
-be cut differently from llama.cpp, which takes all characters that 15.1 does not have for unassigned.
+llama.cpp cuts text by the categories of Unicode 15.1 (src/unicode-data.cpp). Python 3.11 has Unicode 14.0, 3.13 has 15.1,
+later versions have more; the tables here correct both. Characters that Unicode adds after 18.0 may still be cut differently:
+to llama.cpp all characters outside 15.1 are unassigned.
 """
 
 import re
@@ -11,7 +11,7 @@ import unicodedata
 from nanollama.text.added_tokens import WHITE_SPACE
 
 LETTER, HAN, NUMBER, MARK, PUNCTUATION, SYMBOL, WHITE, OTHER, OTHER_HAN = "Ł漢№◌¶©\v¿〇"
-"""What stands for a character beyond ASCII: its class. HAN are letters too; OTHER_HAN are not assigned yet."""
+"""The class letters of characters beyond ASCII. HAN are letters too; OTHER_HAN are not assigned yet."""
 
 MEMBERS = {
     r"\p{L}": f"A-Za-z{LETTER}{HAN}",
@@ -20,7 +20,7 @@ MEMBERS = {
     r"\p{P}": rf"!-#%-*,\-./:;?@\[-\]_{{}}{PUNCTUATION}",
     r"\p{S}": rf"$+<=>^`|~{SYMBOL}",
 }
-"""What each category is in a text of classes, as the inside of a regular expression's brackets."""
+"""Category → its members in a text of class letters, as the inside of a regular expression's brackets."""
 
 NOT_ASCII_WHITE = re.compile(f"[{''.join(letter for letter in WHITE_SPACE if not letter.isascii())}]")
 
@@ -60,7 +60,7 @@ _letters = {"L": LETTER, "N": NUMBER, "M": MARK, "P": PUNCTUATION, "S": SYMBOL}
 
 
 class _Classes(dict[int, str]):
-    """Code point to class letter (to itself in ASCII), filled in as characters are met."""
+    """Code point → class letter (itself in ASCII), filled on demand."""
 
     def __missing__(self, code: int) -> str:
         self[code] = letter = chr(code) if code < 128 else _class(code)
@@ -80,10 +80,10 @@ _classes = _Classes()
 
 
 def classes(text: str) -> str:
-    """`text` with a class letter for every character beyond ASCII, as long as before."""
+    """`text` with a class letter in place of every character beyond ASCII; the length stays."""
     return text if text.isascii() else text.translate(_classes)
 
 
 def plain_white(text: str) -> str:
-    """`text` with a vertical tab for every white space beyond ASCII, as long as before."""
+    """`text` with a vertical tab in place of every white space beyond ASCII; the length stays."""
     return text if text.isascii() else NOT_ASCII_WHITE.sub(WHITE, text)

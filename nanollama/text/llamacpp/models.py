@@ -1,8 +1,8 @@
-"""The two text models that only GGUF files have: llama.cpp's reading of SentencePiece, and its BPE of plain characters.
+"""The two text models that only GGUF files have: llama.cpp's version of SentencePiece, and its BPE of plain characters.
 
-Both know a space as `▁` and have a token per byte (`<0x0A>`) for characters that are no token. Any token may come out of
-plain text if merges lead to it, whatever its type: llama.cpp does not look at types here, and its ids count. (Hugging
-Face and sentencepiece never make a control token of plain text.) Source: llama.cpp, src/llama-vocab.cpp.
+Both write a space as `▁` and have a token per byte (`<0x0A>`) for characters that are no token. Plain text may become any
+token that merges lead to: llama.cpp ignores types here. (Hugging Face and sentencepiece never turn plain text into a control
+token.) Source: llama.cpp, src/llama-vocab.cpp.
 """
 
 import re
@@ -18,10 +18,10 @@ LINES = re.compile(r"[^\n]+|\n+")
 
 
 class SpacedVocabulary:
-    """The tokens of such a model: what it encodes into, and how they decode.
+    """The tokens of such a model, their ids and their decoding.
 
-    tokens, types: by id. drops_space: one space at the start of decoded text is left out, for `encode` has put it there.
-    drops_bytes: bytes that have no token are left out, else an error.
+    tokens, types: by id. drops_space: one space at the start of decoded text is left out, because `encode` adds it.
+    drops_bytes: bytes without a token are left out, else they are an error.
     """
 
     unknown_id = None
@@ -43,7 +43,7 @@ class SpacedVocabulary:
         return self._tokens[id] if id < self.size else None
 
     def ids_of(self, pieces: Iterable[str]) -> list[int]:
-        """The ids of pieces of text; one that is no token becomes its bytes."""
+        """The ids of pieces of text; a piece that is no token becomes its bytes."""
         ids: list[int] = []
         for piece in pieces:
             if (id := self._ids.get(piece)) is not None:
@@ -56,7 +56,7 @@ class SpacedVocabulary:
         return ids
 
     def decode(self, parts: Iterable[int | str]) -> str:
-        """The text of ids, with texts between them taken as they are; what is no UTF-8 becomes U+FFFD."""
+        """The text of ids and of texts between them; bytes that are not UTF-8 become U+FFFD."""
         data = [part.encode("utf-8") if isinstance(part, str) else self._bytes(part) for part in parts]
         if self._drops_space and data:
             data[0] = data[0].removeprefix(b" ")
@@ -69,10 +69,10 @@ class SpacedVocabulary:
 
 
 class ScoredMerges(SpacedVocabulary):
-    """`tokenizer.ggml.model` "llama": of all adjacent pairs that make a token, the one of the highest score comes first.
+    """`tokenizer.ggml.model` "llama": of all adjacent pairs that make a token, the token of the highest score is made first.
 
     scores: by id, float32 values. prefix_space: a space is put before the text, even one that begins with a space.
-    Nothing is normalised: runs of spaces stay, whatever `remove_extra_whitespaces` says, as in llama.cpp.
+    Nothing is normalised: runs of spaces stay even with `remove_extra_whitespaces`, as in llama.cpp.
     """
 
     def __init__(
@@ -94,10 +94,10 @@ class ScoredMerges(SpacedVocabulary):
 
 
 class CharacterBpe(SpacedVocabulary):
-    """`tokenizer.ggml.model` "gemma4": BPE of characters, over whole lines; a run of newlines that is a token stays one.
+    """`tokenizer.ggml.model` "gemma4": BPE of characters, over whole lines.
 
-    ranks: of merges, each two pieces with a space between them. whole_lines: see above; false for `tokenizer.ggml.pre`
-    "sarvam-moe".
+    ranks: of merges, each two pieces with a space between them. whole_lines: a run of newlines that is a token is not split;
+    false for `tokenizer.ggml.pre` "sarvam-moe".
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class CharacterBpe(SpacedVocabulary):
     ) -> None:
         super().__init__(tokens, ids, types, drops_space=False, drops_bytes=True)
         self._ranks, self._whole_lines = ranks, whole_lines
-        self._beside = {merge[at - 1] + merge[at + 1] for merge in ranks if (at := merge.index(" "))}
+        self._bigrams = {merge[at - 1] + merge[at + 1] for merge in ranks if (at := merge.index(" "))}
         self._cached = lru_cache(CACHED_WORDS)(self._word_ids)
 
     def encode(self, text: str, *, first: bool = True, last: bool = True) -> list[int]:
@@ -126,10 +126,10 @@ class CharacterBpe(SpacedVocabulary):
         return ids
 
     def _words(self, line: str) -> Iterator[str]:
-        """Cut where two characters meet that no merge joins: no merge can cross such a place."""
+        """Yields words, cut between two characters that no merge joins: no merge crosses such a place."""
         start = 0
         for at in range(1, len(line)):
-            if line[at - 1 : at + 1] not in self._beside:
+            if line[at - 1 : at + 1] not in self._bigrams:
                 yield line[start:at]
                 start = at
         yield line[start:]

@@ -1,9 +1,9 @@
 """llama.cpp's pre-tokenizers: how the text of a byte-level BPE is cut into words, by `tokenizer.ggml.pre`.
 
-A pre-tokenizer is a list of cuts, each made within the pieces of the one before; what a cut matches is one piece, and so
-is what lies between two matches. Most patterns speak of categories (`\\p{L}`), and are run on a text of class letters
-(codepoints.py). llama.cpp does the same, by hand-written loops or by std::regex on such a text, and what it does counts
-here, not the pattern that it quotes. Source: llama.cpp, src/llama-vocab.cpp (llm_tokenizer_bpe) and src/unicode.cpp.
+A pre-tokenizer is a list of cuts, each made within the pieces of the one before; a match is one piece, and so is the text
+between two matches. Most patterns contain categories (`\\p{L}`) and run on a text of class letters (codepoints.py).
+llama.cpp does the same, by hand-written loops or by std::regex on such a text; where its loops differ from the pattern that
+it quotes, the loops count. Source: llama.cpp, src/llama-vocab.cpp (llm_tokenizer_bpe) and src/unicode.cpp.
 
 Facts that differ from Hugging Face's tokenizers for the same vocabulary: no text is composed (NFC) before it is cut,
 `\\p{Lu}` and `\\p{Ll}` mean any letter beyond ASCII, so that `tekken` and `gpt-4o` cut `ÉCOLE` otherwise, and the cuts
@@ -32,21 +32,21 @@ from nanollama.text.llamacpp.codepoints import HAN, LETTER, MARK, MEMBERS, OTHER
 
 
 class DigitTriples(NamedTuple):
-    """Cuts a run of digits into threes, counted from its right end: after each three, else before each.
+    """Cuts a run of digits into groups of three, counted from its right end: after each group, else before each.
 
-    A run stays joined to the text at its left, and with `after` false to the text at its right: that is cut later.
+    A run stays joined to the text on its left, and with `after` false to the text on its right, until a later cut.
     """
 
     digits: str
     after: bool
 
     def places(self, start: int, end: int) -> range:
-        """Where the run from `start` to `end` is cut, from left to right."""
+        """The places at which the run from `start` to `end` is cut, from left to right."""
         return range(end, start, -3)[::-1] if self.after else range(end - 3, start - 1, -3)[::-1]
 
 
 Pieces = Callable[[str, int, int], Iterator[tuple[int, int]]]
-"""Where the pieces of text[start:end] begin and end."""
+"""(text, start, end) → (begin, end) of each piece of text[start:end]."""
 
 BREAK, LINES = "[\r\n]", r"[^\n]+|\n+"
 LLAMA3 = llama3_pattern(ASCII_CONTRACTIONS, UP_TO_3)
@@ -60,7 +60,7 @@ HALVES = "|".join(rf"\s{{{count}}}(?!\S)" for count in (512, 256, 128, 64, 32, 1
 
 
 def _cased(beyond: str, suffix: str, number: str) -> str:
-    """gpt-4o's shape of words, capitals and then small letters; the classes `beyond` ASCII are both."""
+    """gpt-4o's words: capitals, then small letters; the classes `beyond` ASCII are both."""
     capital, small, before = f"[A-Z{beyond}]", f"[a-z{beyond}]", r"[^\r\n\p{L}\p{N}]?"
     words = f"{before}{capital}*{small}+{suffix}|{before}{capital}+{small}*{suffix}"
     return rf"{words}|{number}|{SIGNS}[\r\n/]*|{WHITE}"
@@ -158,7 +158,7 @@ ADDS_BOS = frozenset(f"{LLAMA3_NAMES} tekken chameleon".split())
 
 @cache
 def words_of(name: str) -> Words:
-    """How the pre-tokenizer of this name cuts a text."""
+    """The function that cuts a text by the pre-tokenizer of this name."""
     if name not in PRE_TOKENIZERS:
         raise unknown_name("pre-tokenizer (tokenizer.ggml.pre)", name, PRE_TOKENIZERS)
     cuts = [_pieces_of(cut) for cut in PRE_TOKENIZERS[name]]
@@ -175,7 +175,7 @@ def words_of(name: str) -> Words:
 
 
 def _pieces_of(cut: str | DigitTriples) -> tuple[Pieces, bool]:
-    """What makes a cut, and whether it is made on a text of classes."""
+    """The function of a cut, and whether it runs on a text of class letters."""
     source = pattern = cut.digits if isinstance(cut, DigitTriples) else cut
     for category, members in MEMBERS.items():
         pattern = pattern.replace(category, members)
@@ -185,7 +185,7 @@ def _pieces_of(cut: str | DigitTriples) -> tuple[Pieces, bool]:
 
 
 def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The matches of a pattern, and what lies between them."""
+    """Yields (begin, end) of the matches of a pattern and of the texts between them."""
     for match in pattern.finditer(text, start, end):
         if match.start() > start:
             yield start, match.start()
@@ -196,7 +196,7 @@ def _matches(pattern: re.Pattern[str], text: str, start: int, end: int) -> Itera
 
 
 def _triples(pattern: re.Pattern[str], cut: DigitTriples, text: str, start: int, end: int) -> Iterator[tuple[int, int]]:
-    """The pieces between the places where runs of digits are cut."""
+    """Yields (begin, end) of the pieces between the places where runs of digits are cut."""
     for match in pattern.finditer(text, start, end):
         for place in cut.places(*match.span()):
             if place > start:

@@ -1,7 +1,7 @@
-"""The special tokens of a GGUF vocabulary, as llama.cpp sees them: which tokens they are, and how it finds them in text.
+"""The special tokens of a GGUF vocabulary by llama.cpp's rules: which tokens they are, and how they are found in text.
 
-llama.cpp does not take the token types of a file as they are: it knows some hundred texts of special tokens, because
-many converters got their types wrong. Source: llama.cpp, src/llama-vocab.cpp (impl::load, tokenizer_st_partition).
+llama.cpp changes the token types of a file: it has a list of some hundred texts of special tokens, because many converters
+write wrong types. Source: llama.cpp, src/llama-vocab.cpp (impl::load, tokenizer_st_partition).
 """
 
 import re
@@ -16,7 +16,7 @@ _ends = (
     "<｜end▁of▁sentence｜>"
 )
 END_TEXTS = frozenset(_ends.split())
-"""Tokens that end an answer, and so are control tokens whatever the file says."""
+"""Tokens that end an answer, and are control tokens whatever their type in the file."""
 
 FILL_IN_TEXTS = {
     "fim_pre": "<|fim_prefix|> <fim-prefix> <fim_prefix> <｜fim▁begin｜> <PRE> ▁<PRE> <|code_prefix|> <|prefix|>",
@@ -26,12 +26,12 @@ FILL_IN_TEXTS = {
     "fim_rep": "<|fim_repo|> <|repo_name|> <fim-repo> <REPO> <reponame>",
     "fim_sep": "<|file_sep|>",
 }
-"""Where the file names no token for a role, the one with such a text has it, and is a control token. If there are several
-llama.cpp takes any (the order of its hash table); here it is the one with the lowest id."""
+"""If the file names no token for a role, a token with such a text has the role and is a control token. Of several, llama.cpp
+takes any (the order of its hash table); here it is the one with the lowest id."""
 
 ENDING_ROLES = ("fim_pad", "fim_rep", "fim_sep")
 SHOWN_TEXTS = frozenset(("<|channel|>", "<|message|>", "<|start|>", "<|constrain|>"))
-SPACE = " \t\n\v\f\r"  # isspace in the C locale
+C_SPACE = " \t\n\v\f\r"  # isspace in the C locale
 
 
 def settle_types(
@@ -39,7 +39,7 @@ def settle_types(
 ) -> tuple[list[PieceType], frozenset[int]]:
     """The types that llama.cpp gives to the tokens, and the ids that end an answer.
 
-    ids: token to id. types: by id, as the file has them. roles: the ids of "eos", "fim_pad" and their like.
+    ids: token to id. types: by id, as stored. roles: the ids of "eos", "fim_pad" and other roles.
     """
     settled, roles = list(types), dict(roles)
     for role, usual in FILL_IN_TEXTS.items():
@@ -64,9 +64,9 @@ def settle_types(
 
 
 def special_tokens(tokens: Sequence[str], types: Sequence[PieceType], name: str, pre: str) -> Iterator[AddedToken]:
-    """The tokens that are found in text before it is cut, with the white space that they take with them.
+    """Yields the tokens that are found in text before it is cut; lstrip and rstrip: white space that belongs to them.
 
-    name: `general.name`. pre: `tokenizer.ggml.pre`. GGUF has no field for that white space, so llama.cpp goes by names.
+    name: `general.name`. pre: `tokenizer.ggml.pre`. GGUF has no field for that white space; llama.cpp uses these names.
     """
     is_phi3 = "phi-3" in name.lower() or "phi3" in name.lower()
     left = "<mask>" if any(jina in pre for jina in ("jina-v2-de", "jina-v2-es", "jina-v2-code")) else None
@@ -80,10 +80,10 @@ def special_tokens(tokens: Sequence[str], types: Sequence[PieceType], name: str,
 
 
 class LongestFirst(AddedTokens):
-    """Added tokens that are found as llama.cpp does: first every occurrence of the longest, then of the next.
+    """Added tokens, found in llama.cpp's order: first every occurrence of the longest, then of the next.
 
-    Tokenizers of Hugging Face go from left to right, and take the longest that begins at a place: of `<a>` and `>bcd`,
-    they find the first in `<a>bcd`, llama.cpp the second. Of equally long ones that overlap, here the lowest id is first.
+    Hugging Face's tokenizers go from left to right and take the longest token that begins at a place: of `<a>` and `>bcd`,
+    they find the first in `<a>bcd`, llama.cpp the second. Of overlapping tokens of one length, the lowest id is first here.
     """
 
     def __init__(self, tokens: Iterable[AddedToken]) -> None:
@@ -95,7 +95,7 @@ class LongestFirst(AddedTokens):
         self._begin = re.compile(f"[{''.join(map(re.escape, self._lengths))}]") if self._lengths else None
 
     def split(self, text: str, parse_special: bool) -> Iterator[int | str]:
-        """The id of every added token in `text`, and the texts between them (none empty), in order."""
+        """Yields, in order, the id of every added token in `text` and the non-empty texts between them."""
         done = 0
         for start, end, token in sorted(self._placed(text, parse_special)):
             if start > done:
@@ -106,7 +106,7 @@ class LongestFirst(AddedTokens):
             yield text[done:]
 
     def _placed(self, text: str, parse_special: bool) -> list[tuple[int, int, int]]:
-        """(start, end, id) of every token that is found, with the white space that it takes."""
+        """(start, end, id) of every token that is found, including its white space."""
         found = sorted(self._occurrences(text, parse_special))
         taken = bytearray(len(text) if found else 0)
         placed = []
@@ -115,16 +115,16 @@ class LongestFirst(AddedTokens):
             end = start + len(token.content)
             if taken.find(1, start, end) >= 0:
                 continue
-            while token.lstrip and start and not taken[start - 1] and text[start - 1] in SPACE:
+            while token.lstrip and start and not taken[start - 1] and text[start - 1] in C_SPACE:
                 start -= 1
-            while token.rstrip and end < len(text) and not taken[end] and text[end] in SPACE:
+            while token.rstrip and end < len(text) and not taken[end] and text[end] in C_SPACE:
                 end += 1
             taken[start:end] = b"\1" * (end - start)
             placed.append((start, end, id))
         return placed
 
     def _occurrences(self, text: str, parse_special: bool) -> Iterator[tuple[int, int, int]]:
-        """(minus the length in bytes, id, place) of whatever spells a token, in llama.cpp's order when sorted."""
+        """Yields (minus the length in bytes, id, place) of every text that spells a token; sorted: llama.cpp's order."""
         for match in self._begin.finditer(text) if self._begin else ():
             start = match.start()
             for length in self._lengths[match[0]]:

@@ -1,6 +1,6 @@
-"""The tokens in a GGUF file's metadata, checked: nothing here is trusted, and nothing is repaired.
+"""The tokens in a GGUF file's metadata: everything is checked, nothing is repaired.
 
-Keys and what they mean: docs/gguf.md of github.com/ggml-org/ggml, and llama.cpp's src/llama-vocab.cpp (impl::load).
+Source of the keys: docs/gguf.md of github.com/ggml-org/ggml, and llama.cpp's src/llama-vocab.cpp (impl::load).
 """
 
 import math
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 KEY = "tokenizer.ggml."
 SPACES_IN, WITHOUT_SPACE = methodcaller("count", " "), methodcaller("replace", " ", "")
-NO_ID = 2**32 - 1  # -1, as some converters wrote it: there is no such token
+NO_ID = 2**32 - 1  # -1, which some converters write for "no such token"
 ROLES = {
     "bos_token_id": "bos",
     "eos_token_id": "eos",
@@ -33,21 +33,22 @@ ROLES = {
     "fim_pad_token_id": "fim_pad",
     "fim_rep_token_id": "fim_rep",
     "fim_sep_token_id": "fim_sep",
-    "prefix_token_id": "fim_pre",  # these three are the old names; they win, as in llama.cpp
+    "prefix_token_id": "fim_pre",  # these three are old names; they win, as in llama.cpp
     "suffix_token_id": "fim_suf",
     "middle_token_id": "fim_mid",
 }
+ROLE_KEYS = {role: key.removesuffix("_token_id") for key, role in ROLES.items()}
 BYTE_TOKENS = frozenset(f"<0x{byte:02X}>" for byte in range(256))
 LLAMA_ROLES = {"unk": 0, "bos": 1, "eos": 2}
-"""What the ids are with `tokenizer.ggml.model` "llama" if the file names none."""
+"""The default ids with `tokenizer.ggml.model` "llama"."""
 
 
 @dataclass(frozen=True)
 class GgufTokens:
-    """What every kind of GGUF vocabulary has. The index of a token or type is its id.
+    """The parts that every kind of GGUF vocabulary has. The index of a token or type is its id.
 
-    types: as llama.cpp settles them. roles: the ids that the file names, by the short names of ROLES. ends: the ids that
-    end an answer.
+    types: by llama.cpp's rules (`settle_types`). roles: the ids that the file names, by the short names of ROLES. ends: the
+    ids that end an answer.
     """
 
     tokens: list[str]
@@ -62,7 +63,7 @@ def read_tokens(metadata: Mapping[str, Any], kind: str) -> GgufTokens:
     tokens = strings(metadata, KEY + "tokens")
     if not tokens:
         raise NanollamaError(f"{KEY}tokens is empty; expected at least one token")
-    if "" in tokens:  # llama.cpp names them so
+    if "" in tokens:  # llama.cpp's names for them
         tokens = [token or f"[EMPTY_{id}]" for id, token in enumerate(tokens)]
     if "\0" in "".join(tokens):
         id = next(id for id, token in enumerate(tokens) if "\0" in token)
@@ -77,7 +78,7 @@ def read_tokens(metadata: Mapping[str, Any], kind: str) -> GgufTokens:
 
 
 def read_types(metadata: Mapping[str, Any], tokens: Sequence[str]) -> list[PieceType]:
-    """The type of every token as the file has it; all are normal if it has none."""
+    """The stored type of every token; all are normal if the file has no types."""
     if KEY + "token_type" not in metadata:
         return [PieceType.NORMAL] * len(tokens)
     numbers = values(metadata, KEY + "token_type", {int}, len(tokens))
@@ -106,8 +107,8 @@ def read_scores(metadata: Mapping[str, Any], count: int) -> list[float]:
 def read_merges(metadata: Mapping[str, Any], ids: Mapping[str, int]) -> dict[str, int]:
     """The rank of every merge, which is two tokens with a space between them; together they are a third.
 
-    Gemma 4 has half a million, so whole lists are checked at once, and one by one only to name the wrong one. (Where a
-    third is a token, but one of the two is not, the merge never happens.)
+    Gemma 4 has half a million, so whole lists are checked at once, and one by one only to name the wrong one. (If the third
+    is a token but one of the two is not, the merge never happens.)
     """
     merges = strings(metadata, KEY + "merges")
     ranks = {merge: rank for rank, merge in enumerate(merges)}
@@ -158,13 +159,13 @@ def value(metadata: Mapping[str, Any], key: str, kind: type[T]) -> T | None:
 
 
 def flag(metadata: Mapping[str, Any], name: str, default: bool) -> bool:
-    """What the file says about yes or no, else `default`."""
+    """A boolean value, `default` if the file has none."""
     found = value(metadata, KEY + name, bool)
     return default if found is None else found
 
 
 def strings(metadata: Mapping[str, Any], key: str) -> list[str]:
-    """An array of strings, all of UTF-8."""
+    """An array of strings, all valid UTF-8."""
     found: list[str] = values(metadata, key, {str})
     try:
         "".join(found).encode("utf-8")
@@ -183,7 +184,7 @@ def values(metadata: Mapping[str, Any], key: str, kinds: set[type], count: int |
     expected = f"expected an array of {' or '.join(sorted(kind.__name__ for kind in kinds))}"
     if not isinstance(found, list):
         raise NanollamaError(f"{key} is {quote(found)}; {expected}")
-    if not set(map(type, found)) <= kinds:  # by type, for True is an int to isinstance
+    if not set(map(type, found)) <= kinds:  # by type: isinstance takes True for an int
         wrong = next(item for item in found if type(item) not in kinds)
         raise NanollamaError(f"{key} holds {quote(wrong)}; {expected}")
     if count is not None and count != len(found):
@@ -192,7 +193,7 @@ def values(metadata: Mapping[str, Any], key: str, kinds: set[type], count: int |
 
 
 def _check_text(key: str, text: str) -> None:
-    """Raise unless a string is of UTF-8: bytes that were none are lone surrogates (see checkpoint/gguf_values.py)."""
+    """Raise unless a string is valid UTF-8; other bytes are lone surrogates (see checkpoint/gguf/values.py)."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

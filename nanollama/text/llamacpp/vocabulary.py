@@ -1,22 +1,22 @@
 """The tokenizer and the chat template that a GGUF file carries in its metadata: `load_gguf_tokenizer(metadata)`.
 
-A GGUF file means what llama.cpp makes of it, so the ids are those of its `llama_tokenize`, also where tokenizers of
-Hugging Face give others for the same model: see pretokenizers.py (how text is cut), gguf_special.py (which tokens are
-special, and how they are found) and gguf_models.py. More such facts, decided here:
+llama.cpp defines the meaning of a GGUF file, so the ids are those of its `llama_tokenize`, also where tokenizers of
+Hugging Face give others for the same model: see pretokenizers.py (how text is cut), special.py (which tokens are
+special, and how they are found) and models.py. More such facts, decided here:
 
 - With `tokenizer.ggml.model` "llama", a space is put before every text that begins the input or follows a special token.
 - Tokens of the type user-defined are always found in text, control and unknown ones only with `parse_special`.
-- BOS comes first if `add_bos_token` says so; without that key with "llama", with "gemma4", and where the pre-tokenizer
-  is one of Llama 3's, "tekken" or "chameleon". With "gemma4" it does so even if the key says no.
+- BOS comes first if `add_bos_token` is true; without that key with "llama", with "gemma4", and if the pre-tokenizer
+  is one of Llama 3's, "tekken" or "chameleon". With "gemma4" it comes first even if the key is false.
 - A byte that has no token is left out of "gpt2" and "gemma4" texts, as in tokenizers: StarCoder's vocabulary lacks four
-  that rare characters need. With "llama" it is an error, for llama.cpp ends there.
+  that rare characters need. With "llama" it is an error, because llama.cpp aborts there.
 - Tokens of the type unused decode to nothing.
 - Decoding leaves special tokens out before it drops the space at the start. llama_detokenize drops that space only if
   the first id of all has it, so that `<s>▁Hello` is " Hello" there. It also removes spaces before punctuation
-  (`clean_spaces`) with some pre-tokenizers; here that is never done, for it is wrong for code.
+  (`clean_spaces`) with some pre-tokenizers; here that is never done, because it is wrong for code.
 
-Damage that llama.cpp lets pass (ids that are out of range, merges of unknown tokens) is an error here. Keys that it does
-not read for these models, as `tokenizer.huggingface.json`, say nothing here.
+Damage that llama.cpp accepts (ids out of range, merges of unknown tokens) is an error here. Keys that it does not read for
+these models, such as `tokenizer.huggingface.json`, are ignored.
 Source: llama.cpp, src/llama-vocab.cpp; docs/gguf.md of github.com/ggml-org/ggml for the keys.
 """
 
@@ -54,7 +54,7 @@ TEMPLATE, TEMPLATES = "tokenizer.chat_template", "tokenizer.chat_templates"
 def load_gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer | None:
     """The tokenizer that a GGUF file carries; None if it carries none.
 
-    metadata: as `read_gguf` gives it. Raises NanollamaError for a kind that is not implemented and for damaged metadata.
+    metadata: as `read_gguf` returns it. Raises NanollamaError for a kind that is not implemented and for damaged metadata.
     """
     kind = value(metadata, KEY + "model", str)
     if kind in NO_VOCABULARY:
@@ -80,7 +80,7 @@ def load_gguf_tokenizer(metadata: Mapping[str, Any]) -> Tokenizer | None:
 
 def _scored_merges(metadata: Mapping[str, Any], found: GgufTokens) -> TextModel:
     scores = read_scores(metadata, len(found.tokens))
-    flag(metadata, "remove_extra_whitespaces", False)  # must be sound, but llama.cpp does nothing with it here
+    flag(metadata, "remove_extra_whitespaces", False)  # it must be a boolean, but llama.cpp does not use it here
     return ScoredMerges(found.tokens, found.ids, found.types, scores, prefix_space=flag(metadata, "add_space_prefix", True))
 
 
@@ -116,7 +116,7 @@ def load_gguf_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
     """The chat template that a GGUF file carries, or several by name, with its special tokens; None if it has none.
 
     `tokenizer.chat_template` is the default one, `tokenizer.chat_template.NAME` another; `tokenizer.chat_templates` lists
-    the names. The template sees `bos_token` and its like as the file names them.
+    the names. The template gets `bos_token` and others as the file names them.
     """
     names = strings(metadata, TEMPLATES) if TEMPLATES in metadata else []
     keys = {key.removeprefix(f"{TEMPLATE}."): key for key in metadata if key.startswith(f"{TEMPLATE}.")}
@@ -137,7 +137,7 @@ def load_gguf_template(metadata: Mapping[str, Any]) -> ChatTemplate | None:
 
 
 def _named_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:
-    """`bos_token` and its like: the texts of the ids that have a role."""
+    """Role, such as `bos_token`, to the text of its token."""
     if KEY + "tokens" not in metadata:
         return {}
     tokens, kind = strings(metadata, KEY + "tokens"), value(metadata, KEY + "model", str)
@@ -145,9 +145,9 @@ def _named_tokens(metadata: Mapping[str, Any]) -> dict[str, str]:
 
 
 def gguf_end_ids(metadata: Mapping[str, Any]) -> tuple[int, ...]:
-    """The ids at which llama.cpp ends an answer: those that the file names and those it knows by their text.
+    """The ids at which llama.cpp ends an answer: those that the file names and those that it identifies by their text.
 
-    (With "gpt2" and no `eos_token_id`, llama.cpp takes 11, which was Falcon's; here it is none.)
+    (With "gpt2" and no `eos_token_id`, llama.cpp takes 11, which was Falcon's; here there is none.)
     """
     kind = value(metadata, KEY + "model", str)
     return tuple(sorted(read_tokens(metadata, kind).ends)) if kind in MODELS else ()
