@@ -36,7 +36,7 @@ def blocks_come_along_or_are_decoded() -> None:
         "checkpoint.export.refuse_requantizing",
         export(path, first, "q8_0") + export(first, again, "q8_0"),
         "",
-        "what is said of a copy",
+        "the notices about a copy",
     )
     blocks, keys = tensors_of(first)
     for name, tensor in tensors_of(again)[0].items():
@@ -47,9 +47,9 @@ def blocks_come_along_or_are_decoded() -> None:
     twice, own = (partial(export_gguf, open_source(first), *to) for to in ((again, "q4_0"), (first, "q8_0")))
     expect_refused("checkpoint.export.refuse_requantizing", twice, "are quantized already", "rounding twice")
     expect_refused("checkpoint.gguf.quantize.refuse_own_input", own, "is the file that is read", "its own input")
-    said = export(first, again, "q4_0", allow_requantize=True)
-    expect("checkpoint.export.refuse_requantizing", "second time" in said, f"nothing is said of rounding twice: {said!r}")
-    expect_equal("checkpoint.export.refuse_requantizing", export(first, again, "f32"), "", "what is said of decoding")
+    notices = export(first, again, "q4_0", allow_requantize=True)
+    expect("checkpoint.export.refuse_requantizing", "second time" in notices, f"no notice about rounding twice: {notices!r}")
+    expect_equal("checkpoint.export.refuse_requantizing", export(first, again, "f32"), "", "the notices about decoding")
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
         expect_equal_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")
@@ -77,9 +77,9 @@ def values_of(tensor: Any) -> Tensor:
 
 def export(source: Path, target: Path, file_type: str, **options: Any) -> str:
     """Write a GGUF file; the text on stderr."""
-    with at("checkpoint.export.export_gguf"), contextlib.redirect_stderr(io.StringIO()) as said:
+    with at("checkpoint.export.export_gguf"), contextlib.redirect_stderr(io.StringIO()) as notices:
         export_gguf(open_source(source), target, file_type, **options)
-    return said.getvalue()
+    return notices.getvalue()
 
 
 @check("WGHT-040", "SAFE-001", area="weights")
@@ -90,7 +90,7 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     before, nanollama.checkpoint.export.SHARD_BYTES = nanollama.checkpoint.export.SHARD_BYTES, limit
     try:
         with at("checkpoint.export.write_shards"):
-            said = export_folder(open_source(path), target, "f16")
+            notices = export_folder(open_source(path), target, "f16")
     finally:
         nanollama.checkpoint.export.SHARD_BYTES = before
     files = sorted(file.name for file in target.glob("*.safetensors"))
@@ -124,8 +124,8 @@ def a_folder_is_cut_into_shards_with_an_index() -> None:
     )
     expect(
         "checkpoint.export.export_folder",
-        f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in said,
-        said,
+        f"{len(files)} files of safetensors, {sum(sizes.values()):,} bytes of f16" in notices,
+        notices,
     )
     expect_refused(
         "checkpoint.export.export_folder",

@@ -59,11 +59,11 @@ def keys_of(files: Mapping[str, Any], rows: int, ends: list[int] | None = None) 
     """The keys of a folder without their prefix, and the notices."""
     with (
         folder_of(files) as folder,
-        contextlib.redirect_stderr(io.StringIO()) as said,
+        contextlib.redirect_stderr(io.StringIO()) as notices,
         at("text.convert.to_gguf.folder_metadata"),
     ):
         values, _ = gguf_text(source_of(folder, rows, ends))
-        return {key.removeprefix(KEY): value for key, value in values.items()}, said.getvalue()
+        return {key.removeprefix(KEY): value for key, value in values.items()}, notices.getvalue()
 
 
 def same_keys(got: Mapping[str, Any], want: Mapping[str, Any]) -> None:
