@@ -76,7 +76,7 @@ def templates_render_as_jinja_with_trimmed_blocks() -> None:
 
 
 @check("TMPL-001", "TMPL-002", "TMPL-004", area="chat_template")
-def the_process_renders_what_its_program_says() -> None:
+def the_sandbox_renders_as_jinja_does() -> None:
     place, box = "text.chat.jinja_child.compile_template", sandbox.Sandbox()
     value = {"b": ["<a> & 'é'"], "a": 1}
     for source in TEMPLATES:

@@ -35,7 +35,7 @@ def blocks_come_along_or_are_decoded() -> None:
         "checkpoint.gguf.quantize.check_requantized",
         export(path, first, "q8_0") + export(first, again, "q8_0"),
         "",
-        "what is said of a copy",
+        "the notices about a copy",
     )
     blocks, keys = tensors_of(first)
     for name, tensor in tensors_of(again)[0].items():
@@ -46,9 +46,13 @@ def blocks_come_along_or_are_decoded() -> None:
     twice, own = (partial(export_gguf, open_source(first), *to) for to in ((again, "q4_0"), (first, "q8_0")))
     expect_refused("checkpoint.gguf.quantize.check_requantized", twice, "are quantized already", "rounding twice")
     expect_refused("checkpoint.gguf.quantize.refuse_input_as_target", own, "is the file that is read", "its own input")
-    said = export(first, again, "q4_0", allow_requantize=True)
-    expect("checkpoint.gguf.quantize.check_requantized", "second time" in said, f"nothing is said of rounding twice: {said!r}")
-    expect_equal("checkpoint.gguf.quantize.check_requantized", export(first, again, "f32"), "", "what is said of decoding")
+    warnings = export(first, again, "q4_0", allow_requantize=True)
+    expect(
+        "checkpoint.gguf.quantize.check_requantized",
+        "second time" in warnings,
+        f"no warning about rounding twice: {warnings!r}",
+    )
+    expect_equal("checkpoint.gguf.quantize.check_requantized", export(first, again, "f32"), "", "the warnings about decoding")
     widened, _ = tensors_of(again)
     for stored in gguf.GGUFReader(first).tensors:
         expect_equal_tensor("checkpoint.export.some_rows", widened[stored.name], values_of(stored), f"{stored.name}, decoded")

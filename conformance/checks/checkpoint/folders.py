@@ -52,12 +52,12 @@ def _(this: Case) -> list[Tensors]:
     return [{**this.stored, "lm_head.weight": this.stored["model.embed_tokens.weight"].clone()}]
 
 
-@form("frequencies stored beside the weights", LLAMA)
+@form("frequencies stored with the weights", LLAMA)
 def _(this: Case) -> list[Tensors]:
     return [{**this.stored, "model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)}]
 
 
-@form("masks stored beside the weights", GPT2)
+@form("masks stored with the weights", GPT2)
 def _(this: Case) -> list[Tensors]:
     masks = {f"transformer.h.{i}.attn.bias": torch.ones(1, 1, 4, 4) for i in range(3)}
     return [{**this.stored, **masks, "transformer.h.0.attn.masked_bias": torch.tensor(-1e4)}]
@@ -190,15 +190,13 @@ def a_checkpoint_that_does_not_fit_is_refused_by_name() -> None:
 
 
 @check("WGHT-015", "EOSX-010", area="weights")
-def a_folder_gives_its_config_beside_its_model() -> None:
+def a_folder_gives_its_generation_settings() -> None:
     this = case(LLAMA)
     path = write(workplace() / "with-generation", this.raw, [this.stored])
     (path / "generation_config.json").write_text('{"eos_token_id": [5, 6], "bos_token_id": 4}')
     lm = load(path, "float64", "cpu")
     found = (lm.defaults.eos_token_ids, lm.defaults.bos_token_id, lm.tokenizer, lm.template)
-    expect_equal(
-        "checkpoint.source.read_generation_config", found, ((5, 6), 4, None, None), "what a folder says besides its weights"
-    )
+    expect_equal("checkpoint.source.read_generation_config", found, ((5, 6), 4, None, None), "a folder's generation settings")
     tied = load(case(GEMMA).folder, "float64", "cpu").model
     shares = tied.lm_head.weight.data_ptr() == tied.embed_tokens.weight.data_ptr()
     expect("checkpoint.build.build_model: lm_head", shares, "a tied head is a second copy of the embedding")

@@ -25,18 +25,18 @@ def verdict(key: str, value: object) -> tuple[int, str]:
 
 
 @check("VRFY-002", area="numerics")
-def two_models_are_told_apart_at_the_first_place() -> None:
+def two_models_differ_at_the_first_place() -> None:
     raw = fixture_config(LLAMA)
-    status, said = verdict("initializer_range", 0.5)
-    expect_equal("verify", (status, said.startswith("SAME")), (0, True), f"two equal models: {said}")
+    status, last_line = verdict("initializer_range", 0.5)
+    expect_equal("verify", (status, last_line.startswith("SAME")), (0, True), f"two equal models: {last_line}")
     for key, value, place in (
         ("rms_norm_eps", raw["rms_norm_eps"] * 1.01, "layers.0.input_layernorm"),
         ("hidden_act", "relu", "layers.0.mlp"),
         ("rope_parameters", json.loads(json.dumps(raw["rope_parameters"])) | {"rope_theta": 12346.0}, "rotary.0"),
     ):
-        status, said = verdict(key, value)
+        status, last_line = verdict(key, value)
         expect(
             "verify",
-            status == 1 and said.startswith("DIFFERENT: ") and place in said,
-            f"another {key}: status {status}, {said!r}",
+            status == 1 and last_line.startswith("DIFFERENT: ") and place in last_line,
+            f"another {key}: status {status}, {last_line!r}",
         )

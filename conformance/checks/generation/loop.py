@@ -71,15 +71,15 @@ def decode_feeds_the_newest_token_at_its_place() -> None:
     rows = request_rows(subject, [request(prompt) for prompt in PROMPTS])
     cache = subject.new_cache(batch=4, max_len=20)
     loop.prefill(subject, cache, rows, 4)
-    said: list[list[int]] = [[], [], [], []]
+    answered: list[list[int]] = [[], [], [], []]
     for step in range(3):
         rows[2].done = step > 0
         for i, row in enumerate(rows):
             if not row.done:
-                said[i].append((i + 3 * step) % SIZE)
-                row.generated.append(said[i][-1])
+                answered[i].append((i + 3 * step) % SIZE)
+                row.generated.append(answered[i][-1])
         got = loop.decode(subject, cache, rows)
-        fed = [[*p, *s] for p, s in zip(PROMPTS, said, strict=True)]
+        fed = [[*p, *s] for p, s in zip(PROMPTS, answered, strict=True)]
         for i, row in enumerate(rows):
             if not row.done:
                 expect_equal("generation.loop.decode", cache.rows[i], fed[i], f"what row {i} was fed in step {step}")

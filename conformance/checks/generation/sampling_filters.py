@@ -149,7 +149,7 @@ def temperature_divides() -> None:
 
 
 @check("SAMP-004", "SAMP-005", "SAMP-014", area="sampling")
-def top_k_keeps_the_k_largest_and_what_ties_with_the_last() -> None:
+def top_k_keeps_the_k_largest_and_their_ties() -> None:
     for row in itertools.product((0.0, 1.0, 2.5), repeat=4):
         for k in (0, 1, 2, 3, 4, 7):
             ranked = sorted(row, reverse=True)
@@ -177,7 +177,7 @@ def top_p_keeps_the_smallest_set_that_reaches_p() -> None:
 
 
 @check("SAMP-008", area="sampling")
-def min_p_keeps_what_is_near_the_most_probable() -> None:
+def min_p_keeps_tokens_near_the_most_probable() -> None:
     place = "generation.sampling.min_p"
     filtered(place, sampling.min_p, [1.0, 3.0, 3.0, -2.0], 1.0, {1, 2})
     filtered(place, sampling.min_p, [1.0, 3.0, 3.0, -20.0], 0.0, {0, 1, 2, 3})

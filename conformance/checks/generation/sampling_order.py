@@ -32,7 +32,7 @@ def the_order_of_the_steps() -> None:
     place = "generation.sampling.process"
     skewed = rows([LN(0.4), LN(0.3), LN(0.2), LN(0.1)])
     plain = rows([1.0, 1.0, 1.0])
-    for fields, prompt, said, wanted in (
+    for fields, prompt, answer, wanted in (
         ({"logit_bias": {0: -2.0}, "repetition_penalty": 2.0}, [0], [], [-2.0, 1.0, 1.0]),  # the penalty sees the bias
         ({"repetition_penalty": 2.0, "frequency_penalty": 0.75}, [], [0], [-0.25, 1.0, 1.0]),
         ({"repetition_penalty": 2.0, "presence_penalty": 0.75}, [], [0, 0], [-0.25, 1.0, 1.0]),
@@ -41,7 +41,7 @@ def the_order_of_the_steps() -> None:
         ({"temperature": 0.0, "top_k": 1, "presence_penalty": 0.5}, [], [0], [0.5, 1.0, 1.0]),  # greedy ends there
     ):
         with blamed(place):
-            got = sampling.process(plain, params(**fields), prompt, said).tolist()
+            got = sampling.process(plain, params(**fields), prompt, answer).tolist()
         expect_equal(place, got, [wanted], f"{fields}")
     for fields, wanted in (
         ({"top_k": 2, "top_p": 0.5}, {0}),  # of 0.57 and 0.43 the first reaches 0.5, of 0.4 and 0.3 it would not
@@ -161,7 +161,7 @@ def pick_takes_one_token_and_reports_when_there_is_none() -> None:
 def why_no_token_can_be_chosen() -> None:
     text = sampling.no_choice(rows([math.nan, math.nan, INF, -INF, -INF, -INF, 0.0]), params(logit_bias={3: -INF, 4: 1.0}))
     for part in ("2 NaN", "1 +inf", "3 -inf", "7 logits", "1 tokens"):
-        expect("generation.sampling.no_choice", part in text, f"the message {text!r} does not say {part!r}")
+        expect("generation.sampling.no_choice", part in text, f"the message {text!r} does not name {part!r}")
 
 
 @check("ERRS-003", area="sampling")

@@ -57,14 +57,14 @@ def clear(*pairs: tuple[float, float]) -> None:
         raise Undecided
 
 
-def penalised(logits: list[float], p: SamplingParams, prompt: list[int], said: list[int]) -> list[float]:
+def penalised(logits: list[float], p: SamplingParams, prompt: list[int], answer: list[int]) -> list[float]:
     """Logits after bias and penalties."""
     out = [x + p.logit_bias.get(id, 0.0) for id, x in enumerate(logits)]
     window = None if p.penalty_window == -1 else p.penalty_window
-    seen = [*prompt, *said][::-1][:window]
+    seen = [*prompt, *answer][::-1][:window]
     for id in set(seen):
         out[id] = out[id] / p.repetition_penalty if out[id] >= 0 else out[id] * p.repetition_penalty
-    for id, count in Counter(said[::-1][:window]).items():
+    for id, count in Counter(answer[::-1][:window]).items():
         out[id] -= count * p.frequency_penalty + p.presence_penalty
     return out
 
@@ -120,15 +120,15 @@ def drawn(seed: int, names: list[str]) -> Iterator[tuple[SamplingParams, list[fl
     for _ in range(SETTINGS):
         values: dict[str, Any] = {name: RANGES[name](r) for name in names}
         bias = {r.randrange(SIZE): r.uniform(-9, 9) for _ in range(r.randrange(3))}
-        prompt, said = ([r.randrange(SIZE) for _ in range(r.randrange(1, 20))] for _ in range(2))
-        yield SamplingParams(**values, logit_bias=bias), [r.gauss(0, 3) for _ in range(SIZE)], prompt, said
+        prompt, answer = ([r.randrange(SIZE) for _ in range(r.randrange(1, 20))] for _ in range(2))
+        yield SamplingParams(**values, logit_bias=bias), [r.gauss(0, 3) for _ in range(SIZE)], prompt, answer
 
 
 @check("SAMP-002", "SAMP-010", area="sampling", each=(*RANGES, "all"), also=ABOUT)
-def any_setting_gives_what_its_definition_gives(name: str) -> None:
+def any_setting_follows_its_definition(name: str) -> None:
     decided = 0
-    for params, logits, prompt, said in drawn(len(name), [*RANGES] if name == "all" else [name]):
-        before = penalised(logits, params, prompt, said)
+    for params, logits, prompt, answer in drawn(len(name), [*RANGES] if name == "all" else [name]):
+        before = penalised(logits, params, prompt, answer)
         try:
             want = filtered(before, params)
         except Undecided:
@@ -136,8 +136,8 @@ def any_setting_gives_what_its_definition_gives(name: str) -> None:
         decided += 1
         tensor = torch.tensor([logits], dtype=torch.float64)
         with at("generation.sampling.process"):
-            got = sampling.process(tensor, params, prompt, said)[0]
-            greedy = sampling.process(tensor, dataclasses.replace(params, temperature=0.0), prompt, said)[0]
+            got = sampling.process(tensor, params, prompt, answer)[0]
+            greedy = sampling.process(tensor, dataclasses.replace(params, temperature=0.0), prompt, answer)[0]
         expect_close(
             "generation.sampling.penalise",
             greedy,
@@ -152,11 +152,11 @@ def any_setting_gives_what_its_definition_gives(name: str) -> None:
 
 
 @check("DRAW-002", "SAMP-012", area="sampling")
-def any_setting_draws_by_its_own_number() -> None:
+def any_setting_draws_by_the_number_of_its_request() -> None:
     """The token at which the sum of probabilities reaches the request's uniform number, for any setting."""
-    for number, (params, logits, prompt, said) in enumerate(drawn(77, [*RANGES])):
+    for number, (params, logits, prompt, answer) in enumerate(drawn(77, [*RANGES])):
         try:
-            probs = softmax(filtered(penalised(logits, params, prompt, said), params))
+            probs = softmax(filtered(penalised(logits, params, prompt, answer), params))
         except Undecided:
             continue
         u = 1.0 - float(torch.rand((), dtype=torch.float64, generator=torch.Generator().manual_seed(number)))
@@ -166,13 +166,13 @@ def any_setting_draws_by_its_own_number() -> None:
             continue
         tensor, generator = torch.tensor([logits], dtype=torch.float64), torch.Generator().manual_seed(number)
         with at("generation.sampling.pick"):
-            got = sampling.pick(tensor, params, prompt, said, generator).tolist()
+            got = sampling.pick(tensor, params, prompt, answer, generator).tolist()
         expect_equal("generation.sampling.pick", got, [want], f"the token that {u:.4f} draws with {params}")
         cold = dataclasses.replace(params, temperature=0.0)
-        best = penalised(logits, params, prompt, said)
+        best = penalised(logits, params, prompt, answer)
         expect_equal(
             "generation.sampling.pick",
-            sampling.pick(tensor, cold, prompt, said, generator).tolist(),
+            sampling.pick(tensor, cold, prompt, answer, generator).tolist(),
             [best.index(max(best))],
             "greedy",
         )

@@ -79,7 +79,7 @@ def stop_strings_are_found_letter_by_letter() -> None:
 
 
 @check("STOP-004", area="stop")
-def what_may_become_a_stop_string_is_known() -> None:
+def a_beginning_of_a_stop_string_is_recognised() -> None:
     for stops in STOPS:
         for text in texts("abc", 5):
             if any(stop in text for stop in stops):

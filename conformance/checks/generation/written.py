@@ -78,13 +78,13 @@ def answered(content: bytes, name: str, **changes: Any) -> tuple[int, list[dict[
 def a_batch_is_answered_line_by_line() -> None:
     place = "cli.batch.batch_command"
     with at(place):
-        status, results, said = answered(b"a\nb\na\xff\na\na", "x.txt")
+        status, results, printed = answered(b"a\nb\na\xff\na\na", "x.txt")
     expect_equal(place, [result["line"] for result in results], [1, 2, 3, 4, 5], "line numbers")
     expect_equal(place, [result.get("text") for result in results], ["bc", "bc", None, "bc", "bc"], "answers")
-    expect_equal(place, (status, said.count("error: "), "line 3" in said), (1, 1, True), "what is said of a line with an error")
-    expect(place, "[5 lines, 1 with an error]" in said, f"the last line is {said.splitlines()[-1]!r}")
+    expect_equal(place, (status, printed.count("error: "), "line 3" in printed), (1, 1, True), "the error of a wrong line")
+    expect(place, "[5 lines, 1 with an error]" in printed, f"the last line is {printed.splitlines()[-1]!r}")
     with at(place):
-        status, results, said = answered(b'{"prompt": "a", "max_tokens": 1}\n{"prompt": 3}\n', "X.JSONL")
+        status, results, printed = answered(b'{"prompt": "a", "max_tokens": 1}\n{"prompt": 3}\n', "X.JSONL")
     expect_equal(place, [result.get("text") for result in results], ["b", None], "answers to objects")
     with at(place):
         status, results, _ = answered(b"a\n", "x.txt", stop=["c"])
@@ -113,21 +113,21 @@ def conversations_are_saved_and_read() -> None:
         with file_of(json.dumps(saved).encode(), "chat.json") as path, at(place):
             read = conversation.load_conversation(Path(path))
         expect_equal(place, (read.system, read.turns, read.dropped), (system, list(turns), 0), "what is read")
-    said, answer, rules = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
+    question, answer, rules = ({"role": role, "content": "x"} for role in ("user", "assistant", "system"))
     for messages, part in (
-        ([said], "no answer"),
-        ([rules, said], "no answer"),
-        ([answer, said], "messages[0]"),
-        ([said, said], "messages[1]"),
-        ([said, answer, answer, said], "messages[2]"),
-        ([said, rules], "messages[1]"),
-        ([rules, rules, said], "messages[1]"),
-        ([rules, said, answer, rules], "messages[3]"),
+        ([question], "no answer"),
+        ([rules, question], "no answer"),
+        ([answer, question], "messages[0]"),
+        ([question, question], "messages[1]"),
+        ([question, answer, answer, question], "messages[2]"),
+        ([question, rules], "messages[1]"),
+        ([rules, rules, question], "messages[1]"),
+        ([rules, question, answer, rules], "messages[3]"),
         ([{"role": "tool", "content": "x"}, answer], "messages[0]"),
         ([{"role": "user", "content": 3}, answer], "messages[0]: content"),
         ([{"role": "user", "content": "\ud800"}, answer], "messages[0]: content"),
         ([{"role": "user", "content": "\udfff"}, answer], "messages[0]: content"),
-        ([said, {**answer, "name": "x"}], "messages[1]"),
+        ([question, {**answer, "name": "x"}], "messages[1]"),
         (["x"], "messages[0]"),
         ("x", "messages"),
     ):
@@ -164,10 +164,10 @@ def an_error_of_a_command_is_one_line() -> None:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), at("cli.main.main"):
             status = cli.main(arguments)
-        said = (status, out.getvalue(), err.getvalue().count("\n"), part in err.getvalue())
+        got = (status, out.getvalue(), err.getvalue().count("\n"), part in err.getvalue())
         expect_equal(
             "cli.main.main",
-            said,
+            got,
             (2, "", 1, True),
             f"status, output, lines of error and whether it names {part} of {arguments}",
         )

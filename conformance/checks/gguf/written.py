@@ -56,7 +56,7 @@ def values_are_stored_in_the_types_that_llama_cpp_reads() -> None:
 
 
 @check("GGUF-041", "GGUF-042", "SAFE-022", area="weights")
-def what_is_written_is_what_the_peer_reads() -> None:
+def the_peer_reads_every_written_file() -> None:
     place = "checkpoint.gguf.writer.write_gguf"
     metadata = {
         "general.architecture": "llama",

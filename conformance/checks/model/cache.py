@@ -261,7 +261,7 @@ def calls_that_can_not_be_meant_are_refused() -> None:
 
 
 @check("CACHE-008", area="kv_cache", each=("LlamaForCausalLM", "Gemma3ForCausalLM", "Phi3ForCausalLM", "llama: dynamic"))
-def one_call_leaves_nothing_behind_for_the_next(name: str) -> None:
+def one_call_leaves_no_state_for_the_next(name: str) -> None:
     this = case(name)
     model, short = this.load(), WAYS["around the window"]
     judge_calls(model, this, short, "at first", max_len=30)

@@ -106,7 +106,7 @@ def judge_config(raw: Mapping[str, Any]) -> None:
 
 
 @check("CONF-001", "CONF-002", area="weights", each=FAMILIES)
-def every_key_and_every_default_means_what_the_family_says(family: str) -> None:
+def every_key_and_every_default_has_the_meaning_of_the_family(family: str) -> None:
     for raw in raws(family):
         judge_config(raw)
 
@@ -125,12 +125,12 @@ def every_rotation_is_read_in_every_spelling() -> None:
         old = {key: value for key, value in given.items() if key != "rope_theta"}
         raw = {key: value for key, value in fixture_config(LLAMA).items() if key != "rope_parameters"}
         judge_config({**raw, "rope_scaling": old, "rope_theta": 999.0})
-    for beside, inside in itertools.product((None, 16, 512), (None, 16)):
+    for outside, inside in itertools.product((None, 16, 512), (None, 16)):
         rope = {**LONG, "short_factor": [1.5, 2.5], "long_factor": [3.5, 4.5]}
         rope |= {} if inside is None else {"original_max_position_embeddings": inside}
-        if inside in (None, beside):
+        if inside in (None, outside):
             raw = {k: v for k, v in fixture_config(PHI3, rope_scaling=rope).items() if k != "original_max_position_embeddings"}
-            judge_config(raw if beside is None else {**raw, "original_max_position_embeddings": beside})
+            judge_config(raw if outside is None else {**raw, "original_max_position_embeddings": outside})
 
 
 @check("ROPE-022", "WIND-002", area="attention")
@@ -268,7 +268,7 @@ WRONG: list[tuple[str, str, Raw, str]] = [  # refused: (function, family, change
 
 
 @check("SAFE-001", "CONF-006", "CONF-007", area="weights")
-def what_can_not_be_meant_is_refused_by_name() -> None:
+def invalid_values_are_refused_by_name() -> None:
     for place, family, change, named in WRONG:
         raw = fixture_config(family, **change)
         expect_refused(place, partial(read_config, raw), named, f"{family} with {change}")

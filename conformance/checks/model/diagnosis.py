@@ -109,7 +109,7 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
         yield Step("model.layers.Block.forward", run, want, f"layer {i}", partial(faults_of, parts))
     yield norm_step(this.truth, model.norm, "norm", "norm", trace["norm.in"])
     yield linear_step(this.truth, model.lm_head, "lm_head", "lm_head", trace["norm"])
-    finished = partial(behind_head, model, ids, positions, trace)
+    finished = partial(after_head, model, ids, positions, trace)
     yield Step(
         "model.transformer.Transformer.forward",
         finished,
@@ -119,7 +119,7 @@ def outer_steps(model: Transformer, this: Case, ids: Tensor, positions: Tensor, 
     )
 
 
-def behind_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace) -> Tensor:
+def after_head(model: Transformer, ids: Tensor, positions: Tensor, trace: Trace) -> Tensor:
     """Log-probabilities with the true head; the truth itself if another part makes the run fail."""
     logits = trace["logits"]
     with hooks([(model.lm_head, lambda *_: trace["lm_head"][None], False)]), suppress(Exception):

@@ -55,7 +55,7 @@ def every_implementation_of_a_product_is_the_product() -> None:
 
 
 @check("NUMR-001", "NUMR-002", area="numerics", each=tuple(FIXTURES))
-def a_lower_precision_costs_what_it_must(family: str) -> None:
+def a_lower_precision_stays_near_the_error_of_transformers(family: str) -> None:
     golden, this = load_golden(family), case(family)
     ids, _ = golden.prompt("near")
     for dtype, allowed in golden.recipe["transformers_rms_error_nats"].items():

@@ -127,7 +127,7 @@ def search_around_zero(x: Floats, half: int) -> tuple[Floats, np.float32]:
 
 
 @check("QUNT-022", area="quantization")
-def a_scale_round_zero_is_the_one_that_explains_most() -> None:
+def a_scale_around_zero_has_the_smallest_error() -> None:
     for half, groups in ((32, 90), (4, 16)):
         x = awkward(half, groups, 16)
         wanted = [search_around_zero(row, half) for row in x]

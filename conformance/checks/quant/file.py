@@ -120,7 +120,7 @@ def a_file_is_written_again_in_another_type(name: str) -> None:
 
 @check("QUNT-061", area="quantization")
 def blocks_are_copied_or_rounded_again_only_when_asked() -> None:
-    source, say = write("blocks.gguf", KINDS.Q8_0), "checkpoint.gguf.quantize.check_requantized"
+    source, place = write("blocks.gguf", KINDS.Q8_0), "checkpoint.gguf.quantize.check_requantized"
     once = gguf.quantize(VALUES.numpy(), KINDS.Q8_0)
     decoded = gguf.dequantize(once, KINDS.Q8_0)
     with at("cli.quantize.quantize_command"):
@@ -128,13 +128,13 @@ def blocks_are_copied_or_rounded_again_only_when_asked() -> None:
     expect_equal_tensor(
         "checkpoint.gguf.quantize.plan_quantized", bytes_of(path), torch.from_numpy(once), "blocks that have the type already"
     )
-    expect_equal(say, err, "", "what is said of a copy")
-    expect_refused(say, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
+    expect_equal(place, err, "", "the notices about a copy")
+    expect_refused(place, lambda: quantized(source, "q4_0"), "1 tensors are quantized already (Q8_0)", "rounding twice")
     with at("cli.quantize.quantize_command"):
         path, _, err = quantized(source, "q4_0", allow=True)
     twice = torch.from_numpy(gguf.quantize(decoded, KINDS.Q4_0))
     expect_equal_tensor("checkpoint.gguf.quantize.recoded", bytes_of(path), twice, "rounded twice")
-    expect(say, "rounded a second time" in err, f"nothing is said of rounding twice: {err!r}")
+    expect(place, "rounded a second time" in err, f"no notice about rounding twice: {err!r}")
     with at("cli.quantize.quantize_command"):
         path, _, _ = quantized(source, "f32", allow=True)
     expect_equal_tensor(

@@ -153,9 +153,9 @@ def formats_of_unusual_models() -> None:
     )
     experts = {f"blk.{i}.ffn_{part}_exps.weight": (8, 256, 256) for i in range(8) for part in ("up", "down")}
     found = chosen("q4_k_m", model(8, **experts), metadata(8, expert_count=8))
-    expect_equal(place, by_part(found, "attn_k"), ["Q8_0"] * 8, "attn_k beside 8 experts")
-    expect_equal("quant.mixes.wanted_for_values", by_part(found, "attn_v"), ["Q8_0"] * 8, "attn_v beside 8 experts")
-    expect_equal(place, by_part(found, "attn_output"), ["Q5_K"] * 8, "attn_output beside 8 experts")
+    expect_equal(place, by_part(found, "attn_k"), ["Q8_0"] * 8, "attn_k with 8 experts")
+    expect_equal("quant.mixes.wanted_for_values", by_part(found, "attn_v"), ["Q8_0"] * 8, "attn_v with 8 experts")
+    expect_equal(place, by_part(found, "attn_output"), ["Q5_K"] * 8, "attn_output with 8 experts")
     down = ["Q6_K" if layer < 1 or layer >= 7 or (layer - 1) % 3 == 2 else "Q4_K" for layer in range(8)]
     expect_equal("quant.mixes.wanted_for_ffn_down", by_part(found, "ffn_down_exps"), down, "stacked ffn_down: by layer")
     mx = chosen("mxfp4_moe", model(1, **{"blk.0.ffn_up_exps.weight": (8, 256, 256)}), metadata(1, expert_count=8))

@@ -63,7 +63,7 @@ def spaces_are_normalised_as_the_model_says() -> None:
             place,
             plain.normalize("  a  b  ", first=first, last=last),
             wanted,
-            f"beside special tokens: first {first}, last {last}",
+            f"next to special tokens: first {first}, last {last}",
         )
     suffix = normalize.Normalizer(whitespace_as_suffix=True)
     expect_equal(place, suffix.normalize("a", last=False), "a", "no dummy space before a special token")

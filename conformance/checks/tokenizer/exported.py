@@ -70,12 +70,12 @@ def end_ids_and_templates_come_along() -> None:
     expect_refused(
         "text.convert.to_gguf.add_end_ids", lambda: keys_raised(files, 99, [97, 5, 98, 6]), "[5, 98, 6]", "a fourth end id"
     )
-    got, said = keys_of({"tokenizer.json": byte_level()}, 99, [5, 6])
+    got, notices = keys_of({"tokenizer.json": byte_level()}, 99, [5, 6])
     expect_equal("text.convert.to_gguf.role_ids", got.get("eos_token_id"), 5, "the end id where only the config names one")
-    expect_equal("text.convert.to_gguf.role_ids", "no token that ends" in said, False, "a notice")
-    got, said = keys_of({"tokenizer.json": byte_level()}, 99)
+    expect_equal("text.convert.to_gguf.role_ids", "no token that ends" in notices, False, "a notice")
+    got, notices = keys_of({"tokenizer.json": byte_level()}, 99)
     expect_equal(
-        "text.convert.to_gguf.role_ids", ("eos_token_id" in got, "no token that ends" in said), (False, True), "no end at all"
+        "text.convert.to_gguf.role_ids", ("eos_token_id" in got, "no token that ends" in notices), (False, True), "no end"
     )
     texts = {"default": "{{ 'é' }}\r\n", "tool_use": " {{ x }}", "rag": ""}
     config["chat_template"] = [{"name": name, "template": text} for name, text in texts.items()]
@@ -99,7 +99,7 @@ def keys_raised(files: Mapping[str, Any], rows: int, ends: list[int] | None = No
 
 
 @check("TOKN-058", "TOKN-016", area="tokenization")
-def what_keys_cant_say_is_refused_or_told() -> None:
+def unsupported_settings_are_refused_or_noticed() -> None:
     model = "text.convert.to_gguf_model"
     for changes, place, part in (
         ({"pre_tokenizer": {"type": "Whitespace"}}, "text.convert.pretokenizer_names", "ByteLevel"),
@@ -129,9 +129,9 @@ def what_keys_cant_say_is_refused_or_told() -> None:
         (nfc, f"{model}.from_byte_level", "composes text"),
         ({"tokenizer_config.json": mask}, "text.convert.to_gguf.side_warnings", "1 special tokens, '<mask>'"),
     ):
-        said = keys_of({**plain, **more}, 100, [97])[1]
-        expect(place, part in said, f"nothing is said of it: {said!r} has no {part!r}")
-    expect_equal(f"{model}", keys_of(plain, 99, [97])[1], "", "what is said of a folder that fits")
+        notices = keys_of({**plain, **more}, 100, [97])[1]
+        expect(place, part in notices, f"no notice: {notices!r} has no {part!r}")
+    expect_equal(f"{model}", keys_of(plain, 99, [97])[1], "", "the notices about a folder that fits")
 
 
 @check("TOKN-058", "TOKN-050", area="tokenization")
@@ -140,14 +140,14 @@ def ranks_and_merges_files_become_merges() -> None:
     merges = "#version: 0.2\na b\nĠ ab\n".encode()
     for kind, pre in (("gpt2", "gpt-2"), ("qwen2", "qwen2")):
         files = {"vocab.json": vocab, "merges.txt": merges, "config.json": {"model_type": kind}}
-        got, said = keys_of(files, 98, [5])
+        got, notices = keys_of(files, 98, [5])
         expect_equal(
             "text.convert.to_gguf_model.from_merges",
             (got["model"], got["pre"], got["merges"]),
             ("gpt2", pre, ["a b", "Ġ ab"]),
             kind,
         )
-        expect("text.convert.to_gguf_model.from_merges", ("NFC" in said) == (kind == "qwen2"), f"{kind}: {said!r}")
+        expect("text.convert.to_gguf_model.from_merges", ("NFC" in notices) == (kind == "qwen2"), f"{kind}: {notices!r}")
     spaced = {**files, "tokenizer_config.json": {"add_prefix_space": True}}
     expect_refused(
         "text.convert.to_gguf_model.from_merges",
@@ -173,13 +173,13 @@ def ranks_and_merges_files_become_merges() -> None:
 def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
     metadata = scored(bos_token_id=1, eos_token_id=2, add_bos_token=True, add_eos_token=False, unknown_token_id=0)
     files = {name: content for name, content in files_of(metadata).items() if name != "tokenizer.json"}
-    got, said = keys_of(files, 270, [2])
+    got, notices = keys_of(files, 270, [2])
     want = {key.removeprefix(KEY): value for key, value in metadata.items()}
     want["tokens"] = [*want["tokens"], "[PAD268]", "[PAD269]"]
     want["token_type"], want["scores"] = [*want["token_type"], 5, 5], [*want["scores"], -10000.0, -10000.0]
     want |= {"pre": "default", "add_space_prefix": True, "remove_extra_whitespaces": False}
     same_keys(got, want)
-    expect_equal("text.convert.to_gguf_model.from_sentencepiece", said, "", "what is said of it")
+    expect_equal("text.convert.to_gguf_model.from_sentencepiece", notices, "", "the notices")
     model: Any = proto.ModelProto()  # type: ignore[attr-defined]
     for change, part in (
         (lambda m: setattr(m.trainer_spec, "model_type", 1), "unigram"),
@@ -194,11 +194,11 @@ def a_sentencepiece_folder_becomes_tokens_types_and_scores() -> None:
         )
     parse(model, files["tokenizer.model"])
     model.normalizer_spec.remove_extra_whitespaces = True
-    got, said = keys_of({**files, "tokenizer.model": model.SerializeToString()}, 270, [2])
+    got, notices = keys_of({**files, "tokenizer.model": model.SerializeToString()}, 270, [2])
     expect_equal(
         "text.convert.to_gguf_model.from_sentencepiece", got.get("remove_extra_whitespaces"), True, "remove_extra_whitespaces"
     )
-    expect("text.convert.to_gguf_model.from_sentencepiece", "spaces" in said, "nothing is said of spaces that are removed")
+    expect("text.convert.to_gguf_model.from_sentencepiece", "spaces" in notices, "no notice about removed spaces")
 
 
 @check("TOKN-058", "TOKN-012", area="tokenization")

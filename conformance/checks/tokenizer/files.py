@@ -55,7 +55,7 @@ class Echo:
 
 
 @check("TOKN-024", "TOKN-008", "ERRS-001", "DETO-002", area="tokenization")
-def a_tokenizer_puts_ids_round_texts_and_checks_what_it_is_given() -> None:
+def a_tokenizer_adds_bos_and_eos_and_checks_its_input() -> None:
     place = "text.tokenizer.Tokenizer"
     echo: Any = Echo()
     subject = own.Tokenizer(echo, bos_id=5, eos_id=6, before=[5, 5], after=[6])
@@ -167,7 +167,7 @@ def a_sentencepiece_file_is_read_field_by_field() -> None:
 
 
 @check("TOKN-052", area="tokenization")
-def what_is_declared_beside_a_vocabulary() -> None:
+def declarations_next_to_a_vocabulary_count() -> None:
     place = "text.folder.declarations.read_declarations"
     new = {
         "tokenizer_class": "LlamaTokenizerFast",

@@ -34,7 +34,7 @@ def around(before: list[str], after: list[str]) -> dict[str, Any]:
 
 
 @check("TOKN-053", "TOKN-020", area="tokenization")
-def a_tokenizer_json_does_what_it_says() -> None:
+def a_tokenizer_json_gives_the_ids_of_the_library() -> None:
     with folder(tokenizer__json=TOKENIZER) as path, blamed(LIBRARY):
         tokenizer = own.load_tokenizer(path)
         theirs = tokenizers.Tokenizer.from_file(str(path / "tokenizer.json"))
@@ -121,7 +121,7 @@ def bos_and_eos_are_put_where_the_files_ask() -> None:
 
 
 @check("TOKN-052", "TOKN-022", area="tokenization")
-def tokens_declared_beside_a_tokenizer_json_count() -> None:
+def tokens_declared_next_to_a_tokenizer_json_count() -> None:
     added = {
         "added_tokens_decoder": {
             str(len(LETTERS)): {"content": "<new>", "special": True},

@@ -120,7 +120,7 @@ def a_sentencepiece_file_gets_bos_and_its_special_tokens() -> None:
     }
     with folder(tokenizer__model=raw, tokenizer_config__json=extra) as path:
         tokenizer = own.load_tokenizer(path)
-        expect_equal(place, tokenizer.encode("<x>", parse_special=True), [1, len(PIECES) + 256], "a token behind the model's")
+        expect_equal(place, tokenizer.encode("<x>", parse_special=True), [1, len(PIECES) + 256], "a token after the model's")
         got = (
             tokenizer.token_to_id("<w>") in tokenizer.special_ids,
             [tokenizer.token_to_id("<w>")] == tokenizer.encode("<w>", add_special=False),

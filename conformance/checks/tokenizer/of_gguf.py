@@ -201,7 +201,7 @@ def scored_vocabularies_of_llama() -> None:
 
 
 @check("TOKN-020", "TOKN-044", area="tokenization")
-def what_is_put_round_a_text() -> None:
+def bos_and_eos_are_added_to_a_text() -> None:
     place = "text.llamacpp.vocabulary.load_gguf_tokenizer"
     tokenizer = loaded(scored())
     facts = tokenizer.bos_id, tokenizer.eos_id, set(tokenizer.special_ids), tokenizer.vocab_size
