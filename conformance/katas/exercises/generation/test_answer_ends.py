@@ -56,7 +56,7 @@ def test_a_token_gives_its_text() -> None:
     agree("generated", request.generated, [0, 1])
 
 
-def test_a_piece_says_whose_it_is() -> None:
+def test_a_piece_has_its_index_and_token() -> None:
     """Index 3 in the batch, the id, and no usage before the end."""
     [piece] = fed(row(), 4)
     agree("index, token_id, usage", [piece.index, piece.token_id, piece.usage], [3, 4, None])

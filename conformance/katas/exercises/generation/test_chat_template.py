@@ -146,7 +146,7 @@ def test_a_message_may_be_continued() -> None:
     agree("render", template(Box("<", ">")).render(MORE, continue_final_message=True), "<[Hi][Well, ")
 
 
-def test_a_continued_message_has_no_header_behind_it() -> None:
+def test_a_continued_message_has_no_header_after_it() -> None:
     """No header is added; a request for both is refused."""
     agree("add_generation_prompt", seen(MORE, continue_final_message=True)["add_generation_prompt"], False)
     refused("add_generation_prompt", MORE, continue_final_message=True, add_generation_prompt=True)

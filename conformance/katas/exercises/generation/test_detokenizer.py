@@ -165,7 +165,7 @@ def test_a_decoder_may_drop_every_space_at_the_beginning() -> None:
         agree(f"the pieces of the {text} text", [*map(stream.push, [1, 2, *[1] * 6]), stream.flush()], want)
 
 
-def test_a_second_flush_has_nothing_to_say() -> None:
+def test_a_second_flush_returns_nothing() -> None:
     """Half a character is returned once."""
     stream = Detokenizer(Bytes(b"\xc3"))
     agree("the pieces", [stream.push(1), stream.flush(), stream.flush()], ["", "\ufffd", ""])

@@ -87,7 +87,7 @@ def test_rows_take_turns() -> None:
     agree("the pieces", summary([row(0, [1], 2), row(1, [5], 2)]), want)
 
 
-def test_a_row_that_is_done_says_nothing_more() -> None:
+def test_a_row_that_is_done_yields_nothing_more() -> None:
     """After 7 the end comes with the second token; the other row continues alone."""
     want = [(0, 8, None), (1, 2, None), (0, 9, "stop"), (1, 3, None), (1, 4, None), (1, 5, "length")]
     agree("the pieces", summary([row(0, [7], 10), row(1, [1], 4)]), want)

@@ -90,7 +90,7 @@ def test_one_token_too_many_costs_a_whole_turn() -> None:
     agree("dropped", chat.dropped, 1)
 
 
-def test_no_more_turns_go_than_must() -> None:
+def test_no_more_turns_are_dropped_than_needed() -> None:
     """Room for 5 tokens: two turns and the message. For 3: one turn. For 1: the message."""
     agree("room for 5", fitted(talk(), "n", 5 + 9, 9), "bBcCn")
     agree("room for 4", fitted(talk(), "n", 4 + 9, 9), "cCn")
@@ -111,7 +111,7 @@ def test_turns_once_dropped_stay_dropped() -> None:
     agree("dropped", chat.dropped, 2)
 
 
-def test_more_are_dropped_when_more_is_said() -> None:
+def test_a_longer_message_drops_more_turns() -> None:
     """One turn is dropped already; the next message drops one more."""
     chat = talk()
     chat.dropped = 1

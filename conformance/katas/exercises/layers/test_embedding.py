@@ -50,7 +50,7 @@ def test_they_go_on_where_the_cache_ends() -> None:
     answers(model().place, at([4, 4]), holding(3), None, want=at([3, 4]))
 
 
-def test_each_row_goes_on_at_its_own_end() -> None:
+def test_each_row_continues_at_its_own_end() -> None:
     """Rows of three and of one token, and one more for each."""
     answers(model().place, at([4], [4]), holding(3, 1), None, want=at([3], [1]))
 

@@ -76,7 +76,7 @@ def test_a_window_wider_than_the_text_hides_nothing() -> None:
     answers(visible, at([0, 1]), at([0, 1]), 2, want=table([1, 0], [1, 1]))
 
 
-def test_each_row_has_positions_of_its_own() -> None:
+def test_each_row_has_its_own_positions() -> None:
     """Two rows: the first is at 1, the second at 2."""
     want = torch.cat((table([1, 1, 0]), table([1, 1, 1])))
     answers(visible, at([1], [2]), at([0, 1, 2], [0, 1, 2]), None, want=want)

@@ -70,7 +70,7 @@ def test_codes_are_rounded_to_the_nearest_level() -> None:
     encodes(values, scale=torch.tensor([[1.0]]), least=torch.tensor([[0.0]]), q=octets([0x21] * 15 + [0xF0]))
 
 
-def test_each_32_weights_have_levels_of_their_own() -> None:
+def test_each_32_weights_have_separate_levels() -> None:
     """Small weights next to large ones: on the second group's levels all of the first would be code 0."""
     values = torch.tensor([[level / 8 for level in LEVELS + LEVELS] + [level * 8 for level in LEVELS + LEVELS]])
     scale, least = torch.tensor([[0.125, 8.0]]), torch.tensor([[0.0, 0.0]])

@@ -48,7 +48,7 @@ def test_the_largest_may_be_negative() -> None:
     encodes(torch.tensor([[-254.0, 4.0]]), scale=torch.tensor([[2.0]]), q=codes([-127, 2]))
 
 
-def test_each_row_has_a_scale_of_its_own() -> None:
+def test_each_row_has_its_own_scale() -> None:
     """The second row is a hundredth of the first: with the first one's step it would be 0 and 1."""
     rows = torch.tensor([[127.0, 50.0, -1.0], [1.27, 0.5, -0.01]])
     encodes(rows, scale=torch.tensor([[1.0], [0.01]]), q=codes([127, 50, -1], [127, 50, -1]))

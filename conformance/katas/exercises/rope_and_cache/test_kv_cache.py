@@ -62,7 +62,7 @@ def test_the_next_token_sees_what_was_kept_and_itself() -> None:
     answers(held.layers[0].append, numbers([4]), numbers([-4]), call(held, [3]), want=want)
 
 
-def test_no_more_is_read_than_the_view_says() -> None:
+def test_no_more_slots_are_read_than_the_views_extent() -> None:
     """A cache of 100 slots, of which the view reads 64: four tokens and sixty zeros."""
     held = filled(cache(100), [1, 2, 3])
     got, _ = held.layers[0].append(numbers([4]), numbers([-4]), call(held, [3]))

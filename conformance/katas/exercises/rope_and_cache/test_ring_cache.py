@@ -49,7 +49,7 @@ def test_a_ring_begins_again() -> None:
     answers(slots_of, at([7]), 3, want=at([1]))
 
 
-def test_padding_goes_where_nobody_reads() -> None:
+def test_padding_goes_to_the_extra_slot() -> None:
     """-1 mod 3 would be slot 2, which belongs to a token; slot 3, after the ring, is for padding."""
     answers(slots_of, at([-1, -1, 0]), 3, want=at([3, 3, 0]))
 
