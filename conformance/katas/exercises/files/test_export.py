@@ -86,12 +86,12 @@ def test_a_rotation_may_come_back_in_another_form() -> None:
     answers(checked, model("Phi3ForCausalLM"), want=None)
 
 
-def test_what_is_no_mathematics_may_differ() -> None:
+def test_fields_outside_the_mathematics_may_differ() -> None:
     """The dtype of a checkpoint is stored per tensor, and token ids are stored with the tokenizer."""
     answers(checked, model(dtype="float16", bos_token_id=7, eos_token_ids=(8, 9)), want=None)
 
 
-def test_what_a_reader_would_not_see_is_refused_by_name() -> None:
+def test_fields_that_a_reader_would_lose_are_refused_by_name() -> None:
     """A custom scale, an activation, a bias, windows: a Llama file has no keys for them, and would be read without them."""
     changes: dict[str, Any] = {"attention_scales": (0.5,) * 3, "hidden_act": "gelu", "o_bias": True, "windows": (5, 5, 5)}
     for field, value in changes.items():

@@ -140,7 +140,7 @@ def test_generation_config_wins() -> None:
     answers(ends, {"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 0, "eos_token_id": []}, want=[0, ()])
 
 
-def test_what_is_no_id_is_refused() -> None:
+def test_invalid_ids_are_refused() -> None:
     """Below 0, a boolean, text, a fraction, a list in a list."""
     none_of_them: list[Any] = [-1, True, "2", 2.0, {}]
     for wrong in none_of_them:

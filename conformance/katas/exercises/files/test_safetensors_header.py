@@ -65,7 +65,7 @@ def test_the_shape_must_need_the_bytes_that_are_there() -> None:
         bad(stated("F32", [2, 3], 0, end), "24")
 
 
-def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
+def test_an_entry_must_be_an_object_of_three_keys() -> None:
     """A list, a word, a number; a key too few, one too many, one of another name."""
     wrong: list[Any] = [
         [],

@@ -86,7 +86,7 @@ def test_mixtrals_experts_have_three_matrices() -> None:
         answers(ours, MIXTRAL, name, want=f"layers.0.mlp.experts.7.{own}.weight")
 
 
-def test_what_is_not_fused_stays_whole() -> None:
+def test_other_tensors_stay_whole() -> None:
     """One name, with the tensor unchanged."""
     name = "layers.0.mlp.down_proj.weight"
     agree("the parts", cut(PHI3, name, rows(3)), [(name, rows(3))])

@@ -103,7 +103,7 @@ def test_a_stop_string_wins_over_a_limit() -> None:
     agree("the pieces", ends(fed(row(most=2, stop=["ab"]), 0, 1)), [("", None), ("", "stop")])
 
 
-def test_what_waits_for_a_stop_string_comes_at_the_end() -> None:
+def test_text_held_back_for_a_stop_string_comes_at_the_end() -> None:
     """b might begin bc; then the limit, or the end token: b was text."""
     agree("the pieces, at the limit", ends(fed(row(most=2, stop=["bc"]), 0, 1)), [("a", None), ("b", "length")])
     agree("the pieces, at the end", ends(fed(row(stop=["bc"]), 1, END)), [("", None), ("b", "stop")])

@@ -107,7 +107,7 @@ def test_bytes_that_are_no_character_are_shown_once_that_is_sure() -> None:
     agree("the pieces", streamed(Bytes(b"\xc3", b"A"), 1, 2), ["", "\ufffdA", ""])
 
 
-def test_what_is_unfinished_at_the_end_is_shown_as_it_is() -> None:
+def test_an_unfinished_character_at_the_end_is_shown() -> None:
     """ "a" and C3, and no more: decode() says "a" and U+FFFD, and so do the pieces."""
     agree("the pieces", streamed(Bytes(b"a", b"\xc3"), 1, 2), ["a", "", "\ufffd"])
 

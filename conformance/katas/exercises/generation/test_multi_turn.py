@@ -71,14 +71,14 @@ def test_the_conversation_itself_stays() -> None:
     agree("the turns", chat.turns, TURNS)
 
 
-def test_what_fits_is_left_as_it_is() -> None:
+def test_a_conversation_that_fits_is_unchanged() -> None:
     """7 tokens in a context of 8, and nothing reserved."""
     chat = talk()
     agree("what the model sees", fitted(chat, "n", 8), "aAbBcCn")
     agree("dropped", chat.dropped, 0)
 
 
-def test_what_fits_exactly_fits() -> None:
+def test_an_exact_fit_drops_nothing() -> None:
     """7 tokens, 3 reserved, a context of 10: an exact fit."""
     agree("what the model sees", fitted(talk(), "n", 10, 3), "aAbBcCn")
 
@@ -125,7 +125,7 @@ def test_long_turns_are_counted_by_their_tokens() -> None:
     agree("what the model sees", fitted(chat, "n", 6 + 9, 9), "cCn")
 
 
-def test_what_is_left_of_the_context_may_be_less_than_the_reserve() -> None:
+def test_the_rest_of_the_context_may_be_less_than_the_reserve() -> None:
     """The message alone has 5 tokens, 4 are reserved of 8: the answer gets the 3 that are left."""
     agree("what the model sees", fitted(talk(), "nnnnn", 8, 4), "nnnnn")
     agree("what the model sees, without turns", fitted(talk("s", []), "nnnn", 8, 4), "snnnn")

@@ -122,7 +122,7 @@ def test_a_token_that_a_user_types_is_text() -> None:
     agree("the ids", encoded("a<end>b"), ids("<s>", "a", "<", "end>", "b", "<end>"))
 
 
-def test_what_is_typed_may_be_the_whole_message() -> None:
+def test_a_message_may_be_a_single_typed_token() -> None:
     """ "<s>" in <s> and <end>: 300, three letters, 301."""
     agree("the ids", encoded("<s>"), ids("<s>", "<", "s>", "<end>"))
 
@@ -143,7 +143,7 @@ def test_tools_and_their_names_are_content_too() -> None:
     agree("the ids", got, ids("[X]", "[", "X]", "[X]", "<s>", "hi", "<end>"))
 
 
-def test_what_the_program_passes_is_trusted() -> None:
+def test_the_callers_variables_are_trusted() -> None:
     """A title is not content: its <s> is a token, unlike the typed one in the message."""
     agree("the ids", encoded("<s>", title="<s>"), ids("<s>", "<s>", "<", "s>", "<end>"))
 
@@ -171,7 +171,7 @@ def test_a_template_may_inspect_the_content() -> None:
     agree("the ids", encoded("a</think><end>b", template=Clever()), ids("<s>", "<", "end>b", "<end>"))
 
 
-def test_what_was_said_is_not_changed() -> None:
+def test_the_conversation_is_not_changed() -> None:
     """The marks are inserted into copies."""
     messages = [{"content": "<s>"}]
     encode_as_text(Letters(), Plain(), Plain().render(messages), {"messages": messages})  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ def in_plain_python(queries: Tensor, keys: Tensor, window: int | None) -> Tensor
     return want
 
 
-def test_a_token_sees_itself_and_what_came_before() -> None:
+def test_a_token_sees_itself_and_earlier_tokens() -> None:
     """Three tokens: a triangle, with its diagonal."""
     want = table([1, 0, 0], [1, 1, 0], [1, 1, 1])
     answers(visible, at([0, 1, 2]), at([0, 1, 2]), None, want=want)

@@ -39,7 +39,7 @@ def test_a_weight_is_its_code_times_the_scale_and_the_minimum() -> None:
     answers(decode_q4, torch.tensor([[0.5]]), torch.tensor([[-1.0]]), octets(COUNTING + COUNTING), 32, want=want)
 
 
-def test_what_fills_up_a_row_is_dropped() -> None:
+def test_the_padding_of_a_row_is_dropped() -> None:
     """A row of 5 weights still has 16 bytes; 27 of its codes are padding."""
     row = octets(COUNTING + COUNTING)
     answers(decode_q4, torch.tensor([[1.0]]), torch.tensor([[0.0]]), row, 5, want=torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]))

@@ -82,7 +82,7 @@ def test_rounding_costs_half_a_step_at_most() -> None:
     agree("the largest of each row, there and back", back(values).gather(1, largest), values.gather(1, largest))
 
 
-def test_what_was_rounded_once_is_not_rounded_again() -> None:
+def test_encoding_decoded_weights_changes_nothing() -> None:
     """Decoded weights are already on the steps: encoding them again changes nothing."""
     once = back(torch.randn(20, 30))
     agree("weights after two trips, as after one", back(once), once)
