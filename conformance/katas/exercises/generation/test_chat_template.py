@@ -121,7 +121,7 @@ def test_tools_and_documents_are_passed_on() -> None:
     agree("no tools, in a list", seen(tools=[])["tools"], [])
 
 
-def test_the_clock_is_read_around_the_models_work() -> None:
+def test_the_moment_is_passed_in_iso_format() -> None:
     """In ISO format."""
     box = Box()
     template(box).render(HI)
