@@ -13,7 +13,7 @@ from conformance.score.zoo.seeding import Bug
 from nanollama.model.transformer import Transformer
 
 NOISE = 1e-6
-CONTROL_CHECK = "model_semantics.every_tap_equals_the_golden"
+CONTROL_CHECK = "model.semantics.every_tap_equals_the_golden"
 
 
 class VoidScore(Exception):

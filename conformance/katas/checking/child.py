@@ -93,7 +93,7 @@ def main() -> None:
     report = check_file(find_kata(job["kata"]), Path(job["file"]), lambda name: write(2, f"\n{mark} {name}\n".encode()))
     output.write(json.dumps(report_to_json(report) | {"secret": job["secret"]}))
     output.flush()
-    os._exit(0)  # a thread that the learner left behind must not keep this waiting
+    os._exit(0)  # must not wait for the learner's threads
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ def no_drift(found: Findings) -> None:
     kata = found.kata
     source, cut = kata.source, stub(kata)
     found.need(replace(cut, bodies(source, kata.targets)) == source, "the stub with its bodies is not the runtime's file")
-    found.need(without_header(header(kata) + cut) == cut, "the first line can't be told from the rest")
+    found.need(without_header(header(kata) + cut) == cut, "the header line can't be separated from the rest")
 
 
 def red(found: Findings) -> None:

@@ -22,8 +22,8 @@ HEADS = {
 }
 OTHER_PURPOSE = (
     "Three rules are used outside their purpose: MaxText publishes its bound for float32 runs, assert_close its defaults for "
-    "single operators, FlashAttention its factor for one kernel; here all three judge the logits of whole bfloat16 models, "
-    "as people use them."
+    "single operators, FlashAttention its factor for one kernel; here all three judge the logits of whole bfloat16 models, as "
+    "people use them."
 )
 
 

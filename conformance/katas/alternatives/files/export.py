@@ -1,4 +1,4 @@
-"""Other right ways to say a model in GGUF's keys, and to check what was said."""
+"""Other right ways to express a model in GGUF's keys, and to check the result."""
 
 from collections.abc import Mapping
 from dataclasses import fields

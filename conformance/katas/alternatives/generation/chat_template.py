@@ -26,7 +26,7 @@ def ChatTemplate_render__update(
     chat_template: str | None = None,
     **variables: Any,
 ) -> str:
-    """one dict is filled step by step, and the two ways to end are told apart at the end"""
+    """one dict is filled step by step, and the two endings are separated at the end"""
     if continue_final_message and add_generation_prompt:
         raise NanollamaError("add_generation_prompt and continue_final_message exclude each other")
     source = self.source(chat_template, tools)

@@ -24,7 +24,7 @@ def Attend_sdpa__repeats_keys(self: Attend, q: Tensor, k: Tensor, v: Tensor, vie
 
 
 def Attend_sdpa__scaled_before(self: Attend, q: Tensor, k: Tensor, v: Tensor, view: KVView) -> Tensor:
-    """queries are scaled by hand, and the kernel told to leave them; -inf is added instead of a mask of truth values"""
+    """queries are scaled by hand, and the kernel uses scale 1; -inf is added instead of a boolean mask"""
     group, many = q.shape[1] // k.shape[1], q.shape[2] > 1
     wide = q * self.scores.scale
     if not many:

@@ -14,7 +14,7 @@ def library(self: LayerNorm, x: Tensor) -> Tensor:
 
 
 def statistics(self: LayerNorm, x: Tensor) -> Tensor:
-    """torch's variance and mean in one call, told to divide by n, then a division by the root"""
+    """torch's variance (divided by n) and mean in one call, then a division by the root"""
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     variance, mean = torch.var_mean(wide, dim=-1, correction=0, keepdim=True)
     scaled = (wide - mean) / (variance + self.eps).sqrt()

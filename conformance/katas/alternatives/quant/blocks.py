@@ -5,7 +5,7 @@ from torch import Tensor
 
 
 def nibbles__by_hand(qs: Tensor) -> Tensor:
-    """mask and shift, one behind the other"""
+    """mask and shift, one after the other"""
     return torch.cat([qs & 15, qs >> 4], dim=1).to(torch.int8)
 
 

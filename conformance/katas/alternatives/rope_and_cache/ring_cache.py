@@ -17,7 +17,7 @@ def slots_of__one_by_one(positions: Tensor, size: int) -> Tensor:
 
 
 def slots_of__sent_away(positions: Tensor, size: int) -> Tensor:
-    """a slot for each, and then those that are overwritten, and padding, sent behind the ring"""
+    """a slot for each, and then overwritten tokens and padding moved to the slot after the ring"""
     slots = torch.remainder(positions, size)
     overwritten = positions <= positions.amax(-1, keepdim=True) - size
     return slots.masked_fill(overwritten | (positions < 0), size)

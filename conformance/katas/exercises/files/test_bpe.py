@@ -55,12 +55,12 @@ def test_of_one_rank_the_leftmost_goes_first() -> None:
     agree("the pieces of 'aaa'", merged("aaa", "a a"), ["aa", "a"])
 
 
-def test_what_was_joined_joins_again_to_the_right() -> None:
+def test_a_joined_symbol_joins_again_to_the_right() -> None:
     """a b c: ab, then ab c makes abc."""
     agree("the pieces of 'abc'", merged("abc", "a b", "ab c"), ["abc"])
 
 
-def test_what_was_joined_joins_again_to_the_left() -> None:
+def test_a_joined_symbol_joins_again_to_the_left() -> None:
     """a b c: bc, then a bc makes abc."""
     agree("the pieces of 'abc'", merged("abc", "b c", "a bc"), ["abc"])
 

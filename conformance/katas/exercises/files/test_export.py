@@ -27,7 +27,7 @@ def checked(config: ModelConfig) -> None:
     return check_expressible(config, metadata_of(config), shapes)
 
 
-def test_gemma_says_how_large_windows_are_and_which_layers_have_one() -> None:
+def test_gemma_stores_the_window_and_which_layers_have_it() -> None:
     """Three layers, the first and the last with a window of 5."""
     want = {SIZE: 5, WHICH: [True, False, True]}
     answers(window_keys, model("Gemma2ForCausalLM", 5, None, 5), want=want)
@@ -38,7 +38,7 @@ def test_without_a_window_the_size_is_0() -> None:
     answers(window_keys, model("Gemma2ForCausalLM", None, None, None), want={SIZE: 0})
 
 
-def test_phi_says_a_size_for_all_layers() -> None:
+def test_phi_stores_one_size_for_all_layers() -> None:
     """5, or 0 without a window."""
     answers(window_keys, model("Phi3ForCausalLM", 5, 5, 5), want={SIZE: 5})
     answers(window_keys, model("Phi3ForCausalLM", None, None, None), want={SIZE: 0})
@@ -75,7 +75,7 @@ def test_lists_are_close_item_by_item() -> None:
     answers(close, None, (1, 2), want=False)
 
 
-def test_a_model_that_a_file_can_say_is_taken() -> None:
+def test_a_model_that_a_file_can_express_is_accepted() -> None:
     """A Llama with a plain rotation. 0.1 comes back as a float32, slightly larger, and counts as equal."""
     answers(checked, model(ropes=(RopeConfig(8, 12345.0),) * 3, norm_eps=0.1), want=None)
 
@@ -86,12 +86,12 @@ def test_a_rotation_may_come_back_in_another_form() -> None:
     answers(checked, model("Phi3ForCausalLM"), want=None)
 
 
-def test_what_is_no_mathematics_may_differ() -> None:
+def test_fields_outside_the_mathematics_may_differ() -> None:
     """The dtype of a checkpoint is stored per tensor."""
     answers(checked, model(dtype="float16"), want=None)
 
 
-def test_what_a_reader_would_not_see_is_refused_by_name() -> None:
+def test_fields_that_a_reader_would_lose_are_refused_by_name() -> None:
     """A custom scale, an activation, a bias, windows: a Llama file has no keys for them, and would be read without them."""
     changes: dict[str, Any] = {"attention_scales": (0.5,) * 3, "hidden_act": "gelu", "o_bias": True, "windows": (5, 5, 5)}
     for field, value in changes.items():

@@ -129,7 +129,7 @@ def test_tensors_follow_each_other_padded() -> None:
     answers(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 64)], 64, 88, want=None)
 
 
-def test_the_end_may_lack_its_padding_or_have_bytes_behind_it() -> None:
+def test_the_end_may_lack_its_padding_or_have_bytes_after_it() -> None:
     """24 bytes, or 1000: bytes after the last tensor are allowed. Without tensors no data is needed."""
     for room in (24, 32, 1000):
         answers(_check_layout, reader(b""), [tensor("alpha", 0)], 32, room, want=None)
@@ -151,7 +151,7 @@ def test_no_tensor_lies_over_another_or_leaves_a_gap() -> None:
     refuses(_check_layout, reader(b""), [tensor("alpha", 32)], 32, 500, error=NanollamaError, naming="alpha")
 
 
-def test_no_tensor_ends_behind_the_file() -> None:
+def test_no_tensor_ends_after_the_file() -> None:
     """It needs bytes 32 … 55, and the file has one fewer; or the tensor is larger than any memory."""
     refuses(_check_layout, reader(b""), [tensor("alpha", 0), tensor("beta", 32)], 32, 55, error=NanollamaError, naming="beta")
     huge = tensor("alpha", 0, "F32", 2**62, 2**62)

@@ -55,7 +55,7 @@ def test_rows_follow_each_other() -> None:
     agree("_tensor", found(NUMBERS, f32(28, 32)), torch.tensor(7.0))
 
 
-def test_the_bytes_mean_what_the_dtype_says() -> None:
+def test_the_dtype_decides_what_the_bytes_mean() -> None:
     """0x3F80 is 1 in bfloat16, and two small numbers as uint8."""
     raw = bytes([0x80, 0x3F, 0x00, 0x40])
     agree("_tensor", found(raw, Entry(torch.bfloat16, (2,), 0, 4)), torch.tensor([1.0, 2.0]).bfloat16())
@@ -90,7 +90,7 @@ def test_an_odd_address_is_not_mapped() -> None:
         agree("the tensor's address, modulo 4", tensor.data_ptr() % 4, 0)
 
 
-def test_a_copy_is_its_own() -> None:
+def test_a_copy_is_independent() -> None:
     """Two bytes in front, and the file's position has moved: the read begins at the tensor."""
     with mapped(b"ab" + NUMBERS) as (memory, file):
         file.read(17)

@@ -56,7 +56,7 @@ def test_null_is_like_nothing() -> None:
     agree("read_heads", heads(num_key_value_heads=None, head_dim=None), (6, 6, 2))
 
 
-def test_a_head_may_have_a_size_of_its_own() -> None:
+def test_a_head_size_may_be_given() -> None:
     """head_dim is 5: 6 heads of 5 are 30, and a token has 12. That is valid."""
     agree("read_heads", heads(head_dim=5), (6, 6, 5))
     agree("read_heads", heads(head_dim=5, hidden_size=13), (6, 6, 5))
@@ -140,7 +140,7 @@ def test_generation_config_wins() -> None:
     answers(ends, {"bos_token_id": 1, "eos_token_id": 2}, {"bos_token_id": 0, "eos_token_id": []}, want=[0, ()])
 
 
-def test_what_is_no_id_is_refused() -> None:
+def test_invalid_ids_are_refused() -> None:
     """Below 0, a boolean, text, a fraction, a list in a list."""
     none_of_them: list[Any] = [-1, True, "2", 2.0, {}]
     for wrong in none_of_them:

@@ -14,7 +14,7 @@ START = 100  # where the data begins in the file
 NAMES = ["alpha", "beta", "gamma", "delta", "epsilon", "zeta"]
 
 
-def said(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
+def stated(dtype: Any, shape: Any, begin: Any, end: Any) -> dict[str, Any]:
     """The header's entry of one tensor."""
     return {"dtype": dtype, "shape": shape, "data_offsets": [begin, end]}
 
@@ -44,30 +44,38 @@ def torn(*places: tuple[int, int], size: int, naming: str) -> None:
 
 def test_an_entry_is_read_and_its_place_counted_in_the_file() -> None:
     """2 x 3 numbers of 4 bytes are 24: from 8 to 32 in the data, which begins at 100."""
-    agree("the entry", entry(said("F32", [2, 3], 8, 32)), ["torch.float32", (2, 3), 108, 132])
+    agree("the entry", entry(stated("F32", [2, 3], 8, 32)), ["torch.float32", (2, 3), 108, 132])
 
 
 def test_every_dtype_has_its_size() -> None:
     """Four numbers of 1, 2, 4 and 8 bytes."""
     for name, dtype, size in (("U8", "uint8", 1), ("BF16", "bfloat16", 2), ("F32", "float32", 4), ("F64", "float64", 8)):
-        agree(f"the entry of {name}", entry(said(name, [4], 0, 4 * size)), [f"torch.{dtype}", (4,), 100, 100 + 4 * size])
+        agree(f"the entry of {name}", entry(stated(name, [4], 0, 4 * size)), [f"torch.{dtype}", (4,), 100, 100 + 4 * size])
 
 
 def test_one_number_has_no_dimension_and_no_number_has_no_bytes() -> None:
     """A shape of [] is one number, 2 bytes; a shape of [3, 0] is none."""
-    agree("the entry of one number", entry(said("F16", [], 0, 2)), ["torch.float16", (), 100, 102])
-    agree("the entry of no number", entry(said("F16", [3, 0], 6, 6)), ["torch.float16", (3, 0), 106, 106])
+    agree("the entry of one number", entry(stated("F16", [], 0, 2)), ["torch.float16", (), 100, 102])
+    agree("the entry of no number", entry(stated("F16", [3, 0], 6, 6)), ["torch.float16", (3, 0), 106, 106])
 
 
 def test_the_shape_must_need_the_bytes_that_are_there() -> None:
     """2 x 3 numbers of 4 bytes are 24, neither 23 nor 25, nor 6."""
     for end in (23, 25, 6, 0):
-        bad(said("F32", [2, 3], 0, end), "24")
+        bad(stated("F32", [2, 3], 0, end), "24")
 
 
-def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
+def test_an_entry_must_be_an_object_of_three_keys() -> None:
     """A list, a word, a number; a key too few, one too many, one of another name."""
-    wrong: list[Any] = [[], "F32", 7, None, {}, {"dtype": "F32", "shape": [1]}, {**said("F32", [1], 0, 4), "strides": [1]}]
+    wrong: list[Any] = [
+        [],
+        "F32",
+        7,
+        None,
+        {},
+        {"dtype": "F32", "shape": [1]},
+        {**stated("F32", [1], 0, 4), "strides": [1]},
+    ]
     for value in wrong:
         bad(value, "keys")
     bad({"dtype": "F32", "shape": [1], "offsets": [0, 4]}, "keys")
@@ -76,27 +84,27 @@ def test_what_is_not_an_object_of_three_keys_is_refused() -> None:
 def test_a_dtype_that_is_none_is_refused() -> None:
     """F31, a number, and a list, which can't be looked up in a dict."""
     for dtype in ("F31", "f32", "", 32, ["F32"], None):
-        bad(said(dtype, [1], 0, 4), "dtype")
+        bad(stated(dtype, [1], 0, 4), "dtype")
 
 
 def test_a_shape_is_a_list_of_whole_numbers_from_0() -> None:
     """Not -1, which NumPy accepts; not 1.0; not true, which equals 1 in Python."""
     for shape in ([-1], [-2, -2], [1.0], [True], ["1"], 4, "1", None):
-        bad(said("F32", shape, 0, 4), "shape")
+        bad(stated("F32", shape, 0, 4), "shape")
 
 
 def test_a_shape_may_have_64_dimensions_and_no_more() -> None:
     """torch can store more dimensions, but not compute with them."""
-    agree("the entry of 64 dimensions", entry(said("U8", [1] * 64, 0, 1)), ["torch.uint8", (1,) * 64, 100, 101])
-    bad(said("U8", [1] * 65, 0, 1), "shape")
+    agree("the entry of 64 dimensions", entry(stated("U8", [1] * 64, 0, 1)), ["torch.uint8", (1,) * 64, 100, 101])
+    bad(stated("U8", [1] * 65, 0, 1), "shape")
 
 
 def test_sizes_that_no_memory_has_are_refused_before_they_are_multiplied_by_torch() -> None:
     """2^62 numbers of 2 bytes are 2^63, one more than torch can count; with a 0 in the shape there are no bytes."""
-    agree("one dimension of 2^62 bytes, and 0", entry(said("U8", [2**62, 0], 0, 0))[1], (2**62, 0))
-    agree("2^61 numbers of 2 bytes, and 0", entry(said("F16", [2**61, 0], 0, 0))[1], (2**61, 0))
+    agree("one dimension of 2^62 bytes, and 0", entry(stated("U8", [2**62, 0], 0, 0))[1], (2**62, 0))
+    agree("2^61 numbers of 2 bytes, and 0", entry(stated("F16", [2**61, 0], 0, 0))[1], (2**61, 0))
     for shape in ([2**62, 0], [2**31, 2**31, 0], [0, 2**62]):
-        bad(said("F16", shape, 0, 0), "shape")
+        bad(stated("F16", shape, 0, 0), "shape")
 
 
 def test_a_place_is_two_numbers_in_order() -> None:

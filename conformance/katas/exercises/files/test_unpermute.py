@@ -73,7 +73,7 @@ def test_biases_go_with_their_rows() -> None:
     answers(from_gguf, config(), name, torch.tensor([0.0, 3.0, 1.0, 4.0, 2.0, 5.0]), want=torch.arange(6.0))
 
 
-def test_only_what_is_rotated_has_another_order() -> None:
+def test_only_rotated_tensors_have_another_order() -> None:
     """Values and outputs are not rotated: they stay."""
     for part in ("self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj"):
         answers(from_gguf, config(), f"layers.0.{part}.weight", rows(0, 3, 1, 4, 2, 5), want=rows(0, 3, 1, 4, 2, 5))

@@ -86,7 +86,7 @@ def test_mixtrals_experts_have_three_matrices() -> None:
         answers(ours, MIXTRAL, name, want=f"layers.0.mlp.experts.7.{own}.weight")
 
 
-def test_what_is_not_fused_stays_whole() -> None:
+def test_other_tensors_stay_whole() -> None:
     """One name, with the tensor unchanged."""
     name = "layers.0.mlp.down_proj.weight"
     agree("the parts", cut(PHI3, name, rows(3)), [(name, rows(3))])
@@ -113,7 +113,7 @@ def test_gpt2_stores_its_matrices_on_their_side() -> None:
     agree("the parts", cut(GPT2, name, torch.tensor([[1.0, 2, 3], [4, 5, 6]])), [(name, turned)])
 
 
-def test_a_square_matrix_is_turned_too() -> None:
+def test_a_square_matrix_is_transposed_too() -> None:
     """Its shape can't decide; the family does."""
     name = "layers.0.self_attn.o_proj.weight"
     agree("the parts", cut(GPT2, name, torch.tensor([[1.0, 2], [3, 4]])), [(name, torch.tensor([[1.0, 3], [2, 4]]))])
@@ -122,7 +122,7 @@ def test_a_square_matrix_is_turned_too() -> None:
     )
 
 
-def test_embeddings_and_vectors_are_not_turned() -> None:
+def test_embeddings_and_vectors_are_not_transposed() -> None:
     """An embedding has one row per token already; biases and norms are vectors."""
     for name, tensor in (
         ("embed_tokens.weight", rows(3, 2)),
@@ -133,7 +133,7 @@ def test_embeddings_and_vectors_are_not_turned() -> None:
     agree("the parts of a bias in a layer", cut(GPT2, "layers.0.ln.bias", rows(3)[:, 0]), [("layers.0.ln.bias", rows(3)[:, 0])])
 
 
-def test_gpt2_is_turned_first_and_cut_then() -> None:
+def test_gpt2_is_transposed_before_the_split() -> None:
     """Two heads of 1: stored as [3, 6], transposed to [6, 3], then two rows each for q, k and v."""
     stored = torch.arange(18.0).view(3, 6)
     parts = cut(GPT2, "layers.0.self_attn.c_attn.weight", stored, heads=2, kv_heads=2, head_dim=1)

@@ -55,7 +55,7 @@ def test_a_token_gives_its_text() -> None:
     agree("generated", request.generated, [0, 1])
 
 
-def test_a_piece_says_whose_it_is() -> None:
+def test_a_piece_has_its_index_and_token() -> None:
     """Index 3 in the batch, the id, and no usage before the end."""
     [piece] = fed(row(), 4)
     agree("index, token_id, usage", [piece.index, piece.token_id, piece.usage], [3, 4, None])
@@ -102,7 +102,7 @@ def test_a_stop_string_wins_over_a_limit() -> None:
     agree("the pieces", ends(fed(row(most=2, stop=["ab"]), 0, 1)), [("", None), ("", "stop")])
 
 
-def test_what_waits_for_a_stop_string_comes_at_the_end() -> None:
+def test_text_held_back_for_a_stop_string_comes_at_the_end() -> None:
     """b might begin bc; then the limit, or the end token: b was text."""
     agree("the pieces, at the limit", ends(fed(row(most=2, stop=["bc"]), 0, 1)), [("a", None), ("b", "length")])
     agree("the pieces, at the end", ends(fed(row(stop=["bc"]), 1, END)), [("", None), ("b", "stop")])

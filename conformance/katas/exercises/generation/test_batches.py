@@ -75,7 +75,7 @@ def test_the_model_needs_the_last_logits_only_and_the_cache() -> None:
     agree("last_only and cache", [calls[0].get("last_only"), calls[0].get("cache")], [True, "the cache"])
 
 
-def test_a_new_token_comes_behind_the_prompt() -> None:
+def test_a_new_token_comes_after_the_prompt() -> None:
     """A prompt of 3 at 0, 1, 2: the first generated token is at 3."""
     calls: Calls = []
     decode(model(calls), CACHE, [row([1, 2, 3], (44,))])
@@ -90,7 +90,7 @@ def test_only_the_newest_token_is_fed() -> None:
     agree("ids and positions", [[call["ids"], call["positions"]] for call in calls], [[[[45]], [[4]]], [[[46]], [[5]]]])
 
 
-def test_every_row_goes_on_at_its_own_position() -> None:
+def test_every_row_continues_at_its_own_position() -> None:
     """Prompts of 4 and 1, one token generated: positions 4 and 1, not twice 4."""
     calls: Calls = []
     decode(model(calls), CACHE, [row([1, 2, 3, 4], (9,)), row([1], (8,))])

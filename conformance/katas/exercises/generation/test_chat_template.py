@@ -121,7 +121,7 @@ def test_tools_and_documents_are_passed_on() -> None:
     agree("no tools, in a list", seen(tools=[])["tools"], [])
 
 
-def test_the_clock_is_asked_in_time() -> None:
+def test_the_moment_is_passed_in_iso_format() -> None:
     """In ISO format."""
     box = Box()
     template(box).render(HI)
@@ -146,7 +146,7 @@ def test_a_message_may_be_continued() -> None:
     agree("render", template(Box("<", ">")).render(MORE, continue_final_message=True), "<[Hi][Well, ")
 
 
-def test_a_continued_message_has_no_header_behind_it() -> None:
+def test_a_continued_message_has_no_header_after_it() -> None:
     """No header is added; a request for both is refused."""
     agree("add_generation_prompt", seen(MORE, continue_final_message=True)["add_generation_prompt"], False)
     refused("add_generation_prompt", MORE, continue_final_message=True, add_generation_prompt=True)
@@ -188,7 +188,7 @@ def test_without_messages_there_is_nothing_to_render() -> None:
     refused("has the role None", [{"content": "Hi"}])
 
 
-def test_what_was_said_stays_as_it_was() -> None:
+def test_the_given_messages_are_not_changed() -> None:
     """The tag of a continued message and the keys for reasoning are written to copies."""
     chat = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Well", "reasoning": "r"}]
     before = json.dumps(chat)

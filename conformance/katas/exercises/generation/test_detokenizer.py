@@ -107,7 +107,7 @@ def test_bytes_that_are_no_character_are_shown_once_that_is_sure() -> None:
     agree("the pieces", streamed(Bytes(b"\xc3", b"A"), 1, 2), ["", "\ufffdA", ""])
 
 
-def test_what_is_unfinished_at_the_end_is_shown_as_it_is() -> None:
+def test_an_unfinished_character_at_the_end_is_shown() -> None:
     """ "a" and C3, and no more: decode() says "a" and U+FFFD, and so do the pieces."""
     agree("the pieces", streamed(Bytes(b"a", b"\xc3"), 1, 2), ["a", "", "\ufffd"])
 
@@ -165,7 +165,7 @@ def test_a_decoder_may_drop_every_space_at_the_beginning() -> None:
         agree(f"the pieces of the {text} text", [*map(stream.push, [1, 2, *[1] * 6]), stream.flush()], want)
 
 
-def test_a_second_flush_has_nothing_to_say() -> None:
+def test_a_second_flush_returns_nothing() -> None:
     """Half a character is returned once."""
     stream = Detokenizer(Bytes(b"\xc3"))
     agree("the pieces", [stream.push(1), stream.flush(), stream.flush()], ["", "\ufffd", ""])

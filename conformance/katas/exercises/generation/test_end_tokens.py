@@ -57,7 +57,7 @@ def test_a_request_may_name_more() -> None:
 def test_the_model_s_may_be_ignored() -> None:
     """All of the model's; a benchmark needs exactly its number of tokens. The request's stop_ids still count."""
     agree("the ids", ends(4, 5, ignore_eos=True), [])
-    agree("the ids with one of its own", ends(4, 5, ignore_eos=True, stop_ids=[1]), [1])
+    agree("the ids with the request's stop_ids", ends(4, 5, ignore_eos=True, stop_ids=[1]), [1])
 
 
 def test_a_stop_string_that_is_a_special_token_is_that_token() -> None:

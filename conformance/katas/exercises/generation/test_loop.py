@@ -47,19 +47,19 @@ def pieces(rows: list[Row], model: Counting | None = None, chunk: int = 100) -> 
     return run(model, model, rows, chunk, lambda: float(next(ticks)))  # type: ignore[arg-type]
 
 
-def said(rows: list[Row]) -> list[tuple[int, int | None, str | None]]:
+def summary(rows: list[Row]) -> list[tuple[int, int | None, str | None]]:
     """Index in the batch, token and finish reason of each piece."""
     return [(piece.index, piece.token_id, piece.finish_reason) for piece in pieces(rows)]
 
 
 def test_tokens_come_until_the_limit() -> None:
     """After 1 2, three tokens: 3, 4, 5. The third is the last one allowed."""
-    agree("the pieces", said([row(0, [1, 2], 3)]), [(0, 3, None), (0, 4, None), (0, 5, "length")])
+    agree("the pieces", summary([row(0, [1, 2], 3)]), [(0, 3, None), (0, 4, None), (0, 5, "length")])
 
 
 def test_the_end_token_ends_it() -> None:
     """After 7 comes 8, then 9: the end, long before the limit of 10."""
-    agree("the pieces", said([row(0, [7], 10)]), [(0, 8, None), (0, 9, "stop")])
+    agree("the pieces", summary([row(0, [7], 10)]), [(0, 8, None), (0, 9, "stop")])
 
 
 def test_a_single_token_may_be_all() -> None:
@@ -86,13 +86,13 @@ def test_the_prompt_goes_in_by_chunks() -> None:
 def test_rows_take_turns() -> None:
     """A token of each row, in their order, then the next of each."""
     want = [(0, 2, None), (1, 6, None), (0, 3, "length"), (1, 7, "length")]
-    agree("the pieces", said([row(0, [1], 2), row(1, [5], 2)]), want)
+    agree("the pieces", summary([row(0, [1], 2), row(1, [5], 2)]), want)
 
 
-def test_a_row_that_is_done_says_nothing_more() -> None:
+def test_a_row_that_is_done_yields_nothing_more() -> None:
     """After 7 the end comes with the second token; the other row continues alone."""
     want = [(0, 8, None), (1, 2, None), (0, 9, "stop"), (1, 3, None), (1, 4, None), (1, 5, "length")]
-    agree("the pieces", said([row(0, [7], 10), row(1, [1], 4)]), want)
+    agree("the pieces", summary([row(0, [7], 10), row(1, [1], 4)]), want)
 
 
 def test_a_row_that_is_done_keeps_its_place() -> None:

@@ -71,14 +71,14 @@ def test_the_conversation_itself_stays() -> None:
     agree("the turns", chat.turns, TURNS)
 
 
-def test_what_fits_is_left_as_it_is() -> None:
+def test_a_conversation_that_fits_is_unchanged() -> None:
     """7 tokens in a context of 8, and nothing reserved."""
     chat = talk()
     agree("what the model sees", fitted(chat, "n", 8), "aAbBcCn")
     agree("dropped", chat.dropped, 0)
 
 
-def test_what_fits_exactly_fits() -> None:
+def test_an_exact_fit_drops_nothing() -> None:
     """7 tokens, 3 reserved, a context of 10: an exact fit."""
     agree("what the model sees", fitted(talk(), "n", 10, 3), "aAbBcCn")
 
@@ -90,7 +90,7 @@ def test_one_token_too_many_costs_a_whole_turn() -> None:
     agree("dropped", chat.dropped, 1)
 
 
-def test_no_more_turns_go_than_must() -> None:
+def test_no_more_turns_are_dropped_than_needed() -> None:
     """Room for 5 tokens: two turns and the message. For 3: one turn. For 1: the message."""
     agree("room for 5", fitted(talk(), "n", 5 + 9, 9), "bBcCn")
     agree("room for 4", fitted(talk(), "n", 4 + 9, 9), "cCn")
@@ -111,7 +111,7 @@ def test_turns_once_dropped_stay_dropped() -> None:
     agree("dropped", chat.dropped, 2)
 
 
-def test_more_are_dropped_when_more_is_said() -> None:
+def test_a_longer_message_drops_more_turns() -> None:
     """One turn is dropped already; the next message drops one more."""
     chat = talk()
     chat.dropped = 1
@@ -125,7 +125,7 @@ def test_long_turns_are_counted_by_their_tokens() -> None:
     agree("what the model sees", fitted(chat, "n", 6 + 9, 9), "cCn")
 
 
-def test_what_is_left_of_the_context_may_be_less_than_the_reserve() -> None:
+def test_the_rest_of_the_context_may_be_less_than_the_reserve() -> None:
     """The message alone has 5 tokens, 4 are reserved of 8: the answer gets the 3 that are left."""
     agree("what the model sees", fitted(talk(), "nnnnn", 8, 4), "nnnnn")
     agree("what the model sees, without turns", fitted(talk("s", []), "nnnn", 8, 4), "snnnn")

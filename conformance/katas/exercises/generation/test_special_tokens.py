@@ -95,7 +95,7 @@ def test_a_first_character_may_mean_something_in_a_pattern() -> None:
     agree("without tokens", mark_first_characters([], "~")("a<b"), "a<b")
 
 
-def test_a_mark_is_a_character_that_nobody_wrote() -> None:
+def test_a_mark_is_a_character_that_the_text_lacks() -> None:
     """The first Yi syllable is U+A000; if the text contains it, the next one, even if it is written as an escape: \\ua000."""
     answers(unused_character, "abc", want="\ua000")
     answers(unused_character, "a\ua000b", want="\ua001")
@@ -122,7 +122,7 @@ def test_a_token_that_a_user_types_is_text() -> None:
     agree("the ids", encoded("a<end>b"), ids("<s>", "a", "<", "end>", "b", "<end>"))
 
 
-def test_what_is_typed_may_be_the_whole_message() -> None:
+def test_a_message_may_be_a_single_typed_token() -> None:
     """ "<s>" in <s> and <end>: 300, three letters, 301."""
     agree("the ids", encoded("<s>"), ids("<s>", "<", "s>", "<end>"))
 
@@ -143,7 +143,7 @@ def test_tools_and_their_names_are_content_too() -> None:
     agree("the ids", got, ids("[X]", "[", "X]", "[X]", "<s>", "hi", "<end>"))
 
 
-def test_what_the_program_passes_is_trusted() -> None:
+def test_the_callers_variables_are_trusted() -> None:
     """A title is not content: its <s> is a token, unlike the typed one in the message."""
     agree("the ids", encoded("<s>", title="<s>"), ids("<s>", "<s>", "<", "s>", "<end>"))
 
@@ -153,7 +153,7 @@ def test_of_two_tokens_that_begin_alike_the_longer_is_meant() -> None:
     agree("the ids", encoded("<s>", title="[X]!"), ids("[X]!", "<s>", "<", "s>", "<end>"))
 
 
-def test_text_behind_a_token_is_encoded_as_such() -> None:
+def test_text_after_a_token_is_encoded_as_such() -> None:
     """This tokenizer adds a space at the beginning of the text: before the title only."""
     got = encoded("<s>", " ", tokenizer=Spaced(), title="t", end="!")
     agree("the ids", got, ids(" t", "<s>", "<", "s>", "<end>", "<s>", " ", "<end>", "!"))
@@ -166,12 +166,12 @@ def test_a_mark_that_was_typed_stays_text() -> None:
     agree("the ids", encoded("\ua000<s>"), ids("<s>", "\ua000<", "s>", "<end>"))
 
 
-def test_a_template_may_look_into_the_content() -> None:
+def test_a_template_may_inspect_the_content() -> None:
     """The template removes "</think>", which marks after every "<" would prevent: whole tokens are marked instead."""
     agree("the ids", encoded("a</think><end>b", template=Clever()), ids("<s>", "<", "end>b", "<end>"))
 
 
-def test_what_was_said_is_not_changed() -> None:
+def test_the_conversation_is_not_changed() -> None:
     """The marks are inserted into copies."""
     messages = [{"content": "<s>"}]
     encode_as_text(Letters(), Plain(), Plain().render(messages), {"messages": messages})  # type: ignore[arg-type]

@@ -69,7 +69,7 @@ def test_a_stop_string_may_come_in_pieces() -> None:
     agree("the pieces", streamed(["STOP"], "Hello S", "TO", "P", "!"), ["Hello ", "", "", "", ""])
 
 
-def test_what_was_held_back_in_vain_goes_out() -> None:
+def test_text_held_back_in_vain_is_returned() -> None:
     """ "STO" and then "RE": no stop string after all. At the end the rest is returned too."""
     agree("the pieces", streamed(["STOP"], "STO", "RE", " ST"), ["", "STORE", " ", "ST"])
 

@@ -66,7 +66,7 @@ def test_the_scale_and_the_cap_are_those_of_the_scores() -> None:
     answers(attend(100.0, LN3 / 2).eager, q, k, v, seen([1, 1]), want=want)
 
 
-def test_what_may_not_be_seen_plays_no_part() -> None:
+def test_masked_keys_have_no_weight() -> None:
     """Two queries: the first sees the first key only, the second both, whose weights are equal."""
     q, k, v = heads([0.0], [0.0]), heads([1.0], [1.0]), heads([8.0], [4.0])
     answers(attend().eager, q, k, v, seen([1, 0], [1, 1]), want=torch.tensor([[[[8.0], [6.0]]]]))

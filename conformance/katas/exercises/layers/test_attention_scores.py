@@ -52,7 +52,7 @@ def test_queries_are_rows_and_keys_are_columns() -> None:
     answers(Scores(1.0, None).forward, q, k, seen([1, 1, 1], [1, 1, 1]), want=want)
 
 
-def test_what_may_not_be_seen_is_minus_infinity() -> None:
+def test_masked_scores_are_minus_infinity() -> None:
     """Not 0, which a softmax turns into something: e^0 is 1, e^-inf is 0."""
     q, k = heads([1.0], [1.0]), heads([5.0], [7.0])
     want = torch.tensor([[[[5.0, -INF], [5.0, 7.0]]]])

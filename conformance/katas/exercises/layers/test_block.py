@@ -55,12 +55,12 @@ def test_llama_norms_before_each_part() -> None:
     answers(ours.forward, token(1.0), None, VIEW, None, want=token(152.0))
 
 
-def test_llama_lets_the_stream_itself_pass() -> None:
+def test_llama_adds_to_the_unnormed_stream() -> None:
     """Norms that make everything 0 leave 1 + 10 + 100: the stream is added, not its norm."""
     answers(block("pre", input=0.0, post_attention=0.0).forward, token(1.0), None, VIEW, None, want=token(111.0))
 
 
-def test_olmo_norms_behind_each_part() -> None:
+def test_olmo_norms_after_each_part() -> None:
     """1 + 2 · (1 + 10) is 23; 23 + 3 · (23 + 100) is 392."""
     ours = block("post", post_attention=2.0, post_feedforward=3.0)
     answers(ours.forward, token(1.0), None, VIEW, None, want=token(392.0))

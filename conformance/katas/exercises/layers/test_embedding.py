@@ -50,7 +50,7 @@ def test_they_go_on_where_the_cache_ends() -> None:
     answers(model().place, at([4, 4]), holding(3), None, want=at([3, 4]))
 
 
-def test_each_row_goes_on_at_its_own_end() -> None:
+def test_each_row_continues_at_its_own_end() -> None:
     """Rows of three and of one token, and one more for each."""
     answers(model().place, at([4], [4]), holding(3, 1), None, want=at([3], [1]))
 
@@ -122,4 +122,4 @@ def test_it_is_the_position_that_counts_and_not_the_place_in_the_call() -> None:
 def test_padding_does_no_harm() -> None:
     """The table has no position -1: the padded token gets any vector, the next one the right vector."""
     x = model(learned_positions=True).embed(at([0, 1]), at([-1, 0]))
-    agree("Transformer.embed, the token beside padding", x[:, 1:], torch.tensor([[[1.0, 10.0]]]))
+    agree("Transformer.embed, the token next to padding", x[:, 1:], torch.tensor([[[1.0, 10.0]]]))

@@ -95,7 +95,7 @@ def test_the_scale_is_the_models_own() -> None:
 def test_several_queries_see_what_is_before_them() -> None:
     """Five tokens in order: a plain causal call, so the kernel needs no mask and skips masked keys."""
     calls = same(heads(2, 3, 5), heads(2, 3, 5), heads(2, 3, 5), seen([[0, 1, 2, 3, 4]] * 2))
-    agree("whether the kernel was told so, without a mask", calls.plainly_causal, [True])
+    agree("whether the kernel got is_causal and no mask", calls.plainly_causal, [True])
 
 
 def test_a_window_and_padding_need_the_mask() -> None:

@@ -94,7 +94,7 @@ def test_one_token_gets_its_own_value() -> None:
     answers(one_head().forward, torch.tensor([[[2.0, 3.0, 5.0]]]), None, view, None, want=torch.tensor([[[5.0, 0.0, 0.0]]]))
 
 
-def test_queries_and_keys_have_matrices_of_their_own() -> None:
+def test_queries_and_keys_have_separate_matrices() -> None:
     """The query is ln 3 times the key's (1, 0): the second token's scores are 0 for (0, 1) and ln 3 for itself."""
     x = torch.tensor([[[0.0, 1.0, 8.0], [1.0, 0.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
@@ -109,14 +109,14 @@ def test_heads_are_put_together_again() -> None:
     answers(attention(config(4, 2, 2), v_proj=eye, o_proj=eye).forward, x, None, two_tokens(), None, want=want)
 
 
-def test_queries_and_keys_are_turned() -> None:
+def test_queries_and_keys_are_rotated() -> None:
     """Both tokens are (1, 0); the second is rotated to (0, 1): its scores are 0 and ln 3. Unrotated, it would get the mean."""
     x = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]])
     want = torch.tensor([[[8.0, 0.0, 0.0], [5.0, 0.0, 0.0]]])
     answers(one_head(LN3).forward, x, QUARTER, two_tokens(), None, want=want)
 
 
-def test_a_bias_is_turned_with_the_key() -> None:
+def test_a_bias_is_rotated_with_the_key() -> None:
     """The key is only its bias, (1, 0): the same result as before."""
     ours = one_head(LN3, k_proj=torch.zeros(2, 3).tolist(), k_bias=[1.0, 0.0])
     x = torch.tensor([[[1.0, 0.0, 8.0], [1.0, 0.0, 4.0]]])
@@ -124,7 +124,7 @@ def test_a_bias_is_turned_with_the_key() -> None:
     answers(ours.forward, x, QUARTER, two_tokens(), None, want=want)
 
 
-def test_norms_come_before_the_turn() -> None:
+def test_norms_come_before_the_rotation() -> None:
     """5, 5 and 2, 2 are normed to 1, 1; the weights give (ln 3, 0) and (1, 0), which are then rotated."""
     ours = one_head(qk_norm="head", q_norm=[LN3, 0.0], k_norm=[1.0, 0.0])
     x = torch.tensor([[[5.0, 5.0, 8.0], [2.0, 2.0, 4.0]]])

@@ -43,7 +43,7 @@ def test_equal_numbers_leave_only_the_bias() -> None:
     answers(ours.forward, torch.tensor([7.0, 7.0]), want=torch.tensor([3.0, 4.0]))
 
 
-def test_each_row_has_a_mean_and_a_variance_of_its_own() -> None:
+def test_each_row_has_its_own_mean_and_variance() -> None:
     """The second row is the first times ten, plus a hundred, with the same result."""
     rows = torch.tensor([[1.0, 5.0], [110.0, 150.0]])
     answers(norm(1.0, 1.0).forward, rows, want=torch.tensor([[-1.0, 1.0], [-1.0, 1.0]]))

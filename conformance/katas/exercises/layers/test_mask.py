@@ -30,7 +30,7 @@ def in_plain_python(queries: Tensor, keys: Tensor, window: int | None) -> Tensor
     return want
 
 
-def test_a_token_sees_itself_and_what_came_before() -> None:
+def test_a_token_sees_itself_and_earlier_tokens() -> None:
     """Three tokens: a triangle, with its diagonal."""
     want = table([1, 0, 0], [1, 1, 0], [1, 1, 1])
     answers(visible, at([0, 1, 2]), at([0, 1, 2]), None, want=want)
@@ -76,7 +76,7 @@ def test_a_window_wider_than_the_text_hides_nothing() -> None:
     answers(visible, at([0, 1]), at([0, 1]), 2, want=table([1, 0], [1, 1]))
 
 
-def test_each_row_has_positions_of_its_own() -> None:
+def test_each_row_has_its_own_positions() -> None:
     """Two rows: the first is at 1, the second at 2."""
     want = torch.cat((table([1, 1, 0]), table([1, 1, 1])))
     answers(visible, at([1], [2]), at([0, 1, 2], [0, 1, 2]), None, want=want)

@@ -76,7 +76,7 @@ def test_one_expert_alone_has_weight_one() -> None:
     answers(router(top_k=1, renormalise=False).route, row, want=(torch.tensor([[0.7]]), torch.tensor([[3]])))
 
 
-def test_every_token_has_a_choice_of_its_own() -> None:
+def test_every_token_has_its_own_choice() -> None:
     """Two rows; in the second the later expert is the better one, and comes first."""
     rows = logits([0.5, 0.25, 0.125, 0.125], [0.125, 0.125, 0.25, 0.5])
     want = torch.tensor([[2 / 3, 1 / 3], [2 / 3, 1 / 3]]), torch.tensor([[0, 1], [3, 2]])
@@ -122,7 +122,7 @@ def test_an_expert_takes_everybody_who_chose_it() -> None:
     answers(ours.forward, tokens(0, 0, 0, 0, 0, 0), want=torch.full((1, 6, 1), 21.0))
 
 
-def test_nobody_else_is_asked() -> None:
+def test_only_the_chosen_experts_run() -> None:
     """Three tokens, two experts each: six expert outputs, none of an expert that was not chosen."""
     ours = moe([0.5, 0.125, 0.25, 0.125], [0.125, 0.25, 0.125, 0.5])
     ours(tokens(0, 1, 0, hidden=2))

@@ -39,7 +39,7 @@ def test_a_row_of_zeros_stays_zero() -> None:
     answers(norm(1.0, 1.0, eps=1e-6).forward, torch.zeros(1, 2), want=torch.zeros(1, 2))
 
 
-def test_each_row_has_a_mean_of_its_own() -> None:
+def test_each_row_has_its_own_mean() -> None:
     """The second row is a hundred times the first, with the same result."""
     rows = torch.tensor([[3.0, 4.0, 0.0, 0.0], [300.0, 400.0, 0.0, 0.0]])
     answers(norm(1.0, 1.0, 1.0, 1.0).forward, rows, want=torch.tensor([[1.2, 1.6, 0.0, 0.0], [1.2, 1.6, 0.0, 0.0]]))

@@ -46,17 +46,17 @@ def row(*numbers: float) -> Tensor:
     return torch.tensor([list(numbers)])
 
 
-def test_the_gate_says_how_much_passes() -> None:
+def test_the_gate_scales_the_other_product() -> None:
     """The gate's ln 3 becomes 3/4 · ln 3; times 4, from the other matrix, is 3 ln 3."""
     answers(mlp([[LN3]], [[4.0]], [[1.0]]).forward, row(1.0), want=row(3 * LN3))
 
 
-def test_a_negative_gate_lets_a_little_through() -> None:
+def test_a_negative_gate_is_not_zero() -> None:
     """-ln 3 becomes -1/4 · ln 3; times 4 is -ln 3. A sigmoid alone would give 1."""
     answers(mlp([[-LN3]], [[4.0]], [[1.0]]).forward, row(1.0), want=row(-LN3))
 
 
-def test_it_is_the_gate_that_bends() -> None:
+def test_the_activation_is_applied_to_the_gate() -> None:
     """With relu: 2 stays 2, times -1 is -2. relu of -1, or of the product -2, would be 0."""
     answers(mlp([[2.0]], [[-1.0]], [[1.0]], "relu").forward, row(1.0), want=row(-2.0))
 
@@ -67,7 +67,7 @@ def test_the_two_are_multiplied_number_by_number() -> None:
     answers(ours.forward, row(1.0), want=row(14.0))
 
 
-def test_down_comes_last() -> None:
+def test_down_proj_comes_last() -> None:
     """Two numbers in, three between, two out: relu keeps the gates 1, 2, 0; up gives 2, 1, 3; so down_proj gets 2, 2, 0."""
     gate, up = [[1.0, 0.0], [0.0, 1.0], [-1.0, 0.0]], [[0.0, 1.0], [1.0, 0.0], [1.0, 1.0]]
     answers(mlp(gate, up, [[1.0, 10.0, 5.0], [0.0, 3.0, 5.0]], "relu").forward, row(1.0, 2.0), want=row(22.0, 6.0))
@@ -79,7 +79,7 @@ def test_biases_are_added_where_they_belong() -> None:
     answers(ours.forward, row(1.0), want=row(17.0))
 
 
-def test_without_a_gate_up_bends_itself() -> None:
+def test_without_a_gate_the_activation_is_applied_to_up() -> None:
     """GPT-2: relu of 2 and of -3 is 2 and 0, and 10 · 2 + 1 · 0 is 20."""
     answers(mlp(None, [[2.0], [-3.0]], [[10.0, 1.0]], "relu").forward, row(1.0), want=row(20.0))
 

@@ -68,7 +68,7 @@ def test_every_token_has_logits() -> None:
     answers(model().forward, ids([1, 2, 3], [0, 0, 4]), want=logits([30.0, 50.0, 70.0], [10.0, 10.0, 90.0]))
 
 
-def test_logits_are_capped_where_the_model_says_so() -> None:
+def test_logits_are_capped_if_the_model_has_a_cap() -> None:
     """A cap of 70 / ln 2 maps 70 to three fifths of the cap."""
     cap = 70 / LN2
     answers(model(cap).forward, ids([3]), want=logits([0.6 * cap]))
@@ -125,7 +125,7 @@ def test_last_only_is_the_last_token() -> None:
     answers(model().forward, ids([1, 2, 3], [3, 2, 1]), None, None, True, want=logits([70.0], [30.0]))
 
 
-def test_last_only_looks_for_the_last_token_that_is_one() -> None:
+def test_last_only_finds_the_last_token_that_is_no_padding() -> None:
     """Padded on the right the last token is not in the last column; padded on the left it is."""
     tokens, positions = ids([1, 2, 3], [4, 0, 0], [0, 0, 1]), ids([0, 1, 2], [0, -1, -1], [-1, -1, 0])
     answers(model().forward, tokens, None, positions, True, want=logits([70.0], [90.0], [30.0]))

@@ -133,7 +133,7 @@ def test_a_block_of_zeros_has_the_scale_0() -> None:
     q8_0(torch.cat([block(0.0), block(127.0)]), [0, 0], [127, 0], d=torch.tensor([[0.0], [1.0]]))
 
 
-def test_what_comes_back_is_off_by_half_a_step_at_most() -> None:
+def test_decoded_weights_are_off_by_half_a_step_at_most() -> None:
     """Fifty random blocks through both formats. Q4_0 clamps one end of its range: there the error may be a whole step."""
     values = torch.randn(50, 32)
     outermost = values.abs().amax(1, keepdim=True)

@@ -118,7 +118,7 @@ def test_ffn_down_of_the_small_mix() -> None:
     agree("formats of ffn_down in q6_k", of_ffn_down("q6_k", model()), {"Q6_K": but()})
 
 
-def test_falcon_has_a_rule_of_its_own() -> None:
+def test_falcon_has_a_separate_rule() -> None:
     """q4_k_m: Q6_K for a sixteenth, Q5_K where others have Q6_K. In q4_k_s no layer gets more; q5_k_m is unchanged."""
     falcon, five = model("falcon"), [2, 3, *EVERY_THIRD, 28, 29, 30, 31]
     agree("Falcon's q4_k_m", of_ffn_down("q4_k_m", falcon), {"Q6_K": [0, 1], "Q5_K": five, "Q4_K": but([0, 1], five)})

@@ -39,7 +39,7 @@ def test_a_weight_is_its_code_times_the_scale_and_the_minimum() -> None:
     answers(decode_q4, torch.tensor([[0.5]]), torch.tensor([[-1.0]]), octets(COUNTING + COUNTING), 32, want=want)
 
 
-def test_what_fills_up_a_row_is_dropped() -> None:
+def test_the_padding_of_a_row_is_dropped() -> None:
     """A row of 5 weights still has 16 bytes; 27 of its codes are padding."""
     row = octets(COUNTING + COUNTING)
     answers(decode_q4, torch.tensor([[1.0]]), torch.tensor([[0.0]]), row, 5, want=torch.tensor([[0.0, 1.0, 2.0, 3.0, 4.0]]))
@@ -70,7 +70,7 @@ def test_codes_are_rounded_to_the_nearest_level() -> None:
     encodes(values, scale=torch.tensor([[1.0]]), minimum=torch.tensor([[0.0]]), q=octets([0x21] * 15 + [0xF0]))
 
 
-def test_each_32_weights_have_levels_of_their_own() -> None:
+def test_each_32_weights_have_separate_levels() -> None:
     """Small weights next to large ones: on the second group's levels all of the first would be code 0."""
     values = torch.tensor([[level / 8 for level in LEVELS + LEVELS] + [level * 8 for level in LEVELS + LEVELS]])
     scale, minimum = torch.tensor([[0.125, 8.0]]), torch.tensor([[0.0, 0.0]])

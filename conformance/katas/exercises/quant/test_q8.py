@@ -48,7 +48,7 @@ def test_the_largest_may_be_negative() -> None:
     encodes(torch.tensor([[-254.0, 4.0]]), scale=torch.tensor([[2.0]]), q=codes([-127, 2]))
 
 
-def test_each_row_has_a_scale_of_its_own() -> None:
+def test_each_row_has_its_own_scale() -> None:
     """The second row is a hundredth of the first: with the first one's step it would be 0 and 1."""
     rows = torch.tensor([[127.0, 50.0, -1.0], [1.27, 0.5, -0.01]])
     encodes(rows, scale=torch.tensor([[1.0], [0.01]]), q=codes([127, 50, -1], [127, 50, -1]))
@@ -82,7 +82,7 @@ def test_rounding_costs_half_a_step_at_most() -> None:
     agree("the largest of each row, there and back", back(values).gather(1, largest), values.gather(1, largest))
 
 
-def test_what_was_rounded_once_is_not_rounded_again() -> None:
+def test_encoding_decoded_weights_changes_nothing() -> None:
     """Decoded weights are already on the steps: encoding them again changes nothing."""
     once = back(torch.randn(20, 30))
     agree("weights after two trips, as after one", back(once), once)

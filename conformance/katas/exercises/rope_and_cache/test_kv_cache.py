@@ -47,7 +47,7 @@ def test_the_first_call_sees_its_own_keys_and_values() -> None:
     answers(held.layers[0].append, k, v, call(held, [0, 1, 2]), want=(k, v))
 
 
-def test_what_a_call_brings_is_kept() -> None:
+def test_the_keys_and_values_of_a_call_are_stored() -> None:
     """Three tokens in slots 0, 1, 2 of six; the seventh is for padding."""
     held = cache(6)
     held.layers[0].append(numbers([1, 2, 3]), numbers([4, 5, 6]), call(held, [0, 1, 2]))
@@ -62,7 +62,7 @@ def test_the_next_token_sees_what_was_kept_and_itself() -> None:
     answers(held.layers[0].append, numbers([4]), numbers([-4]), call(held, [3]), want=want)
 
 
-def test_no_more_is_read_than_the_view_says() -> None:
+def test_no_more_slots_are_read_than_the_views_extent() -> None:
     """A cache of 100 slots, of which the view reads 64: four tokens and sixty zeros."""
     held = filled(cache(100), [1, 2, 3])
     got, _ = held.layers[0].append(numbers([4]), numbers([-4]), call(held, [3]))

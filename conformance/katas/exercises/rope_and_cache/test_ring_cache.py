@@ -49,7 +49,7 @@ def test_a_ring_begins_again() -> None:
     answers(slots_of, at([7]), 3, want=at([1]))
 
 
-def test_padding_goes_where_nobody_reads() -> None:
+def test_padding_goes_to_the_extra_slot() -> None:
     """-1 mod 3 would be slot 2, which belongs to a token; slot 3, after the ring, is for padding."""
     answers(slots_of, at([-1, -1, 0]), 3, want=at([3, 3, 0]))
 
@@ -76,7 +76,7 @@ def test_no_slot_is_taken_twice() -> None:
         agree("the slot of the newest", slots[-1], (start + count - 1) % size)
 
 
-def test_the_table_says_what_every_slot_holds() -> None:
+def test_the_table_holds_the_position_of_every_slot() -> None:
     """Three tokens in four slots, then two more, the second of which uses slot 0 again; -1 marks empty slots."""
     held = cache(9, window=4)
     call(held, [0, 1, 2])
@@ -115,7 +115,7 @@ def test_an_empty_cache_is_not_read() -> None:
     agree("the table", table(held), at([0, 1, -1]))
 
 
-def test_what_a_view_has_said_stays() -> None:
+def test_the_key_positions_of_a_view_do_not_change() -> None:
     """A later call changes the table, but not the key positions of an earlier one."""
     held = cache(4)
     call(held, [0])

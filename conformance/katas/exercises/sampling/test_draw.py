@@ -21,7 +21,7 @@ def test_the_first_token_whose_sum_reaches_u() -> None:
     answers(draw, logits(0.5, 0.25, 0.25), 0.6, want=torch.tensor([1]))
 
 
-def test_each_token_owns_a_stretch_as_long_as_its_probability() -> None:
+def test_each_token_has_an_interval_as_long_as_its_probability() -> None:
     """0.1 is in the first half, 0.7 in the third quarter, 0.9 in the last."""
     for u, token in ((0.1, 0), (0.7, 1), (0.9, 2)):
         answers(draw, logits(0.5, 0.25, 0.25), u, want=torch.tensor([token]))

@@ -47,7 +47,7 @@ def test_negative_logits_are_ranked_too() -> None:
     answers(top_k, row(-3.0, -1.0, -2.0), 2, want=row(-INF, -1.0, -2.0))
 
 
-def test_each_row_has_a_kth_of_its_own() -> None:
+def test_each_row_has_its_own_kth() -> None:
     """The second row is smaller throughout."""
     rows = torch.tensor([[9.0, 8.0, 7.0], [1.0, 2.0, 3.0]])
     answers(top_k, rows, 2, want=torch.tensor([[9.0, 8.0, -INF], [-INF, 2.0, 3.0]]))

@@ -89,7 +89,7 @@ def test_float64_stays_float64() -> None:
     answers(top_p, row, 0.6, want=kept(row, 1, 1, 0))
 
 
-def test_what_is_kept_has_at_least_p_and_no_token_could_be_spared() -> None:
+def test_kept_tokens_reach_p_and_all_are_needed() -> None:
     """Fifty random rows: the sum reaches p, but not without the least likely kept token."""
     rows = torch.randn(50, 20, dtype=torch.float64) * 3
     probabilities = rows.softmax(-1).masked_fill(top_p(rows, 0.8) == -INF, 0.0)

@@ -50,7 +50,7 @@ def test_the_dict_that_was_given_is_left_alone() -> None:
     agree("the tensor that was given", given[PLACE], before)
 
 
-def test_the_mended_model_computes_what_transformers_computed() -> None:
+def test_the_repaired_model_computes_what_transformers_computed() -> None:
     """Log-probabilities of the golden prompt, in float64."""
     model = Transformer(read_config(recipe(ARCHITECTURE)["config"])).double()
     mended = mend(damaged(right_tensors()), HEAD_DIM)

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.checks import Check, Failed
+from conformance.checks import Check, Failed, all_checks
+from conformance.models.fixtures import FIXTURES
 from conformance.score.controls import CONTROL_CHECK, VoidScore, changed_logits, comparing_nothing, flagged, run_controls
 from conformance.score.impact import functions_run, reached, survey
 from conformance.score.judge import Jury, Result, judge_bugs
@@ -183,6 +184,10 @@ def test_a_broken_engine_is_undone_afterwards() -> None:
     with changed_logits(torch.zeros_like):
         assert Transformer.forward is not forward
     assert Transformer.forward is forward
+
+
+def test_the_check_that_judges_controls_exists_for_every_family() -> None:
+    assert [check.case for check in all_checks() if check.function == CONTROL_CHECK] == list(FIXTURES)
 
 
 def test_a_control_that_passes_on_one_family_makes_the_score_void() -> None:
