@@ -8,7 +8,6 @@ from typing import NoReturn
 
 from nanollama.cli.settings import SETTINGS, add_settings, whole
 from nanollama.errors import NanollamaError
-from nanollama.quant.file_types import FILE_TYPES
 
 DEFAULT_MODEL = "deepseek-ai/DeepSeek-R1-Distill-Qwen-1.5B"
 
@@ -103,6 +102,10 @@ def show_options(parser: Parser) -> None:
 
 
 def export_options(parser: Parser) -> None:
+    from nanollama.quant.file_types import (
+        FILE_TYPES,
+    )  # here: its room imports torch, and other commands' `--help` need not wait
+
     parser.add_argument("model", metavar="MODEL", help="folder, GGUF file, or hub id")
     parser.add_argument("--to", required=True, metavar="PLACE", help="a file that ends in .gguf, or a new folder")
     parser.add_argument("--type", default="bf16", metavar="TYPE", help=f"{' '.join(FILE_TYPES)}; a folder: f32 f16 bf16 (bf16)")
@@ -110,6 +113,8 @@ def export_options(parser: Parser) -> None:
 
 
 def quantize_options(parser: Parser) -> None:
+    from nanollama.quant.file_types import FILE_TYPES
+
     parser.add_argument("source", metavar="FILE", help="GGUF file to read; of a split one any part")
     parser.add_argument("--to", required=True, metavar="FILE", help="GGUF file to write (replaced when all is done)")
     parser.add_argument("--type", required=True, metavar="TYPE", help=" ".join(FILE_TYPES))
