@@ -74,7 +74,7 @@ def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: 
 def quantize(values: Tensor, format: Format | str) -> Tensor:
     """A tensor's bytes in a format: [..., columns] → uint8 [..., bytes per row], on the CPU, bit-exact to the `gguf` package.
 
-    Raises NanollamaError for a format that is only read, rows that aren't whole blocks, numbers that don't fit or aren't finite.
+    Raises NanollamaError for a format that is only read, partial blocks, and numbers that don't fit or aren't finite.
     """
     format = known(format)
     if format.to_fields is None:
