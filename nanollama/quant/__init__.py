@@ -1,10 +1,9 @@
-"""Quantized tensors: every block format that GGUF files use, read exactly and, where we write it, written exactly.
+"""Quantized tensors, the modules that hold them, and the formats that a whole file or a loaded model gets.
+
+Imports torch, `errors`, `quant.formats` and `kernels`; never `model`, `checkpoint`, or anything above.
 
 A tensor is its bytes (uint8), a format and a shape. A row (the last dimension) is whole blocks; rows follow each other. The
 value of a stored weight *is* the float32 number that its format decodes to; float64 is that number widened.
-
-A matrix that stays quantized in memory is a `QuantTensor`; the modules that compute with one are in linear.py. Our own two
-formats are in rowwise.py, and what makes them of a loaded model in own.py.
 """
 
 from nanollama.quant.formats.table import FORMATS, find_format, format_of_type

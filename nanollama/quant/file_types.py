@@ -1,12 +1,12 @@
-"""The types of whole GGUF files, as `--type` and llama.cpp name them: quant/mixes.py says what they mean for each tensor."""
+"""The types of whole GGUF files, as `--type` and llama.cpp name them; quant/mixes.py chooses the format of each tensor."""
 
 from typing import NamedTuple
 
-from nanollama.errors import NanollamaError
+from nanollama.errors import unknown_name
 
 
 class FileType(NamedTuple):
-    """`number` is what `general.file_type` says of it (`enum llama_ftype` in llama.h), `main` the format of most tensors."""
+    """`number` is its number in `general.file_type` (`enum llama_ftype` in llama.h), `main` the format of most tensors."""
 
     number: int
     main: str
@@ -33,7 +33,7 @@ FILE_TYPES = {
 
 
 def find_file_type(name: str) -> FileType:
-    """The file type of this name. NanollamaError when there is none."""
+    """The file type of this name. Raises NanollamaError if there is none."""
     if name not in FILE_TYPES:
-        raise NanollamaError(f"file type {name!r} is unknown; use one of {', '.join(FILE_TYPES)}")
+        raise unknown_name("file type", name, FILE_TYPES)
     return FILE_TYPES[name]

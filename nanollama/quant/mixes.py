@@ -1,6 +1,6 @@
-"""Which tensor of a model is stored in which format: the file types of llama.cpp, such as q4_k_m.
+"""The format of each tensor of a model in a file type of llama.cpp, such as q4_k_m.
 
-A file type has one main format. Tensors that are small or delicate stay as they are; the head, and in the K mixes attn_v and
+A file type has one main format. Small or sensitive tensors are kept as they are; the head, and in the K mixes attn_v and
 ffn_down of some layers, get more bits. The decisions are those of llama.cpp's `llama_tensor_get_type` (src/llama-quant.cpp,
 without an importance matrix), tensor by tensor; only what it decides for glm5-next and bailingmoe3 alone is missing.
 """
@@ -13,7 +13,7 @@ from nanollama.quant.file_types import FILE_TYPES, find_file_type
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.table import FORMATS
 
-# Tensors with one of these in their name stay as they are: norms, routers, positions, and small ones of odd architectures.
+# Tensors with one of these in their name are kept: norms, routers, positions, and small tensors of rare architectures.
 KEPT = (
     *("_norm.weight", "ffn_gate_inp.weight", "ffn_gate_tid2eid.weight", "altup", "laurel", "per_layer_model_proj"),
     *("ssm_conv1d", "shortconv.conv.weight", "indexer.k_proj.weight", "indexer.q_proj.weight", "attn_rel_b.weight"),
@@ -25,30 +25,30 @@ KEPT = (
 KEPT_NAMES = ("position_embd.weight", "token_types.weight")
 EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
 
-# What a tensor is, by the first of these that its name contains.
+# The kind of a tensor is the first of these that its name contains.
 VALUES = ("attn_qkv.weight", "attn_kv_b.weight", "attn_v.weight")
 PARTS = (*VALUES, "attn_k.weight", "attn_q.weight", "attn_output.weight", "ffn_up", "ffn_gate", "ffn_down")
 
-# Where rows are not whole blocks of a format: the next one, of blocks of 32; F16 where rows are not whole blocks of that.
+# The format for rows that are not whole blocks of 256: blocks of 32; F16 for rows that are not whole blocks of 32 either.
 FALLBACK = {"Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0", "TQ1_0": "Q4_0", "TQ2_0": "Q4_0"}
 LAYERS_OF_70B = {"llama": 80, "qwen2": 80, "deci": 80, "olmo": 80, "jais2": 68}  # llama: if key/value heads are fewer
 
 
 class Traits(NamedTuple):
-    """What of a model its mix depends on."""
+    """The properties of a model that its mix depends on."""
 
     architecture: str
     layers: int
     experts: int
     is_70b: bool
     is_tied: bool  # the embedding is the head too
-    values: int  # how many tensors are values of an attention
+    values: int  # how many tensors are value projections
 
 
 def choose_formats(
     file_type: str, shapes: Mapping[str, Sequence[int]], metadata: Mapping[str, Any]
 ) -> dict[str, Format | None]:
-    """The format of each tensor, by name, in a file of this type; None: it stays as it is.
+    """The format of each tensor, by name, in a file of this type; None: the tensor is kept as it is.
 
     shapes: row-major, of all tensors of the model. metadata: as in a GGUF file; architecture, block_count, expert_count and
     attention.head_count(_kv) matter.
@@ -67,7 +67,7 @@ def choose_formats(
 
 
 def numbered(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """How many of their kind come before the values of attentions and before each ffn_down, in llama.cpp's order of tensors."""
+    """The number of each value projection and of each ffn_down among its kind, from 0, in llama.cpp's order of tensors."""
     order = sorted(
         filter(lambda name: is_quantized(name, shapes[name]), shapes), key=lambda name: (layer_of(name), name.encode())
     )
@@ -76,13 +76,13 @@ def numbered(shapes: Mapping[str, Sequence[int]]) -> dict[str, int]:
 
 
 def is_quantized(name: str, shape: Sequence[int]) -> bool:
-    """Whether a tensor changes at all: a matrix, or a stack of them, of weights that are none of those that are kept."""
+    """Whether a tensor is quantized: a matrix of weights, or a stack of them, that is not kept."""
     matrix = len(shape) > 1 and max(shape[:-1]) > 1
     return matrix and name.endswith("weight") and name not in KEPT_NAMES and not any(part in name for part in KEPT)
 
 
 def model_traits(names: Mapping[str, Any], metadata: Mapping[str, Any]) -> Traits:
-    """The traits of a model, from its metadata; layers are counted where they don't say."""
+    """The traits of a model, from its metadata; without a block_count, layers are counted by name."""
     architecture = str(metadata.get("general.architecture"))
 
     def number(key: str) -> int:
@@ -99,7 +99,7 @@ def model_traits(names: Mapping[str, Any], metadata: Mapping[str, Any]) -> Trait
 
 
 def layer_of(name: str) -> int:
-    """The layer of "blk.7.attn_q.weight"; -1 of what is in none."""
+    """The layer number in a name such as "blk.7.attn_q.weight"; -1 outside of layers."""
     match = re.match(r"blk\.([0-9]{1,9})\.", name)
     return int(match[1]) if match else -1
 
@@ -109,7 +109,7 @@ def part_of(name: str) -> str | None:
 
 
 def wanted(name: str, shape: Sequence[int], number: int, file_type: str, traits: Traits) -> str:
-    """The format that a tensor should have if its rows are whole blocks of it; `number` is that of `numbered`."""
+    """The format of a tensor whose rows are whole blocks of it; `number` is from `numbered`."""
     main = FILE_TYPES[file_type].main
     if name == "output.weight" or (traits.is_tied and name in EMBEDDINGS):
         is_eight = file_type in ("q8_0", "mxfp4_moe") or traits.architecture == "falcon"
@@ -132,7 +132,7 @@ def wanted(name: str, shape: Sequence[int], number: int, file_type: str, traits:
 
 
 def wanted_for_values(number: int, file_type: str, traits: Traits) -> str:
-    """attn_v, or where it is one with others, attn_qkv: small and delicate."""
+    """The format of attn_v, or attn_qkv if fused: small and sensitive."""
     if traits.experts == 8:
         return "Q8_0"
     if file_type in ("q4_k_m", "q5_k_m") and has_more_bits(number, traits.values):
@@ -143,7 +143,7 @@ def wanted_for_values(number: int, file_type: str, traits: Traits) -> str:
 
 
 def wanted_for_ffn_down(layer: int, file_type: str, traits: Traits) -> str:
-    """The matrix back from the MLP: some layers' get more bits. Falcon's own rule is for q4_k_m."""
+    """The format of the MLP's down projection: some layers get more bits. Falcon has another rule for q4_k_m."""
     more = has_more_bits(layer, traits.layers)
     if file_type == "q4_k_m" and traits.architecture == "falcon":
         return "Q6_K" if layer < traits.layers // 16 else "Q5_K" if more else "Q4_K"
@@ -155,12 +155,12 @@ def wanted_for_ffn_down(layer: int, file_type: str, traits: Traits) -> str:
 
 
 def has_more_bits(layer: int, layers: int) -> bool:
-    """The first and the last eighth of the layers, and every third between."""
+    """Whether this is one of the first or last eighth of the layers, or every third between."""
     return layer < layers // 8 or layer >= 7 * layers // 8 or (layer - layers // 8) % 3 == 2
 
 
 def fitting(name: str, columns: int) -> Format:
-    """The format for rows of so many columns: this one, or the one to fall back to."""
+    """The format for rows of `columns` values: this one, or its fallback."""
     if columns % FORMATS[name].block_size:
         name = FALLBACK.get(name, name)
     return FORMATS[name if columns % FORMATS[name].block_size == 0 else "F16"]

@@ -1,7 +1,7 @@
-"""Modules whose weights stay quantized: they hold stored rows and decode what they need, when they need it.
+"""Modules whose weights stay quantized: they hold stored rows and decode them on use.
 
-The rows are a buffer outside the state dict: bytes that `.to(dtype)` does not touch, that nobody trains, and that a file
-holds already. Everything else of a model (norms, biases, routers, learned positions) stays an ordinary parameter.
+The rows are a buffer outside the state dict: bytes that `.to(dtype)` does not touch, that are never trained, and that a file
+holds already. The other tensors of a model (norms, biases, routers, learned positions) stay ordinary parameters.
 """
 
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from nanollama.quant.quant_tensor import QuantTensor
 
 
 class Stored(nn.Module):
-    """A module that holds a QuantTensor; `weight` gives it back."""
+    """A module that holds a QuantTensor; `weight` returns it."""
 
     rows: Tensor
     order: Tensor | None
@@ -47,7 +47,7 @@ class QuantLinear(Stored):
         self.bias = bias
 
     def forward(self, x: Tensor) -> Tensor:
-        """[..., in] → [..., out] in the dtype of x; sums run in at least float32."""
+        """x [..., in] → [..., out] in the dtype of x; sums run in at least float32."""
         return quantized_linear(x, self.rows, self.format, self.order, self.bias)
 
 
@@ -68,11 +68,10 @@ class QuantEmbedding(Stored):
 
 
 def use_quantized(model: nn.Module, weights: Mapping[str, QuantTensor], dtype: torch.dtype) -> None:
-    """Put modules that hold these stored weights in place of the model's own, by parameter name ("lm_head.weight").
+    """Replace the model's modules by ones that hold these stored weights, by parameter name ("lm_head.weight").
 
-    Biases stay the parameters they are. `dtype` is the model's: what embeddings give. A tied head is the embedding's
-    QuantTensor under both names: the same bytes. NanollamaError for a name that is not a matrix of this model, or a shape
-    that is not its own.
+    Biases are kept. `dtype` is the model's: that of embeddings' outputs. A tied head has the embedding's QuantTensor under its
+    name too: the same bytes. Raises NanollamaError for a name that is not a matrix of this model, and for a wrong shape.
     """
     found = {name: find_matrix(model, name, weight) for name, weight in weights.items()}
     for name, weight in weights.items():
@@ -84,7 +83,7 @@ def use_quantized(model: nn.Module, weights: Mapping[str, QuantTensor], dtype: t
 
 
 def find_matrix(model: nn.Module, name: str, weight: QuantTensor) -> nn.Linear | nn.Embedding | Stored:
-    """The module whose matrix has this parameter name, and this shape."""
+    """The module with the matrix of this parameter name. Raises NanollamaError if there is none, or its shape differs."""
     path, _, last = name.rpartition(".")
     try:
         module = model.get_submodule(path)

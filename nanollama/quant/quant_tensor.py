@@ -1,4 +1,4 @@
-"""A weight matrix that stays as it is stored: rows of blocks, usually a view of the mapped file, decoded a tile at a time."""
+"""A weight matrix as it is stored: rows of blocks, usually a view of the mapped file, decoded a tile at a time."""
 
 from dataclasses import dataclass
 
@@ -12,10 +12,10 @@ from nanollama.quant.formats.tensor import decode_rows, tiles
 
 @dataclass(frozen=True, eq=False)
 class QuantTensor:
-    """R rows of whole blocks: what a matrix [R, columns] is before it is decoded.
+    """A matrix [R, columns] before decoding: R rows of whole blocks.
 
-    rows: uint8 [R, bytes per row]. order: int64 [R] says that row i of the matrix is stored as rows[order[i]], None that it
-    is rows[i]: llama.cpp stores the rows of queries and keys in another order, and a copy would cost what mapping saves.
+    rows: uint8 [R, bytes per row]. order: int64 [R], row i of the matrix is rows[order[i]]; None: it is rows[i]. llama.cpp
+    stores the rows of queries and keys in another order, and a copy would cost the memory that mapping saves.
     """
 
     rows: Tensor
@@ -51,7 +51,7 @@ class QuantTensor:
 
     @property
     def device(self) -> torch.device:
-        """Where the bytes are."""
+        """The device of the bytes."""
         return self.rows.device
 
     @property
@@ -60,17 +60,17 @@ class QuantTensor:
         return self.rows.numel()
 
     def to(self, device: torch.device) -> "QuantTensor":
-        """The same bytes on another device; itself where they are there already."""
+        """The same bytes on another device; itself if it is there already."""
         if device == self.device:
             return self
         return QuantTensor(self.rows.to(device), self.format, None if self.order is None else self.order.to(device))
 
     def pick(self, rows: Tensor | slice) -> "QuantTensor":
-        """Some rows of the matrix: by slice a view (a copy where there is an order), by index int64 [n] a copy."""
+        """Some rows of the matrix: for a slice a view (a copy if there is an order), for indices int64 [n] a copy."""
         return QuantTensor(self.rows[rows if self.order is None else self.order[rows]], self.format)
 
     def dequantize(self, dtype: torch.dtype = torch.float32) -> Tensor:
-        """The matrix [R, columns] in a floating `dtype`; what it takes beyond that is bounded."""
+        """The matrix [R, columns] in a floating `dtype`; memory beyond the result is bounded by a tile."""
         values = torch.empty(self.shape, dtype=dtype, device=self.device)
         for tile in tiles(*self.shape):
             values[tile] = decode_rows(self.pick(tile).rows, self.format, dtype)

@@ -1,8 +1,8 @@
-"""Quantize a loaded model: `q8` and `q4` (rowwise.py) in place of its matrices. What becomes what:
+"""Quantize the matrices of a loaded model to `q8` and `q4` (formats/rowwise.py):
 
 matrices of attention, MLP and experts        q8 or q4, as asked
-token embedding and head                      q8 in both: every token passes them, and q4 there costs more than it saves
-norms, biases, routers, learned positions     as they are: small, and everything depends on them
+token embedding and head                      q8 in both cases: every token uses them, and q4 costs more accuracy than it saves
+norms, biases, routers, learned positions     unchanged: they are small, and every output depends on them
 """
 
 from typing import NamedTuple
@@ -20,21 +20,21 @@ KEPT = ("gate", "embed_positions")  # routers of experts ("layers.0.mlp.gate") a
 
 
 class Change(NamedTuple):
-    """What quantization did to one matrix."""
+    """One quantized matrix, before and after; sizes in bytes."""
 
     name: str  # of the module: "layers.0.self_attn.q_proj"
     shape: tuple[int, int]
     format: str
-    error: float  # |decoded - original| / |original|, Euclidean norms; the same for the output on inputs without structure
+    error: float  # |decoded - original| / |original|, Euclidean norms; for random inputs also the error of the output
     bytes_before: int
     bytes_after: int
 
 
 @torch.no_grad()
 def quantize_model(model: nn.Module, name: str) -> list[Change]:
-    """Replace a model's matrices by q8 or q4 ones, in place, one after the other, and report each.
+    """Replace a model's matrices by q8 or q4 ones, in place, one after the other; return a Change for each.
 
-    A head that shares the embedding's weights goes on sharing them; it is not reported twice. NanollamaError for an unknown
+    A head that shares the embedding's weights keeps sharing them and has no Change. Raises NanollamaError for an unknown
     name, a model that is quantized already, and weights that are not finite or too large for q4's float16 scales.
     """
     rowwise_format(name, GROUP)  # an unknown name is refused before anything changes
@@ -62,7 +62,7 @@ def matrices(model: nn.Module) -> list[tuple[str, nn.Linear | nn.Embedding]]:
 
 
 def quantize_matrix(path: str, weight: Tensor, name: str) -> tuple[QuantTensor, Change]:
-    """One matrix in our own format, on the same device, and how far it is from the original."""
+    """One matrix [out, in] as q8 or q4, on the same device, and its Change."""
     format = rowwise_format(name, weight.shape[1])
     try:
         stored = QuantTensor(quantize(weight, format), format).to(weight.device)

@@ -1,4 +1,4 @@
-"""Small unsigned numbers in bytes: the one packing scheme that all block formats share."""
+"""Small unsigned numbers in bytes: the packing scheme that all block formats share."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from torch import Tensor
 def unpack(packed: Tensor, bits: int, run: int) -> Tensor:
     """Take numbers of 1, 2 or 4 bits out of bytes: uint8 [N, n] → int8 [N, n · 8/bits], each 0 ≤ q < 2^bits.
 
-    `run` consecutive bytes belong together: first come the low bits of each of them, then the next higher bits of each.
+    `run` consecutive bytes form a group: first the low bits of each of them, then the next higher bits of each.
     Two nibbles with run 1: bytes 0x21 0x43 are 1 2 3 4. With run 2 they are 1 3 2 4.
     """
     grouped = packed.contiguous().view(packed.shape[0], -1, run)  # contiguous, and shifted by numbers: three times as fast
@@ -23,7 +23,7 @@ def pack(numbers: Tensor, bits: int, run: int) -> Tensor:
 
 
 def scaled(scales: Tensor, numbers: Tensor) -> Tensor:
-    """Each of G scales times its share of the numbers: [N, G], [N, n] → [N, G, n/G]."""
+    """Each of G scales times its n/G numbers: [N, G], [N, n] → [N, G, n/G]."""
     return scales[:, :, None] * numbers.reshape(*scales.shape, -1)
 
 
@@ -33,9 +33,9 @@ def inverse(scale: Tensor) -> Tensor:
 
 
 def finite(scaled_values: Tensor) -> Tensor:
-    """0 in place of what is infinite or undefined: the reciprocal of a scale below 2^-128 is infinite.
+    """The values with 0 for infinite and NaN: the reciprocal of a scale below 2^-128 is infinite.
 
-    A C cast leaves such codes undefined (zero on x86). It never matters: as float16 that scale is 0.
+    C leaves the cast of such codes undefined (zero on x86). It never matters: as float16 that scale is 0.
     """
     return torch.nan_to_num(scaled_values, nan=0.0, posinf=0.0, neginf=0.0)
 

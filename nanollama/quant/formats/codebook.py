@@ -1,4 +1,4 @@
-"""Four-bit codes that look their value up in a table of 16: IQ4_NL, IQ4_XS and MXFP4.
+"""Four-bit codes that index a table of 16 values: IQ4_NL, IQ4_XS and MXFP4.
 
 x = d·table[q]; IQ4_XS has a 6-bit scale per 32 values, x = (d·scale)·table[q]. Every product is one float32 operation, as in
 ggml's `dequantize_row_*` and the `gguf` package.
@@ -14,7 +14,7 @@ from nanollama.quant.formats.format import NIBBLES, SCALE, Field, Format
 IQ4 = (-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53, 69, 89, 113)
 # OCP Microscaling formats 1.0, E2M1 (sign, 2 bits exponent, 1 bit mantissa), doubled so that 0.5 becomes an integer.
 E2M1_DOUBLED = (0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12)
-E2M1_BETWEEN = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0)  # the middles between neighbours; a middle itself goes to the lower one
+E2M1_BETWEEN = (0.5, 1.5, 2.5, 3.5, 5.0, 7.0, 10.0)  # midpoints between neighbours; a midpoint rounds down
 
 
 def look_up(table: tuple[int, ...], q: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def decode_iq4_xs(d: Tensor, scales_h: Tensor, scales_l: Tensor, qs: Tensor) -> 
 
 
 def half_power_of_two(e: Tensor) -> Tensor:
-    """2^(e - 128) as float32: half of what the exponent byte (E8M0, bias 127) means, for the table is doubled.
+    """2^(e - 128) as float32: half the scale of the exponent byte (E8M0, bias 127), as the table is doubled.
 
     Built from its bits: e ≥ 2 is the exponent field of a normal number; 2^-128 and 2^-127 are subnormal. e = 255, which the
     OCP text calls NaN, is 2^127 here, as in ggml's `ggml_e8m0_to_fp32_half`.
@@ -46,11 +46,10 @@ def decode_mxfp4(e: Tensor, qs: Tensor) -> Tensor:
 
 
 def encode_mxfp4(values: Tensor) -> dict[str, Tensor]:
-    """The exponent that brings the largest magnitude to 4 … 8, then the nearest table entry (the first of equally near ones).
+    """The exponent that scales the largest magnitude to 4 … 8, then the nearest table entry (the first of equally near ones).
 
-    log2 is rounded to float32 before the floor: 2^10 - 2^-14 counts as 2^10. Magnitudes below 2^-125 wrap the exponent
-    byte around and become 0, and an entry that would be infinite is never the nearest. All as in ggml's
-    `quantize_row_mxfp4_ref`.
+    log2 is rounded to float32 before the floor: 2^10 - 2^-14 counts as 2^10. Magnitudes below 2^-125 overflow the exponent
+    byte and become 0, and an infinite entry is never the nearest. All as in ggml's `quantize_row_mxfp4_ref`.
     """
     largest = values.abs().amax(dim=1, keepdim=True)
     exponent = largest.double().log2().float().floor() - 2 + 127

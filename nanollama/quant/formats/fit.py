@@ -1,11 +1,11 @@
-"""The search for good scales that the K formats are written with: weighted least squares over a few grids.
+"""The search for the scales of K formats: weighted least squares over a few grids.
 
 A group is a column: x is [n, G], n values of each of G groups, so that a sum over a group adds whole rows in order. That
 order, and one rounding per operation, gives the same bits as ggml's C (`make_qkx2_quants`, `make_qx_quants` in
-ggml-quants.c) when it is compiled without fused multiply-add. A C build that fuses differs in a code here and there.
+ggml-quants.c) when it is compiled without fused multiply-add. A C build that fuses differs in a few codes.
 
-Nearly all the time goes into passes over [n, G], some twenty times a dozen: they write to the same few buffers (`out=`), for
-fresh memory costs more than the arithmetic, and of the best grid not the codes are kept but what they are made from.
+Nearly all the time goes into about 240 passes over [n, G]: they write to the same few buffers (`out=`), as fresh memory costs
+more than the arithmetic. Of the best grid its parameters are kept, not its codes.
 """
 
 from collections.abc import Sequence
@@ -45,8 +45,8 @@ def fit_above_minimum(x: Tensor, top: int, first: float, steps: int) -> tuple[Te
     """x [n, G] ≈ scale·q + minimum with q in 0 … top and minimum ≤ 0: q [n, G], scale [G], minimum [G].
 
     Large values weigh more: |x| plus the group's root mean square. Each of `steps` + 1 grids, a bit wider or narrower than
-    the range, gives codes; the best scale and minimum for these follow from linear regression; the smallest error wins, and
-    later grids start from its minimum.
+    the range, gives codes; linear regression gives the best scale and minimum for these. The grid with the smallest error
+    is chosen, and later grids start from its minimum.
     """
     mean_square = ordered_sum((x * x).unbind()) / x.shape[0]
     weights = x.abs().add_(mean_square.double().sqrt().float())  # in float32 torch's sqrt (MKL's) may miss the last bit
@@ -72,7 +72,7 @@ def fit_above_minimum(x: Tensor, top: int, first: float, steps: int) -> tuple[Te
 
 
 class Workspace:
-    """Buffers [k, n, G], with the views that sums over n need: of all of them, and of the first."""
+    """Buffers [k, n, G], with views for sums over n: of all k, and of the first."""
 
     def __init__(self, buffers: Tensor) -> None:
         self.buffers = buffers.unbind(0)
@@ -89,7 +89,7 @@ def weighted_error(x: Tensor, q: Tensor, scale: Tensor, minimum: Tensor, weights
 def regression(
     x: Tensor, q: Tensor, weights: Tensor, sum_w: Tensor, sum_x: Tensor, work: Workspace
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scale and the minimum (≤ 0) with the least weighted square error for codes q, and where they exist: [G] each."""
+    """The scale and the minimum (≤ 0) with the smallest weighted square error for codes q, and whether they exist: [G] each."""
     weighted, squared, crossed = work.buffers
     torch.mul(weights, q, out=weighted)
     torch.mul(weighted, q, out=squared)
@@ -105,8 +105,8 @@ def regression(
 def fit_around_zero(x: Tensor, half: int) -> tuple[Tensor, Tensor]:
     """x [n, G] ≈ scale·q with q in -half … half - 1, weighted by x²: q [n, G], scale [G] (of either sign).
 
-    The grid that takes the largest magnitude to -half and 18 that are up to 0.9 steps wider or narrower; for each the best
-    scale is Σwxq / Σwqq, and the one that explains the most wins. (A group of zeros gets the code -half and scale 0.)
+    It tries the grid that maps the largest magnitude to -half, and 18 that are up to 0.9 steps wider or narrower. The best
+    scale of each is Σwxq / Σwqq; the grid with the smallest error is chosen. (A group of zeros: code -half, scale 0.)
     """
     peak = x.gather(0, x.abs().argmax(0, keepdim=True))[0]
     is_zero = peak.abs() < NEGLIGIBLE

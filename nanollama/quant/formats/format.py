@@ -1,7 +1,7 @@
-"""What a block format is: a fixed number of values stored in a fixed number of bytes, described by its fields in file order.
+"""A block format: a fixed number of values in a fixed number of bytes, described by its fields in file order.
 
-The layout is data, so that decoding, encoding and sizes can't disagree about it. Numbers are little endian, as in every
-GGUF file that this package reads and on every machine torch runs on.
+The layout is data that decoding, encoding and sizes share. Numbers are little endian, as in every GGUF file that this package
+reads and on every machine torch runs on.
 """
 
 from collections.abc import Callable, Mapping
@@ -33,8 +33,8 @@ class Format:
     """How `block_size` consecutive values of a row are stored.
 
     name and id are ggml's (`enum ggml_type` in ggml.h). `layout` names the fields in file order. `from_fields` takes them by
-    name, each [N, length], and returns the N·block_size values in any shape; `to_fields` is the other direction,
-    from float32 [N, block_size], or None where this package only reads the format.
+    name, each [N, length], and returns the N·block_size values in any shape; `to_fields` is the inverse, from float32
+    [N, block_size], or None if this package only reads the format.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Format:
 
     @property
     def plain(self) -> torch.dtype | None:
-        """The torch dtype whose own bytes these are (a block of one value), else None."""
+        """The torch dtype of a format that stores plain numbers (a block of one value), else None."""
         return next(iter(self.layout.values())).dtype if self.block_size == 1 else None
 
     @property
@@ -85,5 +85,5 @@ def read(part: Tensor, dtype: torch.dtype) -> Tensor:
     """The bytes of one field, uint8 [N, size], as numbers [N, length]."""
     if dtype.itemsize == 1:
         return part.view(dtype)
-    numbers = part.clone(memory_format=torch.contiguous_format).view(dtype)  # a copy, for the bytes may lie at odd addresses
+    numbers = part.clone(memory_format=torch.contiguous_format).view(dtype)  # a copy: the bytes may be at odd addresses
     return numbers.to(torch.promote_types(dtype, torch.float32)) if dtype.is_floating_point else numbers

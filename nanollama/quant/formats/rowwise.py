@@ -1,7 +1,8 @@
-"""Our own two formats: `q8`, int8 with one scale per row, and `q4`, two weights per byte, a scale and a minimum per 32 weights.
+"""Two weight-only formats, in memory only: `q8`, int8 with one scale per row, and `q4`, 4 bits with a scale and a minimum
+per 32 weights.
 
-A row of the matrix, which makes one output channel, is one block, so rows may have any length. Scales lie in front of the row's
-codes. Per weight q8 takes 1 byte (and 4 per row), q4 5 bits: 4, and twice 16 for each 32.
+A row of the matrix (one output channel) is one block, so rows may have any length. Scales precede the row's codes. q8 takes
+1 byte per weight and 4 per row; q4 takes 5 bits per weight: 4, and twice 16 for each 32.
 """
 
 from functools import cache, partial
@@ -9,7 +10,7 @@ from functools import cache, partial
 import torch
 from torch import Tensor
 
-from nanollama.errors import NanollamaError
+from nanollama.errors import unknown_name
 from nanollama.quant.formats.bits import pack, scaled, unpack
 from nanollama.quant.formats.format import Field, Format
 from nanollama.quant.formats.table import find_format
@@ -19,21 +20,22 @@ NOT_OF_GGML = -1
 
 
 def encode_q8(values: Tensor) -> dict[str, Tensor]:
-    """[N, columns] → scale [N, 1], the largest magnitude / 127, and q = value / scale rounded, in -127 … 127."""
+    """float32 [N, columns] → scale [N, 1], the largest magnitude / 127, and q [N, columns], values / scale rounded."""
     scale = values.abs().amax(dim=1, keepdim=True) / 127
     return {"scale": scale, "q": torch.where(scale == 0, 0, values / scale).round().clamp(-127, 127)}
 
 
 def decode_q8(scale: Tensor, q: Tensor) -> Tensor:
-    """value = scale · q."""
+    """value = scale · q: float32 [N, 1], int8 [N, columns] → float32 [N, columns]."""
     return scale * q
 
 
 def encode_q4(values: Tensor) -> dict[str, Tensor]:
-    """Each 32 values on 16 even levels from their minimum to their maximum; two neighbours share a byte, the first one low.
+    """float32 [N, columns] → scale, minimum float16 [N, groups], q uint8 [N, groups · 16].
 
-    The codes are those of the scale and minimum as they are stored, in float16. A row that is not whole groups is filled up
-    with its last value.
+    The 32 values of a group lie on 16 even levels from their minimum to their maximum; two neighbours share a byte, the first
+    in its low half. The codes are computed with scale and minimum as they are stored. A row that is not whole groups is
+    padded with its last value.
     """
     filled = torch.cat([values, values[:, -1:].expand(-1, -values.shape[1] % GROUP)], dim=1)
     groups = filled.reshape(len(values), -1, GROUP)
@@ -51,7 +53,7 @@ def decode_q4(scale: Tensor, minimum: Tensor, q: Tensor, columns: int) -> Tensor
 
 @cache
 def rowwise_format(name: str, columns: int) -> Format:
-    """ "q8" or "q4" for rows of this many columns, which are one block each. NanollamaError for any other name."""
+    """ "q8" or "q4" for rows of `columns` values, one block each. Raises NanollamaError for any other name."""
     if name == "q8":
         layout = {"scale": Field(torch.float32, 1), "q": Field(torch.int8, columns)}
         return Format("q8", NOT_OF_GGML, columns, layout, decode_q8, encode_q8)
@@ -60,9 +62,9 @@ def rowwise_format(name: str, columns: int) -> Format:
         halves = Field(torch.float16, groups)
         layout = {"scale": halves, "minimum": halves, "q": Field(torch.uint8, groups * GROUP // 2)}
         return Format("q4", NOT_OF_GGML, columns, layout, partial(decode_q4, columns=columns), encode_q4)
-    raise NanollamaError(f"quantization {name!r} is unknown; expected q8 (int8, one scale per row) or q4 (4 bits)")
+    raise unknown_name("quantization", name, ("q8", "q4"), "int8 with one scale per row, or 4 bits")
 
 
 def format_for(name: str, columns: int) -> Format:
-    """The format of this name, ours or GGUF's, for rows of this many columns."""
+    """The format of this name, q8, q4 or one of GGUF's, for rows of `columns` values."""
     return rowwise_format(name, columns) if name in ("q8", "q4") else find_format(name)

@@ -1,9 +1,9 @@
-"""The K formats: super-blocks of 256 values in 8 or 16 sub-blocks, whose scales are themselves small integers.
+"""The K formats: super-blocks of 256 values in 8 or 16 sub-blocks, with small integers as scales of the sub-blocks.
 
 x = (d·scale)·q, or (d·scale)·q - (dmin·min). d and dmin are float16 (Q8_K: float32) and widened first; then every product and
 difference is one float32 operation in exactly this order, as in ggml's `dequantize_row_q*_K` and the `gguf` package.
 Layouts: `block_q2_K` … `block_q8_K` in ggml-common.h. Q4_K, Q5_K and Q6_K are written as
-`quantize_row_q*_K_ref` writes them, by the search in fit.py; the others are only read.
+`quantize_row_q*_K_ref` writes them, by the search in fit.py; the others can only be read.
 """
 
 import torch
@@ -35,7 +35,7 @@ def six_bit_pairs(scales: Tensor) -> tuple[Tensor, Tensor]:
     """Twelve bytes → 8 scales and 8 mins of six bits, each [N, 8].
 
     Scales 0–3 are the low six bits of bytes 0–3, mins 0–3 those of bytes 4–7. Number 4 + i has its low four bits in byte 8 + i
-    (scale: low nibble, min: high nibble) and its high two bits in the two bits that byte i, or 4 + i, had left.
+    (scale: low nibble, min: high nibble) and its high two bits in the two bits that byte i, or 4 + i, has left.
     """
     first = unpack(scales[:, 8:], bits=4, run=4)  # low nibbles of scales 4–7, then of mins 4–7
     low, high = scales[:, :8] & 63, (scales[:, :8] >> 6) << 4
@@ -62,7 +62,7 @@ def decode_q6_k(ql: Tensor, qh: Tensor, scales: Tensor, d: Tensor) -> Tensor:
 
 
 def decode_q8_k(d: Tensor, qs: Tensor, bsums: Tensor) -> Tensor:
-    """One float32 scale. `bsums`, the sums of 16 q each, only speed up dot products: nothing is read from them."""
+    """One float32 scale. `bsums`, the sums of 16 q each, only speed up dot products and are not read here."""
     return d * qs
 
 
@@ -72,7 +72,7 @@ def groups(values: Tensor, size: int) -> Tensor:
 
 
 def encode_with_minimum(values: Tensor, top: int, first: float, steps: int) -> tuple[dict[str, Tensor], Tensor]:
-    """Q4_K and Q5_K: the fields that both have, and q [N, 256]. q is rounded again for the scales as they are stored."""
+    """The fields that Q4_K and Q5_K share, and q [N, 256], rounded again for the scales as they are stored."""
     x = groups(values, 32)
     q, scale, minimum = fit_above_minimum(x, top, first, steps)
     (d, scale6), (dmin, minimum6) = to_six_bits(scale.reshape(-1, 8)), to_six_bits(-minimum.reshape(-1, 8))

@@ -1,6 +1,6 @@
 """The table of all formats, by name and by the type number that a GGUF file stores (`enum ggml_type` in ggml.h)."""
 
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 from nanollama.quant.formats.codebook import CODEBOOK
 from nanollama.quant.formats.format import Format
 from nanollama.quant.formats.plain import PLAIN
@@ -11,7 +11,7 @@ from nanollama.quant.formats.uniform import UNIFORM
 FORMATS = {format.name: format for format in (*PLAIN, *UNIFORM, *SUPERBLOCK, *CODEBOOK, *TERNARY)}
 BY_TYPE = {format.id: format for format in FORMATS.values()}
 
-# Types that exist and that we don't read; a message that names one helps more than its number.
+# Types that exist and can't be read here; an error with the name helps more than one with the number.
 UNREAD = {
     4: "Q4_2 (removed from ggml)",
     5: "Q4_3 (removed from ggml)",
@@ -35,14 +35,14 @@ UNREAD = {
 
 
 def find_format(name: str) -> Format:
-    """The format of this name, in any case ("q4_k", "Q4_K"). NanollamaError when there is none."""
+    """The format of this name, in any case ("q4_k", "Q4_K"). Raises NanollamaError if there is none."""
     if name.upper() not in FORMATS:
-        raise NanollamaError(f"quantization format {name!r} is unknown; use one of {', '.join(FORMATS)}")
+        raise unknown_name("quantization format", name, FORMATS)
     return FORMATS[name.upper()]
 
 
 def format_of_type(type_id: int) -> Format:
-    """The format of a GGUF file's type number. NanollamaError when there is none or it can't be read."""
+    """The format of a GGUF file's type number. Raises NanollamaError if there is none or it can't be read."""
     if type_id not in BY_TYPE:
         known = f", which is {UNREAD[type_id]}," if type_id in UNREAD else ""
         raise NanollamaError(

@@ -1,4 +1,4 @@
-"""Whole tensors: bytes in, values out and back, checked before anything is allocated and a bounded tile at a time."""
+"""Whole tensors: bytes → values and back. Sizes are checked before anything is allocated; work is done in bounded tiles."""
 
 from collections.abc import Iterator, Sequence
 from math import prod
@@ -14,7 +14,7 @@ TILE = 1 << 18  # values decoded at a time: 1 MiB of float32. Smaller tiles cost
 
 
 def row_bytes(format: Format, columns: int) -> int:
-    """Bytes of one row of `columns` values. NanollamaError unless these are whole blocks."""
+    """Bytes of one row of `columns` values. Raises NanollamaError unless these are whole blocks."""
     if columns < 0 or columns % format.block_size:
         raise NanollamaError(
             f"a row of {columns} values can't be {format.name}, which stores {format.block_size} at a time; "
@@ -24,9 +24,9 @@ def row_bytes(format: Format, columns: int) -> int:
 
 
 def tensor_rows(data: Tensor, format: Format | str, shape: Sequence[int]) -> Tensor:
-    """A tensor's bytes as uint8 [rows, bytes per row], a view: slice or index rows, then `decode_rows`.
+    """A tensor's bytes as uint8 [rows, bytes per row], a view; slice or index its rows for `decode_rows`.
 
-    `shape` is torch's order (the last dimension is the row). NanollamaError unless the bytes are exactly those of this shape.
+    `shape` is in torch's order (the last dimension is the row). Raises NanollamaError if the number of bytes doesn't fit it.
     """
     format = known(format)
     if data.dtype is not torch.uint8:
@@ -46,7 +46,7 @@ def tensor_rows(data: Tensor, format: Format | str, shape: Sequence[int]) -> Ten
 
 
 def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Rows of blocks, uint8 [R, bytes per row], at once: → [R, columns] of `dtype`, on the same device."""
+    """Rows of blocks, uint8 [R, bytes per row] → [R, columns] in a floating `dtype`, on the same device, in one step."""
     format = known(format)
     if rows.dtype is not torch.uint8 or rows.ndim != 2 or rows.shape[1] % format.block_bytes:
         raise NanollamaError(
@@ -60,8 +60,8 @@ def decode_rows(rows: Tensor, format: Format | str, dtype: torch.dtype = torch.f
 def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: torch.dtype = torch.float32) -> Tensor:
     """A whole tensor from its bytes (uint8, any shape): → `shape`, of a floating `dtype`, on the same device.
 
-    Bit-exact to the `gguf` package in float32; float64 is the same values widened, narrower types round them. (F64 and
-    integers, which float32 can't hold, are converted to `dtype` directly.) NaN stays NaN, with any payload.
+    Bit-exact to the `gguf` package in float32; float64 widens these values, narrower types round them. (F64 and integers,
+    which float32 can't hold, are converted to `dtype` directly.) NaN stays NaN, with any payload.
     """
     format = known(format)
     blocks = tensor_rows(data, format, shape).reshape(-1, format.block_bytes)
@@ -74,7 +74,7 @@ def dequantize(data: Tensor, format: Format | str, shape: Sequence[int], dtype: 
 def quantize(values: Tensor, format: Format | str) -> Tensor:
     """A tensor's bytes in a format: [..., columns] → uint8 [..., bytes per row], on the CPU, bit-exact to the `gguf` package.
 
-    NanollamaError for a format we don't write, a row that isn't whole blocks, numbers that aren't finite or don't fit.
+    Raises NanollamaError for a format that is only read, partial blocks, and numbers that don't fit or aren't finite.
     """
     format = known(format)
     if format.to_fields is None:
@@ -92,7 +92,7 @@ def quantize(values: Tensor, format: Format | str) -> Tensor:
 
 
 def check_finite(format: Format, values: Tensor, blocks: Tensor) -> None:
-    """Raise where values [N, block_size] are not finite, or a number stored in their blocks isn't."""
+    """Raise NanollamaError if values [N, block_size] are not finite, or a number in their blocks isn't."""
     if not values.isfinite().all():
         raise NanollamaError(f"the tensor holds infinite or NaN values; expected finite weights to write as {format.name}")
     for name, numbers in format.split(blocks).items():

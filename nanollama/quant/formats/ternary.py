@@ -13,8 +13,8 @@ from nanollama.quant.formats.format import SCALE, Field, Format
 def unpack_trits(packed: Tensor, digits: int) -> Tensor:
     """`digits` base-3 digits out of each byte: uint8 [N, n] → int8 [N, digits·n], first the first digit of all bytes.
 
-    A byte is the fraction 0.d1 d2 d3 d4 d5 in base 3, times 256 (rounded up): times 3^k, modulo 256, digit k + 1 is the next
-    one before the point, and it is the whole part of that times 3 / 256.
+    A byte is the fraction 0.d1 d2 d3 d4 d5 in base 3, times 256 (rounded up). Multiplied by 3^k modulo 256 it begins with digit
+    k + 1, which is the whole part of the product times 3 / 256.
     """
     powers = torch.tensor([3**k for k in range(digits)], dtype=torch.uint8, device=packed.device)[:, None]
     fraction = packed[:, None, :] * powers  # uint8 arithmetic is modulo 256, which drops the digits before
@@ -22,7 +22,7 @@ def unpack_trits(packed: Tensor, digits: int) -> Tensor:
 
 
 def pack_trits(trits: Tensor, digits: int) -> Tensor:
-    """The inverse of `unpack_trits`; digits that a byte has left over are 0."""
+    """The inverse of `unpack_trits`; unused digits of a byte are 0."""
     powers = torch.tensor([3 ** (4 - k) for k in range(digits)])[:, None]
     number = (trits.reshape(trits.shape[0], digits, -1) * powers).sum(dim=1)
     return (number * 256 + 242) // 243  # 243 = 3^5; adding 242 rounds up
@@ -34,7 +34,7 @@ def decode_tq1_0(qs: Tensor, qh: Tensor, d: Tensor) -> Tensor:
 
 
 def decode_tq2_0(qs: Tensor, d: Tensor) -> Tensor:
-    """Two bits each, so a fourth value, 2, can be stored; no encoder writes it."""
+    """Two bits each. A fourth value, 2, could be stored; no encoder writes it."""
     return d * (unpack(qs, bits=2, run=32) - 1)
 
 

@@ -2,7 +2,7 @@
 
 x = d·q with a signed q, or x = d·q + m with q ≥ 0. d and m are float16 and widened first; product and sum are two separate
 float32 operations, never one fused, which makes every bit equal to ggml's `dequantize_row_*` and to the `gguf` package.
-Byte i holds the low four bits of values i and i + 16; a fifth bit stands in `qh`, bit i for value i.
+Byte i holds the low four bits of values i and i + 16; bit i of `qh` is the fifth bit of value i.
 Encoding follows `quantize_row_*_ref`: multiply by the float32 reciprocal of the unrounded scale, add one half, truncate.
 """
 
@@ -56,7 +56,7 @@ def around_zero(values: Tensor, half: int) -> tuple[Tensor, Tensor]:
 def above_minimum(values: Tensor, top: int) -> tuple[Tensor, Tensor, Tensor]:
     """d, m [N, 1], q [N, 32] in 0 … top: the smallest value becomes 0, the largest top.
 
-    By position, for of -0 and 0 amin returns either: with the first of them the bytes are always the same, and ggml's.
+    Chosen by position, as amin may return either of -0 and 0: the first gives ggml's bytes.
     """
     m = values.gather(1, values.argmin(dim=1, keepdim=True))
     d = (values.gather(1, values.argmax(dim=1, keepdim=True)) - m) / top

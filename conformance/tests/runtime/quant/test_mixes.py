@@ -130,7 +130,9 @@ def test_metadata_of_any_kind_choose_something() -> None:
         {"general.architecture": "x", "x.block_count": "many", "x.expert_count": [8]},
     ):
         assert layers_with("Q6_K", names_of(choose_formats("q4_k_m", shapes, metadata))) == [2]
-    with pytest.raises(NanollamaError, match="file type 'q4' is unknown; use one of f32, f16, bf16, q8_0"):
+    with pytest.raises(
+        NanollamaError, match="there is no file type 'q4'; did you mean 'q4_1'\\? There are f32, f16, bf16, q8_0"
+    ):
         choose_formats("q4", shapes, {})
 
 

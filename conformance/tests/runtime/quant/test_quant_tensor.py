@@ -84,7 +84,7 @@ def test_float64_is_written_without_loss() -> None:
         (torch.zeros(18, dtype=torch.uint8), "Q4_0", (-1, -32), "negative length"),
         (torch.zeros(18, dtype=torch.uint8), "Q4_0", (2**40, 2**40), "expected 6800\\d+ bytes"),
         (torch.zeros(18, dtype=torch.int8), "Q4_0", (32,), "torch.int8; expected bytes"),
-        (torch.zeros(18, dtype=torch.uint8), "Q4_9", (32,), "'Q4_9' is unknown; use one of F32"),
+        (torch.zeros(18, dtype=torch.uint8), "Q4_9", (32,), "no quantization format 'Q4_9'; did you mean .*There are F32"),
     ],
 )
 def test_bytes_that_do_not_fit_their_shape_are_refused(data: Tensor, name: str, shape: tuple[int, ...], message: str) -> None:

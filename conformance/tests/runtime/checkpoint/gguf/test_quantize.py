@@ -138,7 +138,7 @@ def test_what_can_not_be_done_is_one_line_and_leaves_nothing(run: Any, tmp_path:
     )
     (tmp_path / "folder.gguf").mkdir()
     for arguments, named in {
-        ("in.gguf", "--to", "out.gguf", "--type", "q9"): "file type 'q9' is unknown; use one of f32, f16",
+        ("in.gguf", "--to", "out.gguf", "--type", "q9"): "there is no file type 'q9'; there are f32, f16",
         ("in.gguf", "--to", "out.gguf"): "the following arguments are required: --type",
         ("nan.gguf", "--to", "out.gguf", "--type", "q8_0"): "tensor 'x.weight': the tensor holds infinite or NaN values",
         ("folder.gguf", "--to", "out.gguf", "--type", "q8_0"): "is a folder: expected a GGUF file",
