@@ -74,7 +74,7 @@ def test_a_learners_file_is_never_overwritten(someone: Learner) -> None:
     for number, text in enumerate(("first", "second"), 1):
         someone.file.write_text(text)
         status, said = someone.does("start", "rmsnorm")
-        assert status == 2 and "exists: continue with it, or start again: `nanollama kata reset rmsnorm`" in said
+        assert status == 2 and "exists: continue with it, or start again with `nanollama kata reset rmsnorm`" in said
         assert someone.file.read_text() == text
         status, said = someone.does("reset")
         copy = someone.file.with_name(f"layers.py.{number}.bak")
