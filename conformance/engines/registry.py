@@ -4,7 +4,7 @@ each needs something installed that the others don't."""
 import importlib
 from dataclasses import dataclass
 
-from conformance.engines import Engine
+from conformance.engines.engine import Engine
 from nanollama.errors import NanollamaError
 
 

@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from conformance.engines import Taps
+from conformance.engines.engine import Taps
 from conformance.models.fixtures import FAR_POSITIONS, NEAR
 from conformance.numerics.floor import Floors, decided, gate_of, kind_of, load_floors
 from conformance.numerics.recording import SHORT

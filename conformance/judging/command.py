@@ -9,11 +9,12 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conformance.engines import Engine
+from conformance.engines.engine import Engine
 from conformance.engines.registry import find_engine
-from conformance.judging import judge, versions
-from conformance.judging.whitebox import open_ends
-from conformance.report import terminal, write_report
+from conformance.judging.judge_engine import judge, versions
+from conformance.judging.runtime_checks import open_ends
+from conformance.report.page import write_report
+from conformance.report.terminal import terminal
 from conformance.requirements.results import Run, plain, read_run, write_run
 from nanollama.errors import NanollamaError
 
@@ -68,7 +69,7 @@ def of_model(engine: Engine, wanted: Wanted) -> Run:
 def of_server(engine: Engine, wanted: Wanted) -> Run:
     """Everything that a client sees."""
     from conformance.engines.protocols.openai_http import OpenAIServer
-    from conformance.judging.wire import judge_server
+    from conformance.judging.wire.judge_server import judge_server
     from conformance.judging.wire.truth.truth import Truth
 
     assert isinstance(engine, OpenAIServer)

@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported
+from conformance.engines.subject import local_taps, taps_of
 from conformance.judging.bars import Bars
-from conformance.judging.subject import local_taps, taps_of
 from conformance.models.fixtures import SEED
 from conformance.models.weights import unit
 from conformance.numerics.floor import kind_of

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterable, Iterator
 
-from conformance.diagnosis.causes import Observation, by_floor, causes, exact
-from conformance.diagnosis.causes.judges import Judge
-from conformance.diagnosis.detectability import detectability, prompts
-from conformance.engines import Taps
-from conformance.judging.evidence.exercises import PIECES, WHOLE_PROMPTS
-from conformance.judging.evidence.look import Look
+from conformance.diagnosis.causes.likely_causes import Observation, by_floor, causes, exact
+from conformance.diagnosis.causes.tolerances import Judge
+from conformance.diagnosis.detectability.smallest_change import detectability, prompts
+from conformance.engines.engine import Taps
+from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.coverage import PIECES, WHOLE_PROMPTS
 from conformance.judging.evidence.observations import State
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import Cause, Detectable

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from conformance.engines import Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Engine, Prompt, Taps, Unsupported
 from conformance.engines.registry import find_engine
+from conformance.engines.subject import Subject, subject
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.case_comparison import Look
 from conformance.judging.evidence.observations import State
-from conformance.judging.subject import Subject, subject
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics.floor import kind_of
 from conformance.requirements.results import About

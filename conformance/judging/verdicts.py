@@ -9,7 +9,7 @@ with the list. Whatever is found, the case as a whole FAILs NUMR-001 (float64) o
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.judging.evidence.exercises import WHOLE_PROMPTS
+from conformance.judging.evidence.coverage import WHOLE_PROMPTS
 from conformance.judging.evidence.observations import Observation, Pair, State
 from conformance.requirements.results import Result, Verdict
 

@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.report import markdown, terminal, write_matrix, write_report
+from conformance.report.markdown import markdown
+from conformance.report.page import write_matrix, write_report
 from conformance.report.parts.badge import badge
+from conformance.report.terminal import terminal
 from conformance.requirements.results import Run, read_run
 
 

@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance.checks import all_checks
+from conformance.report.gaps import open_gaps
 from conformance.report.parts.difference import KINDS, Change, condensed, difference
-from conformance.report.parts.gaps import open_gaps
 from conformance.report.parts.matrix import areas_of, labels, short
 from conformance.report.parts.sections import Findings, levels_offered, smallest, source_link
 from conformance.report.parts.tally import ELSEWHERE, cases_in_words, of_judged, test_of
@@ -100,6 +100,16 @@ def render(runs: Sequence[Run], against: Run | None = None) -> str:
         "changes": changes_by_kind(against, runs[0]) if against is not None else {},
     }
     return environment().get_template("page.html").render(view)
+
+
+def write_report(run: Run, path: Path, against: Run | None = None) -> None:
+    """Write the page on one engine: requirements by families, and what changed `against` another run."""
+    path.write_text(render([run], against), encoding="utf-8")
+
+
+def write_matrix(runs: Sequence[Run], path: Path) -> None:
+    """Write the page on several engines side by side: requirements by engines."""
+    path.write_text(render(runs), encoding="utf-8")
 
 
 def worst_of(counts: Mapping[Verdict, int]) -> Verdict | None:

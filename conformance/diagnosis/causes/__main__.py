@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from conformance.diagnosis.causes import STORED
 from conformance.diagnosis.causes.confusion import Trial, measure, report
+from conformance.diagnosis.causes.likely_causes import STORED
 from conformance.numerics.statistics import interval
 
 

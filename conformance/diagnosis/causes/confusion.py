@@ -13,8 +13,8 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from conformance.diagnosis.causes import name_causes
 from conformance.diagnosis.causes.hypotheses.runtime import runtime_runs
+from conformance.diagnosis.causes.likely_causes import name_causes
 from conformance.models.cases import CASES, case
 from conformance.numerics.statistics import interval
 from conformance.score.zoo.seeding import Bug, load_zoo, seeded

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from conformance.diagnosis.causes.hypotheses.hypothesis import Hypothesis, model_of
-from conformance.diagnosis.causes.judges import Judge
 from conformance.diagnosis.causes.library import library
 from conformance.diagnosis.causes.observed import Observation, of_trace
+from conformance.diagnosis.causes.tolerances import Judge
 from conformance.models.cases import Case
 from conformance.truth.reference import Reference, Trace
 from nanollama.errors import NanollamaError

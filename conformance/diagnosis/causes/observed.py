@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from conformance.diagnosis.causes.judges import Judge
-from conformance.engines import Prompt, Taps
+from conformance.diagnosis.causes.tolerances import Judge
+from conformance.engines.engine import Prompt, Taps
 from conformance.truth.reference import Trace
 
 

@@ -6,8 +6,8 @@ import time
 
 import torch
 
-from conformance.diagnosis.detectability import by_floor, designed, detectability, exact, prompts
-from conformance.judging.subject import subject
+from conformance.diagnosis.detectability.smallest_change import by_floor, designed, detectability, exact, prompts
+from conformance.engines.subject import subject
 from conformance.models.cases import CASES
 from conformance.models.fixtures import FIXTURES
 from conformance.report.parts.sections import smallest as said

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from conformance.engines import Prompt
+from conformance.engines.engine import Prompt
 from conformance.models.cases import Case
 
 WITHIN = 4  # tokens that no fixture's window or trained length is crossed by

@@ -13,8 +13,9 @@ import torch
 from ctranslate2.converters import TransformersConverter
 from transformers import PreTrainedTokenizerFast
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Unsupported, choose
-from conformance.engines.foreign import has_gap, has_vocabulary, readable_copy
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Unsupported, choose
+from conformance.engines.prompt_pieces import has_gap
+from conformance.models.readable_copy import has_vocabulary, readable_copy
 from conformance.requirements.results import About
 
 

@@ -18,8 +18,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 from torch import Tensor
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Taps, Unsupported, choose
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from conformance.truth.taps import GPT2_NAMES, NORMS
 

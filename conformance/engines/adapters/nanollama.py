@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import nanollama
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, choose
 from conformance.numerics import observe as watching
 from conformance.numerics.ways import chunks, whole
 from conformance.requirements.results import About

@@ -12,8 +12,9 @@ import onnxruntime_genai
 import torch
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Unsupported
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Engine, Prompt, Unsupported
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
 

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, choose
 from conformance.requirements.results import About
 from conformance.truth.oracle import precision, visible_masks
 from conformance.truth.taps import GPT2_NAMES, NORMS

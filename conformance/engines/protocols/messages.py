@@ -17,7 +17,7 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor
 
-from conformance.engines import Broken, Taps
+from conformance.engines.engine import Broken, Taps
 
 Message = dict[str, Any]
 SCHEMA = Path(__file__).with_name("protocol.schema.json")

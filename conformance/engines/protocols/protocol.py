@@ -19,7 +19,7 @@ from typing import IO
 
 from torch import Tensor
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Taps, Unsupported
 from conformance.engines.protocols.messages import Message, check, pack, parsed, shown, unpack, unpacked
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError

@@ -26,8 +26,8 @@ from unittest import mock
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.engines.foreign import write_vocabulary
 from conformance.models.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt
+from conformance.models.readable_copy import write_vocabulary
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.gguf import names as gguf_names
 from nanollama.checkpoint.source import open_source

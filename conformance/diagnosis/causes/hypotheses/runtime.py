@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 
 from conformance.diagnosis.causes.observed import Observation
-from conformance.engines import Prompt
+from conformance.engines.engine import Prompt
 from conformance.models.cases import Case
 from conformance.numerics import observe as watching
 from conformance.numerics.observe import Observed, Way

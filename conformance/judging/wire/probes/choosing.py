@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 from conformance.judging.wire.truth.ties import hold_same
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 Step = tuple[str, float, dict[str, float]]

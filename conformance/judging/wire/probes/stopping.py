@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import PROMPT, Endpoint, probe
 from conformance.judging.wire.truth.limits import reason_of
 

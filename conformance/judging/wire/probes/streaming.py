@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import DONE
 from conformance.judging.wire.probe import CHAT, Endpoint, Stream, probe
 from conformance.judging.wire.probes.shape import usage_of

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPTS, Endpoint, Undecided, Wrong, probe, shown
 from conformance.judging.wire.probes.choosing import BIASED
 from conformance.judging.wire.probes.likelihoods import steps_of, told

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 END_TOKENS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<eos>", "<end_of_turn>")

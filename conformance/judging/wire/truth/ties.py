@@ -4,7 +4,7 @@ Batches of other sizes round otherwise, so that a tie may fall to the other side
 where the server's own log-probabilities show the tie; where it shows none, nothing can be said.
 """
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import Refused
 from conformance.judging.wire.probe import Endpoint, Undecided, shown
 from conformance.judging.wire.probes.likelihoods import agree, steps_of, told

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from nanollama.lm import LM, load
 from nanollama.text.tokenizer import Tokenizer
 

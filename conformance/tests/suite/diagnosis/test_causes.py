@@ -10,15 +10,15 @@ import pytest
 import torch
 from torch import Tensor
 
-from conformance.diagnosis.causes import STORED, Named, Observation, by_floor, causes, exact, name_causes
 from conformance.diagnosis.causes.__main__ import main
 from conformance.diagnosis.causes.confusion import Trial, held_out, matrix, rates, subjects
 from conformance.diagnosis.causes.hypotheses.hypothesis import LABELS, model_of
 from conformance.diagnosis.causes.hypotheses.runtime import runtime_runs
 from conformance.diagnosis.causes.library import library
+from conformance.diagnosis.causes.likely_causes import STORED, Named, Observation, by_floor, causes, exact, name_causes
 from conformance.diagnosis.causes.observed import of_trace
-from conformance.engines import Prompt, Taps
-from conformance.judging.subject import subject
+from conformance.engines.engine import Prompt, Taps
+from conformance.engines.subject import subject
 from conformance.models.cases import CASES, case
 from conformance.score.zoo.seeding import load_zoo, seeded
 from conformance.truth.reference import Reference

@@ -5,7 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conformance.diagnosis.detectability import (
+from conformance.diagnosis.detectability.__main__ import main
+from conformance.diagnosis.detectability.probes import loud_rows, prompt_of, tiny_rows
+from conformance.diagnosis.detectability.smallest_change import (
     Field,
     Probe,
     by_floor,
@@ -17,8 +19,6 @@ from conformance.diagnosis.detectability import (
     scene_of,
     smallest,
 )
-from conformance.diagnosis.detectability.__main__ import main
-from conformance.diagnosis.detectability.probes import loud_rows, prompt_of, tiny_rows
 from conformance.models.cases import Case, case
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import Detectable

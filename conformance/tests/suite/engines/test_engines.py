@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from conformance.engines import Engine, Prompt, Unsupported, choose
+from conformance.engines.engine import Engine, Prompt, Unsupported, choose
 from conformance.engines.registry import ENGINES, find_engine, listed
 from conformance.truth.compare import SEMANTIC_BAR
 from conformance.truth.golden import Golden, load_golden

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from conformance.__main__ import main
-from conformance.engines import Answer, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Prompt, Taps, Unsupported
 from conformance.judging import smoke
 from conformance.judging.controls import Made, right
 from conformance.requirements.results import About, read_run
@@ -56,7 +56,7 @@ class Adapter(Made):
 
     def subject_inputs(self, prompt: Prompt) -> Taps:
         """What every module has without injection."""
-        from conformance.judging.subject import inputs_of
+        from conformance.engines.subject import inputs_of
 
         trace = self.reference.run(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
         return inputs_of(trace, self.reference.spec)

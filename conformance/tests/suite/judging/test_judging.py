@@ -9,14 +9,14 @@ import torch
 
 from conformance import judging
 from conformance.checks import Check, Failed
-from conformance.judging import judge
+from conformance.engines.subject import subject
 from conformance.judging.bars import WORKLOAD, Bars
 from conformance.judging.controls import Made, controls, right
-from conformance.judging.evidence.ablation import ladder, switches
-from conformance.judging.evidence.exercises import EXERCISES, FOLD, covered, target
-from conformance.judging.evidence.look import Look
-from conformance.judging.subject import subject
-from conformance.judging.whitebox import open_ends, white_box
+from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.coverage import EXERCISES, FOLD, covered, target
+from conformance.judging.evidence.feature_ablation import ladder, switches
+from conformance.judging.judge_engine import judge
+from conformance.judging.runtime_checks import open_ends, white_box
 from conformance.numerics.statistics import Statistics
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Result, Run, Verdict, worst

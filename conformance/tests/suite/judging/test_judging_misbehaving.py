@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from conformance import judging
-from conformance.engines import Answer, Prompt, Unsupported
-from conformance.judging import judge
+from conformance.engines.engine import Answer, Prompt, Unsupported
 from conformance.judging.controls import Made, right
+from conformance.judging.judge_engine import judge
 from conformance.requirements.results import Run, Verdict, worst
 
 OLMO, GEMMA = "Olmo2ForCausalLM", "Gemma2ForCausalLM"

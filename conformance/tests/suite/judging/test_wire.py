@@ -7,8 +7,7 @@ from typing import ClassVar
 import pytest
 
 from conformance.engines.protocols.openai_http import OpenAIServer, Reply
-from conformance.judging.wire import judge_server
-from conformance.judging.wire.judging import all_probes
+from conformance.judging.wire.judge_server import all_probes, judge_server
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Undecided, Wrong
 from conformance.judging.wire.probes.likelihoods import is_likely
 from conformance.judging.wire.rigged.bugs import BUGS

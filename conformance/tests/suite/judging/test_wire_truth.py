@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer
-from conformance.judging.wire import judge_server
+from conformance.judging.wire.judge_server import judge_server
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, Endpoint
 from conformance.judging.wire.probes.truthful import hold_chosen, penalised
 from conformance.judging.wire.rigged.runtime import RuntimeModel

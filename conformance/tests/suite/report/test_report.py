@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from conformance.report import terminal
 from conformance.report.parts.tally import by_area, cases_in_words, grouped, outcome, passed_and_judged, sentence, spread
+from conformance.report.terminal import terminal
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Cause, Result, Run, Verdict
 

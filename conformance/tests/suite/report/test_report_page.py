@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.models.fixtures import FIXTURES
-from conformance.report import write_matrix, write_report
-from conformance.report.page import SIGNS, TEMPLATES, render
+from conformance.report.page import SIGNS, TEMPLATES, render, write_matrix, write_report
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Cause, Detectable, Point, Result, Run, Verdict
 

@@ -9,7 +9,7 @@ more than a model's values: text, files, or the code itself.
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
 
-from conformance.judging.subject import Subject
+from conformance.engines.subject import Subject
 from conformance.models.cases import VARIATIONS
 from conformance.models.fixtures import NEAR
 from conformance.truth.spec import THETA, Spec

@@ -8,11 +8,11 @@ is in what all these models share, and this ladder can't tell those parts apart.
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from conformance.engines import Engine
+from conformance.engines.engine import Engine
+from conformance.engines.subject import Subject, changed
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.case_comparison import Look
 from conformance.judging.evidence.observations import Observation, State
-from conformance.judging.subject import Subject, changed
 
 Changes = Mapping[str, Any]
 EVERYTHING = 8192  # a window wider than any prompt

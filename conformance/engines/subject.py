@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.engines import Prompt, Taps
+from conformance.engines.engine import Prompt, Taps
 from conformance.models.cases import Case, case, make_case, scratch
 from conformance.models.fixtures import FAR_POSITIONS, NEAR, SEED
 from conformance.models.weights import derived_ids

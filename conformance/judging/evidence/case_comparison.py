@@ -10,12 +10,12 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from conformance.engines import Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.subject import Subject, with_masks
 from conformance.judging.bars import Bars, Reading
-from conformance.judging.evidence.exercises import PIECES, WHOLE_PROMPTS, covered
+from conformance.judging.evidence.coverage import PIECES, WHOLE_PROMPTS, covered
 from conformance.judging.evidence.observations import Observation, Pair, State, explained
 from conformance.judging.evidence.tokens import choices
-from conformance.judging.subject import Subject, with_masks
 from conformance.numerics.floor import kind_of
 from conformance.requirements.results import Point
 

@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer, Refused
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Probe, Tally, Undecided, Wrong, probes_of
 from conformance.judging.wire.probes import choosing, likelihoods, refusing, shape, stopping, streaming, together, truthful

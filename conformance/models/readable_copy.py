@@ -1,15 +1,12 @@
-"""What several engines that are not ours need: a checkpoint that they can read, prompts cut into what one call takes."""
+"""A copy of a checkpoint that other engines can read: in a dtype that they know, with a vocabulary, which most insist on."""
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
-from conformance.engines import Prompt
 from nanollama.lm import DTYPES
 
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
@@ -49,17 +46,3 @@ def write_vocabulary(folder: Path, size: int) -> None:
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "bos_token": "t1", "eos_token": "t2"}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
-
-
-def pieces(prompt: Prompt) -> Iterator[slice]:
-    """The prompt cut at the ends of its chunks and wherever a position is left out: what an engine takes in one call."""
-    positions, ends, start = prompt.positions, set(torch.tensor(prompt.chunks).cumsum(0).tolist()), 0
-    for i in range(1, len(positions) + 1):
-        if i == len(positions) or i in ends or positions[i] != positions[i - 1] + 1:
-            yield slice(start, i)
-            start = i
-
-
-def has_gap(prompt: Prompt) -> bool:
-    """Whether its positions are others than 0, 1, 2, …"""
-    return prompt.positions != tuple(range(len(prompt.positions)))

@@ -1,0 +1,66 @@
+"""Signatures: from "this module is wrong" to what is likely wrong with it.
+
+    causes("LlamaForCausalLM", [Observation(prompt, engine.run(prompt, taps=True).taps), …])
+
+names the causes of an engine's errors, the likeliest first, from what it shows of itself: all taps (L3), better on inputs that
+were put into its modules (L4: `Observation(prompt, engine.inject(prompt, inputs), inputs)`), or the logits alone (L2:
+`Observation(prompt, {"logits": logits.log_softmax(-1)})`). Give it several runs: a short prompt, one with far positions, one
+token by token. An engine that is right has no causes.
+"""
+
+import json
+from collections.abc import Sequence
+from functools import lru_cache
+
+from conformance import GOLDEN
+from conformance.diagnosis.causes.features import described
+from conformance.diagnosis.causes.naming import Named, Naming, Tap
+from conformance.diagnosis.causes.observed import Observation
+from conformance.diagnosis.causes.tolerances import Judge, by_floor, exact
+from conformance.models.cases import Case
+from conformance.models.cases import case as case_of
+from conformance.requirements.results import Cause
+
+__all__ = ["Judge", "Named", "Observation", "by_floor", "causes", "exact", "name_causes"]
+STORED = GOLDEN / "diagnosis.json"
+
+
+def causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Cause]:
+    """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
+
+    `case`: a name of `conformance.models.cases.CASES`, or a Case whose truth has other weights (rounded ones).
+    `judge`: how far values may be off; `exact()` where the engine computes in float64, `by_floor("bfloat16")` elsewhere.
+    `pairs`: try two hypotheses at once where none alone explains a value, which takes seconds.
+    """
+    name = case if isinstance(case, str) else case.name
+    return [Cause(name, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, judge, pairs)]
+
+
+def name_causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Named]:
+    """The same with their classes."""
+    naming = Naming(case_of(case) if isinstance(case, str) else case, runs, judge or exact())
+    found = [*naming.named(pairs)]
+    order = {tap: n for n, tap in enumerate(naming.wrong)}
+    return sorted([*found, *described(naming)], key=lambda each: (min(order[tap] for tap in each.explains), each.rank))
+
+
+def place(named: Named) -> str:
+    """The first tap that a cause explains."""
+    first: Tap = named.explains[0]
+    return first.name
+
+
+def share_of(named: Named) -> float | None:
+    """How often a cause that was named like this was the right one on the zoo."""
+    shares = stored_shares()
+    how = "reproduced" if named.certain else "by features"
+    return shares.get(how) if named.rank == 1 else shares.get(f"{how}, not first")
+
+
+@lru_cache
+def stored_shares() -> dict[str, float]:
+    """As `python -m conformance.diagnosis.causes --write` measured them."""
+    if not STORED.is_file():
+        return {}
+    shares: dict[str, float] = json.loads(STORED.read_text(encoding="utf-8"))["shares"]
+    return shares
