@@ -1,6 +1,6 @@
 """An engine beside the truth on the fixtures, with config keys changed at will: which field is it that the engine gets wrong?
 
-    python -m conformance.engines.compare_with_transformers ENGINE [ARCHITECTURE …] [--set KEY=JSON …] [--chunks 3,1,…] [--known]
+    python -m conformance.engines.compare_with_transformers ENGINE [FAMILY …] [--set KEY=JSON …] [--chunks 3,1,…] [--known]
 
 For every family: the root mean square error of the log-probabilities, as a multiple of what transformers' own float32 is off
 from its float64 on the same model, and the worst position. The near prompt goes in at once and in pieces, the far one has
