@@ -23,10 +23,9 @@ from conformance.engines.engine import Broken, Engine, Prompt, Unsupported
 from conformance.engines.known_deviations import BEYOND, KNOWN
 from conformance.engines.registry import find_engine
 from conformance.models.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
-from conformance.truth.golden import rms_error
+from conformance.truth.golden import NUMERIC_FACTOR, rms_error
 from conformance.truth.oracle import load_oracle, oracle_logits
-from conformance.verify.run import NUMERIC_FACTOR
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 
 ConfigChanges = dict[str, Any]
 PROGRAM = "python -m conformance.engines.compare_with_transformers"
@@ -122,7 +121,7 @@ def main() -> int:
     try:
         for architecture in options.architecture:
             if architecture not in FIXTURES:
-                raise NanollamaError(f"no family {architecture!r}; there are {', '.join(FIXTURES)}")
+                raise unknown_name("family", architecture, FIXTURES)
         engine = find_engine(options.engine)
         print(f"{engine.about().name} {engine.about().version}, {engine.about().dtype}", flush=True)
         for architecture in options.architecture or FIXTURES:

@@ -49,6 +49,14 @@ def choose(argument: str, **choices: Sequence[str]) -> dict[str, str]:
     return {group: found[0] if found else choices[group][0] for group, found in chosen.items()}
 
 
+def row_per_token(value: Tensor) -> Tensor:
+    """float64 [T, …] of a value of one sequence: [1, T, …], attention weights [1, H, T, S], or [T, …]."""
+    value = value.detach().double()
+    if value.ndim == 4:
+        return value[0].transpose(0, 1)
+    return value[0] if value.ndim == 3 else value
+
+
 @dataclass(frozen=True)
 class Prompt:
     """What a model is run on: token ids and their positions [T], and how many tokens go in with each call (all: at once)."""
@@ -76,6 +84,10 @@ class Engine(ABC):
     @abstractmethod
     def load(self, folder: Path) -> None:
         """Load a checkpoint folder as transformers has it (config.json, model.safetensors, perhaps tokenizer files)."""
+
+    def in_dtype(self, dtype: str) -> "Engine | None":
+        """The same engine in another dtype, with no model loaded; None if it has no other."""
+        return None
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """L2, L3: the model on a prompt."""

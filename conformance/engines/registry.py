@@ -5,7 +5,7 @@ import importlib
 from dataclasses import dataclass
 
 from conformance.engines.engine import Engine
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find_engine(spec: str) -> Engine:
     """The engine of this name, ready to load models; NanollamaError says which there are, or what to install."""
     name, _, argument = spec.partition(":")
     if name not in ENGINES:
-        raise NanollamaError(f"no engine {name!r}; there are {', '.join(ENGINES)} (python -m conformance run --engines)")
+        raise unknown_name("engine", name, ENGINES, "python -m conformance run --engines")
     entry, module = ENGINES[name], f"{__package__}.{MODULES.get(name, f'adapters.{name}')}"
     try:
         engine: Engine = importlib.import_module(module).ENGINE(spec if name in WHOLE else argument)
@@ -55,6 +55,6 @@ def find_engine(spec: str) -> Engine:
     return engine
 
 
-def listed() -> str:
+def engine_list() -> str:
     """All engines, one line each."""
     return "\n".join(f"{entry.usage:40} {entry.what}" for entry in ENGINES.values())

@@ -6,14 +6,14 @@ from conformance.diagnosis.causes.likely_causes import Observation, by_floor, ca
 from conformance.diagnosis.causes.tolerances import Judge
 from conformance.diagnosis.detectability.smallest_change import detectability, prompts
 from conformance.engines.engine import Taps
-from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.coverage import PIECES, WHOLE_PROMPTS
 from conformance.judging.evidence.observations import State
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import Cause, Detectable
 
 
-def judge_of(look: Look) -> Judge:
+def judge_of(look: CaseComparison) -> Judge:
     """How far values may be off, in the form that both take it. Beside its own taps each value is judged by itself; where an
     engine shows logits alone, the errors of a whole model are in them."""
     if look.bars.floors is None:
@@ -22,11 +22,11 @@ def judge_of(look: Look) -> Judge:
     return by_floor(look.bars.dtype, look.bars.device, "accumulated" if alone else "local")
 
 
-def likely(looks: Iterable[Look]) -> Iterator[Cause]:
+def likely(compared: Iterable[CaseComparison]) -> Iterator[Cause]:
     """The causes of what is off, each once: in every family's fixture, and in its variations where that is right. Pairs of
     causes, which take seconds, are tried in the first such case only."""
     told: dict[str, list[Cause]] = {}
-    for look in looks:
+    for look in compared:
         family = look.subject.spec.architecture
         if family not in told and any(o.state is State.OFF for o in look.found):
             found = causes(look.subject.case, [*shown(look)], judge_of(look), pairs=not told)
@@ -34,7 +34,7 @@ def likely(looks: Iterable[Look]) -> Iterator[Cause]:
             yield from told[family]
 
 
-def shown(look: Look) -> Iterator[Observation]:
+def shown(look: CaseComparison) -> Iterator[Observation]:
     """Every run that was made: modules on true inputs where the engine takes them, else the whole; prompts in pieces only
     where those are right."""
     for name in WHOLE_PROMPTS:
@@ -52,9 +52,9 @@ def without_masks(taps: Taps) -> Taps:
     return {name: value for name, value in taps.items() if not name.endswith(".mask")}
 
 
-def detectable(looks: Iterable[Look]) -> Iterator[Detectable]:
+def detectable(compared: Iterable[CaseComparison]) -> Iterator[Detectable]:
     """What this run would have caught of each family, by its prompts and the taps that the engine showed."""
-    for look in looks:
+    for look in compared:
         if look.subject.name in FIXTURES and look.whole:
             taps = {tap for shown in look.whole.values() for tap in shown}
             probes = [probe for probe in prompts(look.subject.case) if probe.name in look.whole]

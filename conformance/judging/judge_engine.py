@@ -1,14 +1,13 @@
-"""The tests of a model, for any engine: every family and variation, every value that the engine shows, filed by requirement.
-
-`judge(engine)` runs them all and returns a `conformance.requirements.results.Run`.
-"""
+"""Judge any engine: every family and variation, every value that it shows, filed by requirement."""
 
 import platform
 import sys
+import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 import torch
 
@@ -18,64 +17,88 @@ from conformance.engines.subject import subject
 from conformance.judging.bars import Bars
 from conformance.judging.controls import controls
 from conformance.judging.diagnosis import detectable, likely
-from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.feature_ablation import ladder
 from conformance.judging.evidence.observations import Observation, State
-from conformance.judging.runtime_checks import open_ends, white_box
+from conformance.judging.families import Outputs, family_errors, family_results, low_precision_outputs
+from conformance.judging.runtime_checks import check_results, not_judged
 from conformance.judging.verdicts import undecided, verdicts
 from conformance.models.cases import CASES, VARIATIONS
 from conformance.models.fixtures import FIXTURES
-from conformance.requirements.results import About, Run
-from nanollama.errors import NanollamaError
+from conformance.requirements.results import About, FamilyErrors, Run
+from conformance.truth.golden import load_golden
+from nanollama.errors import NanollamaError, unknown_name
 from nanollama.lm import DTYPES
 
 DEEPEST = 4  # layers of the models that noise floors were measured on; how rounding grows beyond, they do not say
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 
 def cases_of(families: Sequence[str]) -> tuple[str, ...]:
     """The families' fixtures and their variations; all of them where none is named."""
-    if unknown := [family for family in families if family not in FIXTURES]:
-        raise NanollamaError(f"no family {unknown[0]!r}; there are {', '.join(FIXTURES)}")
+    for family in families:
+        if family not in FIXTURES:
+            raise unknown_name("family", family, FIXTURES)
     return tuple(c for c in CASES if not families or VARIATIONS.get(c, (c,))[0] in families)
 
 
-def judge(engine: Engine, families: Sequence[str] = (), tell: Tell = lambda line: None) -> Run:
-    """Everything about one engine. `tell` is told what is going on, a line at a time."""
+def judge_engine(
+    engine: Engine, families: Sequence[str] = (), progress: Progress = lambda line: None, live: bool = True
+) -> Run:
+    """Judge one engine on all cases of the families. `progress` takes one line a step; `live`: run transformers, too."""
     started, clock, cases, about = datetime.now(UTC), time.perf_counter(), cases_of(families), engine.about()
     if about.dtype not in DTYPES:
         raise NanollamaError(f"{about.name} computes in {about.dtype!r}; engines are judged in {', '.join(DTYPES)}")
     bars = Bars(about.dtype, about.device)
     run = Run(about, started.isoformat(timespec="seconds"), versions=versions())
-    looks = [looked(engine, case, bars, tell) for case in cases]
-    run.engine = engine.about()
-    run.growth = {look.subject.name: points for look in looks if (points := list(look.growth()))}
-    run.results = verdicts(*evidence(engine, looks, bars, tell), about.dtype == "float64")
-    run.controls = {name: flagged(made, cases[0], bars) for name, made in controls(about.dtype, bars).items()}
-    tell("what is likely wrong, and what could not have been seen")
-    run.causes, run.detectable = list(likely(looks)), list(detectable(looks))
-    inside = isinstance(engine, Nanollama) and about.dtype == "float64" and not families
-    if inside:
-        tell("checks of the runtime's own functions")
-        run.results += white_box()
-    run.results += open_ends(about, {result.requirement for result in run.results}, inside)
+    with_checks = isinstance(engine, Nanollama) and about.dtype == "float64" and not families
+    with check_results(with_checks) as results_of_checks:
+        compared = [compare_case(engine, case, bars, progress) for case in cases]
+        run.engine = engine.about()
+        run.growth = {each.subject.name: points for each in compared if (points := list(each.growth()))}
+        run.results = verdicts(*evidence(engine, compared, bars, progress), about.dtype == "float64")
+        run.families = list(families_of(engine, compared, live))
+        run.results += [result for each in run.families for result in family_results(each, about.dtype)]
+        run.controls = {name: flagged(made, cases[0], bars) for name, made in controls(about.dtype, bars).items()}
+        progress("likely causes, and what could not have been detected")
+        run.causes, run.detectable = list(likely(compared)), list(detectable(compared))
+        if with_checks:
+            progress("checks of the runtime's functions")
+        run.results += results_of_checks()
+    run.results += not_judged(about, {result.requirement for result in run.results}, with_checks)
     run.seconds = time.perf_counter() - clock
     return run
 
 
-def evidence(engine: Engine, looks: Sequence[Look], bars: Bars, tell: Tell) -> tuple[list[Observation], list[Observation]]:
+def families_of(engine: Engine, compared: Sequence[CaseComparison], live: bool) -> Iterator[FamilyErrors]:
+    """The table of families, from what was run already, and from a float64 engine in lower precisions."""
+    for each in compared:
+        if each.subject.name in FIXTURES and each.whole:
+            golden, folder = load_golden(each.subject.name), each.subject.case.folder
+            outputs: dict[str, Outputs] = {each.subject.dtype: each.whole}
+            if each.subject.dtype == "float64":
+                with tempfile.TemporaryDirectory() as scratch:
+                    outputs |= low_precision_outputs(engine, golden, Path(scratch))
+            found = family_errors(golden, outputs, folder if live else None)
+            if found.taps or found.ratios:
+                yield found
+
+
+def evidence(
+    engine: Engine, compared: Sequence[CaseComparison], bars: Bars, progress: Progress
+) -> tuple[list[Observation], list[Observation]]:
     """All comparisons; and where they leave several requirements to blame, what fits with features switched off."""
-    found, vouchers = [o for look in looks for o in look.found], list[Observation]()
-    for look in looks:
+    found, vouchers = [o for look in compared for o in look.found], list[Observation]()
+    for look in compared:
         if any(o.case == look.subject.name for o in undecided(found, vouchers)):
-            tell(f"{look.subject.name}: switching features off, one by one")
+            progress(f"{look.subject.name}: switching features off, one by one")
             vouchers += ladder(engine, look.subject, bars)
     return found, vouchers
 
 
-def looked(engine: Engine, case: str, bars: Bars, tell: Tell = lambda line: None) -> Look:
+def compare_case(engine: Engine, case: str, bars: Bars, progress: Progress = lambda line: None) -> CaseComparison:
     """One case; an engine that can't load it says why, and one that breaks down has broken down in this case only."""
-    look = Look(engine, subject(case, bars.dtype), bars)
+    look = CaseComparison(engine, subject(case, bars.dtype), bars)
     if bars.floors is not None and look.subject.spec.layers > DEEPEST:
         reason = f"noise floors are of models of up to {DEEPEST} layers; this has {look.subject.spec.layers}"
         look.lost("near", State.UNSUPPORTED, reason)
@@ -88,11 +111,11 @@ def looked(engine: Engine, case: str, bars: Bars, tell: Tell = lambda line: None
         look.lost("near", State.BROKEN, f"{type(error).__name__}: {str(error)[:300]}")
     else:
         look.everything()
-    tell(f"{case}: {outcome(look)}")
+    progress(f"{case}: {outcome(look)}")
     return look
 
 
-def outcome(look: Look) -> str:
+def outcome(look: CaseComparison) -> str:
     """How a case went, in a few words."""
     made = [o for o in look.found if o.made]
     off = next((o for o in look.found if o.state is State.OFF), None)
@@ -103,7 +126,7 @@ def outcome(look: Look) -> str:
 
 def flagged(engine: Engine, case: str, bars: Bars) -> bool:
     """Whether an engine that is wrong on purpose is found out."""
-    found = looked(engine, case, bars).found
+    found = compare_case(engine, case, bars).found
     return not Run(About("control", "", ()), results=verdicts(found, [], bars.floors is None)).passed
 
 

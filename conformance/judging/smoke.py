@@ -13,7 +13,7 @@ from conformance.engines.engine import Engine, Prompt, Taps, Unsupported
 from conformance.engines.registry import find_engine
 from conformance.engines.subject import Subject, subject
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.observations import State
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics.floor import kind_of
@@ -148,7 +148,7 @@ def smoke(engine: Engine, about: About) -> int:
     if failed:
         print(f"\nthe adapter is broken: {failed} of these no engine can fail; its values say nothing yet")
         return 1
-    off = [o for o in Look(engine, this, Bars(about.dtype, about.device)).everything() if o.state is State.OFF]
+    off = [o for o in CaseComparison(engine, this, Bars(about.dtype, about.device)).everything() if o.state is State.OFF]
     values = f"its values are not: the first that is off is {off[0].place}" if off else "its values are right"
     print(f"\nthe adapter is sound, and {values}. All families: python -m conformance run --engine NAME")
     return 0

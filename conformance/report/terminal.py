@@ -2,11 +2,13 @@
 fulfilled; of those that could not be decided, one for all that are so for the same reason."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from conformance.report.parts.tally import by_area, by_requirement, cases_in_words, cases_of, grouped, outcome, sentence
 from conformance.requirements.requirement import load_requirements
-from conformance.requirements.results import Cause, Result, Run, Verdict
+from conformance.requirements.results import Cause, FamilyErrors, Result, Run, Verdict
+from conformance.truth.compare import SEMANTIC_BAR
+from conformance.truth.golden import NUMERIC_FACTOR
 
 LONGEST = 240  # characters of what is said of one requirement
 COLUMNS = ("PASS", "EXCUSED", "NOTE", "FAIL", "ERROR", "INCONCLUSIVE", "UNSUPPORTED")
@@ -20,11 +22,48 @@ def terminal(run: Run) -> str:
     results = [*by_requirement(run.results, known).values()]
     bad = [line for verdict in (Verdict.ERROR, Verdict.FAIL) for each in results for line in bad_lines(each, verdict)]
     undecided, last = [*undecided_lines(results)], [f"{run.compared} comparisons in {run.seconds:.1f} s"]
-    parts = ([who, verdict], [*table(by_area(run, known))], [*cause_lines(run.causes)], bad, undecided, last)
+    parts = (
+        [who, verdict],
+        family_table(run.families),
+        [*area_rows(by_area(run, known))],
+        [*cause_lines(run.causes)],
+        bad,
+        undecided,
+        last,
+    )
     return "\n\n".join("\n".join(map(printable, part)) for part in parts if part)
 
 
-def table(areas: Mapping[str, Counter[Verdict]]) -> Iterator[str]:
+def family_table(families: Sequence[FamilyErrors]) -> list[str]:
+    """A line on how to read the table of families, and the table; nothing without families."""
+    exact = f"float64: worst relative error over all taps (bar {SEMANTIC_BAR:.0e})"
+    ratio = f"lower precisions: error over transformers' own (bar {NUMERIC_FACTOR:g}x)"
+    found = ((exact, any(each.taps for each in families)), (ratio, any(each.ratios for each in families)))
+    caption = "; ".join(words for words, there in found if there)
+    return [caption, *family_rows(families)] if families else []
+
+
+def family_rows(families: Sequence[FamilyErrors]) -> list[str]:
+    """The table of families: worst relative error over all taps to the golden and to transformers, and where; then, in lower
+    precisions, the error over transformers' own. Only columns with numbers."""
+    if not families:
+        return []
+    exact = {name: [getattr(each, name) for each in families] for name in ("golden", "transformers")}
+    exact = {name: errors for name, errors in exact.items() if any(error is not None for error in errors)}
+    dtypes = list(dict.fromkeys(dtype for each in families for dtype in each.ratios))
+    head = "family".ljust(22) + "".join(name.rjust(13) for name in exact) + ("  worst tap".ljust(44) if exact else "")
+    rows = [(head + "".join(dtype.rjust(10) for dtype in dtypes)).rstrip()]
+    for i, each in enumerate(families):
+        errors = "".join(("" if row[i] is None else f"{row[i]:.1e}").rjust(13) for row in exact.values())
+        ratios = "".join((f"{each.ratios[dtype]:.2f}x" if dtype in each.ratios else "").rjust(10) for dtype in dtypes)
+        wrong = "" if each.good else f"  FAIL {each.first_beyond or 'precision'}"
+        rows.append(
+            (each.architecture.ljust(22) + errors + (f"  {each.worst_tap:42}" if exact else "") + ratios).rstrip() + wrong
+        )
+    return rows
+
+
+def area_rows(areas: Mapping[str, Counter[Verdict]]) -> Iterator[str]:
     """One line an area, then the sum; only verdicts that occur have a column."""
     total = sum(areas.values(), Counter[Verdict]())
     columns = [verdict for verdict in COLUMNS if total[Verdict(verdict)]]

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+NUMBERS = ("error", "bar", "floor", "smallest", "golden", "transformers")  # fields that may be infinite or undefined
 FORMAT = 1  # of the JSON; raised when a reader of the old one would misread the new one
 
 
@@ -92,6 +93,21 @@ class Cause:
 
 
 @dataclass
+class FamilyErrors:
+    """One family beside its golden: worst relative errors over `taps` taps, to the stored values and to transformers as
+    installed; None: not compared. `ratios`: by lower precision, the error over transformers' own in that precision."""
+
+    architecture: str
+    golden: float | None = None
+    transformers: float | None = None
+    taps: int = 0
+    worst_tap: str = ""  # "near/layers.0.mlp": the prompt, and the tap with the largest error
+    first_beyond: str = ""  # the first tap on the data path that is beyond its bar
+    ratios: dict[str, float] = field(default_factory=dict)
+    good: bool = True  # nothing is beyond its bar
+
+
+@dataclass
 class Run:
     """Everything that one run of one engine found."""
 
@@ -102,6 +118,7 @@ class Run:
     growth: dict[str, list[Point]] = field(default_factory=dict)  # by case
     detectable: list[Detectable] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
+    families: list[FamilyErrors] = field(default_factory=list)
     controls: dict[str, bool] = field(default_factory=dict)  # negative control → it was flagged, as it must be
     command: str = ""  # that made this run
     versions: dict[str, str] = field(default_factory=dict)  # of what took part: "torch" → "2.13.0"
@@ -150,13 +167,19 @@ def read_run(path: Path) -> Run:
             growth={case: [Point(**numbers(each)) for each in points] for case, points in data.pop("growth").items()},
             detectable=[Detectable(**numbers(each)) for each in data.pop("detectable")],
             causes=[Cause(**each) for each in data.pop("causes")],
+            families=[family_of(each) for each in data.pop("families", [])],
             **data,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not a run of this suite: {error}") from error
 
 
+def family_of(entry: dict[str, Any]) -> FamilyErrors:
+    """One entry of "families"."""
+    return FamilyErrors(**numbers(entry) | {"ratios": {dtype: float(ratio) for dtype, ratio in entry["ratios"].items()}})
+
+
 def numbers(entry: dict[str, Any]) -> dict[str, Any]:
     """The same with the numbers that `plain` wrote as texts."""
     texts = ("inf", "-inf", "nan")
-    return {k: float(v) if k in ("error", "bar", "floor", "smallest") and v in texts else v for k, v in entry.items()}
+    return {k: float(v) if k in NUMBERS and v in texts else v for k, v in entry.items()}

@@ -46,6 +46,10 @@ class Nanollama(Engine):
         except NanollamaError as error:
             raise Unsupported(str(error)) from error
 
+    def in_dtype(self, dtype: str) -> Engine | None:
+        """The runtime in another dtype, on the same device."""
+        return Nanollama(f"{dtype},{self.device}")
+
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row; in chunks from a cache."""
         with torch.inference_mode():

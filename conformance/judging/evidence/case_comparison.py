@@ -24,7 +24,7 @@ LOGITS = frozenset(["whole"])
 SpeaksOf = Callable[[str], Sequence[str]]  # which kinds a tap of this kind shows
 
 
-class Look:
+class CaseComparison:
     """An engine that has a subject loaded."""
 
     def __init__(self, engine: Engine, subject: Subject, bars: Bars) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from conformance.engines.engine import Engine
 from conformance.engines.subject import Subject, changed
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.observations import Observation, State
 
 Changes = Mapping[str, Any]
@@ -71,7 +71,7 @@ def rung(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], b
     try:
         subject = changed(base, name, {key: value for changes in off.values() for key, value in changes.items()})
         engine.load(subject.case.folder)
-        found = Look(engine, subject, bars).logits_only()
+        found = CaseComparison(engine, subject, bars).logits_only()
     except Exception:  # such a model need not be possible: the ladder goes on without it
         return []
     return found if found and all(o.state is State.FITS for o in found) else []

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conformance.engines.protocols.openai_http import OpenAIServer
-from conformance.judging.command import Wanted, judge_command
+from conformance.judging.command import RunOptions, run_command
 from conformance.judging.wire.served_model import write_served_model
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.source import open_source
@@ -80,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fields", default="", metavar="QUERY", help="for every request, such as 'repeat_penalty=1.0&top_k=0'")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--report", metavar="FILE", type=Path)
-    wanted = parser.parse_args(given[:cut])
+    options = parser.parse_args(given[:cut])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = wanted.model or own_model(Path(folder))
+            model = options.model or own_model(Path(folder))
             with llamacpp_server(model, given[cut + 1 :]) as url:
-                engine = f"{url}?{wanted.fields}" if wanted.fields else url
-                return judge_command(Wanted(engine, json=wanted.json, report=wanted.report, model=str(model)))
+                engine = f"{url}?{options.fields}" if options.fields else url
+                return run_command(RunOptions(engine, json=options.json, report=options.report, model=str(model)))
     except NanollamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

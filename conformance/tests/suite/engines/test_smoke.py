@@ -129,16 +129,15 @@ def test_a_sound_adapter_passes_whether_its_values_are_right_or_wrong(
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["run", "--engine", "nope"], "no engine 'nope'"),
-        (["run", "--engine", "nanollama", "--family", "Lama"], "no family 'Lama'"),
-        (["run", "--engine", "nanollama", "--model", "x"], "--model names the checkpoint of a server"),
-        (["run", "--engine", "nanollama", "--no-transformers"], "--no-transformers is about the proof"),
+        (["run", "--engine", "nope"], "there is no engine 'nope'"),
+        (["run", "--engine", "nanollama", "--family", "Lama"], "there is no family 'Lama'; did you mean"),
+        (["run", "--engine", "transformers", "--model", "x"], "--model names the checkpoint of a server"),
         (["run", "--engine", "nanollama", "--report", "no/such/folder/x.html"], "can't be written: there is no folder"),
         (["run", "--engine", "nanollama", "--against", "no.json"], "expected a file that --json wrote"),
-        (["run", "--report", "x.html"], "--report is about an engine; add --engine NAME"),
-        (["run", "--json", "x.json"], "add --engine NAME"),
+        (["run", "--report", "no/such/folder/x.html"], "can't be written: there is no folder"),
+        (["run", "--engine", "http://127.0.0.1:9/v1", "--no-transformers"], "--no-transformers is about the suite's models"),
         (["run", "--engine", "http://127.0.0.1:9/v1", "--family", OLMO], "--family chooses among the suite's models"),
-        (["smoke", "--engine", "nope"], "no engine 'nope'"),
+        (["smoke", "--engine", "nope"], "there is no engine 'nope'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,11 +12,11 @@ from conformance.checks import Check, Failed
 from conformance.engines.subject import subject
 from conformance.judging.bars import WORKLOAD, Bars
 from conformance.judging.controls import Made, controls, right
-from conformance.judging.evidence.case_comparison import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.coverage import EXERCISES, FOLD, covered, target
 from conformance.judging.evidence.feature_ablation import ladder, switches
-from conformance.judging.judge_engine import judge
-from conformance.judging.runtime_checks import open_ends, white_box
+from conformance.judging.judge_engine import judge_engine
+from conformance.judging.runtime_checks import not_judged, white_box
 from conformance.numerics.statistics import Statistics
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Result, Run, Verdict, worst
@@ -69,7 +69,7 @@ def test_every_exercise_happens_somewhere() -> None:
     seen = set()
     for case in judging.cases_of(()):
         for dtype in ("float64", "bfloat16") if case == "LlamaForCausalLM" else ("float64",):
-            found = Look(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
+            found = CaseComparison(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
             found.engine.load(found.subject.case.folder)
             seen |= {requirement for o in found.everything() for requirement, _ in o.covers}
     assert seen == {exercise.requirement for exercise in EXERCISES}
@@ -132,7 +132,7 @@ def test_tokens_whose_experts_are_tied_are_excused_and_those_behind_them() -> No
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("levels", [("L2",), ("L2", "L3"), EVERYTHING], ids="".join)
 def test_the_truth_passes_at_every_level(levels: tuple[str, ...], dtype: str) -> None:
-    run = judge(Limited(levels, dtype=dtype), [MIXTRAL])
+    run = judge_engine(Limited(levels, dtype=dtype), [MIXTRAL])
     assert bad(run) == {}
     assert run.passed
     assert {result.requirement: result for result in run.results}["ROPE-001"].compared > 0
@@ -148,26 +148,28 @@ def test_every_negative_control_is_flagged(dtype: str) -> None:
 
 def test_a_control_that_is_not_flagged_voids_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(judging, "controls", lambda dtype, bars: {"a sound engine": Made(dtype, right)})
-    run = judge(Limited(EVERYTHING), [OLMO])
+    run = judge_engine(Limited(EVERYTHING), [OLMO])
     assert run.controls == {"a sound engine": False}
     assert not run.passed
 
 
 @pytest.mark.parametrize("levels", [("L2",), EVERYTHING], ids="".join)
 def test_a_feature_that_is_left_out_is_named(levels: tuple[str, ...]) -> None:
-    run = judge(Limited(levels, misreading(attention_cap=None)), [GEMMA])
+    run = judge_engine(Limited(levels, misreading(attention_cap=None)), [GEMMA])
     assert bad(run)["ATTN-005"] is Verdict.FAIL
     assert bad(run)["NUMR-001"] is Verdict.FAIL
     assert Verdict.FAIL not in {verdict for name, verdict in bad(run).items() if name not in ("ATTN-005", "NUMR-001")}
 
 
 def test_two_faults_at_once_are_both_named() -> None:
-    run = judge(Limited(EVERYTHING, lambda s: replace(s, logit_cap=None, embedding_scale=1.0)), [GEMMA, "GPT2LMHeadModel"])
+    run = judge_engine(
+        Limited(EVERYTHING, lambda s: replace(s, logit_cap=None, embedding_scale=1.0)), [GEMMA, "GPT2LMHeadModel"]
+    )
     assert {name for name, verdict in bad(run).items() if verdict is Verdict.FAIL} == {"EMBD-002", "HEAD-002", "NUMR-001"}
 
 
 def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
-    run = judge(Limited(EVERYTHING, misreading(attention_cap=None)), [GEMMA])
+    run = judge_engine(Limited(EVERYTHING, misreading(attention_cap=None)), [GEMMA])
     assert run.causes[0].case == GEMMA
     assert "cap" in run.causes[0].sentence
     assert len(run.causes) == len(set(run.causes))
@@ -176,15 +178,15 @@ def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
 
 
 def test_a_wrong_mask_and_wrong_scores_are_told_apart() -> None:
-    wide = judge(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
+    wide = judge_engine(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
     assert {name for name in bad(wide) if name.startswith(("MASK", "ATTN", "WIND"))} == {"WIND-001", "WIND-002"}
-    loud = judge(Limited(EVERYTHING, lambda s: replace(s, scales=(s.head_dim**-0.5,) * s.layers)), [GEMMA])
+    loud = judge_engine(Limited(EVERYTHING, lambda s: replace(s, scales=(s.head_dim**-0.5,) * s.layers)), [GEMMA])
     assert not {name for name in bad(loud) if name.startswith(("MASK", "WIND"))}
     assert bad(loud)["ATTN-004"] is Verdict.FAIL
 
 
 def test_what_logits_can_not_tell_apart_is_inconclusive() -> None:
-    run = judge(Limited(("L2",), misreading(activation="relu")), [OLMO])
+    run = judge_engine(Limited(("L2",), misreading(activation="relu")), [OLMO])
     found = bad(run)
     assert found.pop("NUMR-001") is Verdict.FAIL
     assert set(found.values()) == {Verdict.INCONCLUSIVE}
@@ -192,7 +194,7 @@ def test_what_logits_can_not_tell_apart_is_inconclusive() -> None:
 
 
 def test_the_first_place_that_is_off_is_told_with_its_error_and_bar() -> None:
-    run = judge(Limited(("L2", "L3"), misreading(eps=1e-2)), [OLMO])
+    run = judge_engine(Limited(("L2", "L3"), misreading(eps=1e-2)), [OLMO])
     whole = next(r for r in run.results if r.requirement == "NUMR-001" and r.case == OLMO)
     assert whole.place == "layers.0.self_attn.weights"  # behind q's norm, the first of this family
     assert whole.error is not None
@@ -223,7 +225,7 @@ def test_every_switch_makes_another_model() -> None:
             assert any(this.raw.get(key, "absent") != value for key, value in changes.items()), (case, name)
 
 
-# Checks from inside, and what nobody looked at
+# Checks from inside, and what nobody compare_case at
 
 
 def test_checks_of_the_runtime_become_results() -> None:
@@ -240,7 +242,7 @@ def test_checks_of_the_runtime_become_results() -> None:
 
 
 def test_a_requirement_that_nothing_speaks_of_is_unsupported_with_a_reason() -> None:
-    found = {r.requirement: r for r in open_ends(About("x", "1", ("L2",)), {"ROPE-001"}, False)}
+    found = {r.requirement: r for r in not_judged(About("x", "1", ("L2",)), {"ROPE-001"}, False)}
     known = load_requirements()
     assert set(found) == {name for name, r in known.items() if r.is_judged} - {"ROPE-001"}
     assert found["STOP-001"].detail == "needs L0; the engine offers L2"
@@ -250,6 +252,6 @@ def test_a_requirement_that_nothing_speaks_of_is_unsupported_with_a_reason() -> 
 
 def test_unknown_families_and_dtypes_are_refused_before_anything_runs() -> None:
     with pytest.raises(NanollamaError, match="no family 'Lama'; there are LlamaForCausalLM"):
-        judge(Limited(("L2",)), ["Lama"])
+        judge_engine(Limited(("L2",)), ["Lama"])
     with pytest.raises(NanollamaError, match="computes in 'int4'"):
-        judge(Limited(("L2",), dtype="int4"), [OLMO])
+        judge_engine(Limited(("L2",), dtype="int4"), [OLMO])
