@@ -35,7 +35,7 @@ class Broken(RuntimeError):
     """The engine or its adapter broke down, or answers what no engine can mean; the text says how."""
 
 
-def choose(argument: str, **choices: Sequence[str]) -> dict[str, str]:
+def parse_options(argument: str, **choices: Sequence[str]) -> dict[str, str]:
     """An engine's argument, words with commas between: one of each group at most, else the group's first."""
     words = [word.strip() for word in argument.split(",") if word.strip()]
     chosen = {group: [word for word in words if word in known] for group, known in choices.items()}
@@ -76,6 +76,15 @@ class Answer:
 
 class Engine(ABC):
     """An engine under test. It holds one model at a time; whatever it can't do raises Unsupported."""
+
+    loaded: Any = None  # what `load` made; None: no model is loaded
+
+    @property
+    def model(self) -> Any:
+        """The loaded model; Unsupported if there is none."""
+        if self.loaded is None:
+            raise Unsupported("no model is loaded")
+        return self.loaded
 
     @abstractmethod
     def about(self) -> About:

@@ -28,7 +28,7 @@ from nanollama.lm import DTYPES
 Spoil = Callable[[str, Tensor, Taps, bool], Tensor]  # of a tap by name, among others, by itself or not
 
 
-class Made(Engine):
+class ReferenceEngine(Engine):
     """The independent reference as an engine, its config and its values changed as they pass."""
 
     def __init__(self, dtype: str, spoil: Spoil, misread: Callable[[Spec], Spec] = lambda spec: spec) -> None:
@@ -60,7 +60,7 @@ class Made(Engine):
         return {name: self.spoil(name, value, found, True) for name, value in found.items()}
 
 
-class Mute(Made):
+class Mute(ReferenceEngine):
     """An engine that can do nothing."""
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
@@ -103,9 +103,9 @@ def far_epsilon(spec: Spec) -> Spec:
 def controls(dtype: str, bars: Bars) -> dict[str, Engine]:
     """The engines that must not pass."""
     return {
-        "null engine": Made(dtype, zeros),
-        "constant engine": Made(dtype, constant),
-        "noisy engine": Made(dtype, noisy(bars)),
-        "engine with a bug": Made(dtype, right, far_epsilon),
+        "null engine": ReferenceEngine(dtype, zeros),
+        "constant engine": ReferenceEngine(dtype, constant),
+        "noisy engine": ReferenceEngine(dtype, noisy(bars)),
+        "engine with a bug": ReferenceEngine(dtype, right, far_epsilon),
         "engine that gives nothing": Mute(dtype, right),
     }

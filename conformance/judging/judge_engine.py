@@ -18,7 +18,7 @@ from conformance.judging.bars import Bars
 from conformance.judging.controls import controls
 from conformance.judging.diagnosis import detectable, likely
 from conformance.judging.evidence.case_comparison import CaseComparison
-from conformance.judging.evidence.feature_ablation import ladder
+from conformance.judging.evidence.feature_ablation import ablate
 from conformance.judging.evidence.observations import Observation, State
 from conformance.judging.families import Outputs, family_errors, family_results, low_precision_outputs
 from conformance.judging.runtime_checks import check_results, not_judged
@@ -88,39 +88,39 @@ def evidence(
     engine: Engine, compared: Sequence[CaseComparison], bars: Bars, progress: Progress
 ) -> tuple[list[Observation], list[Observation]]:
     """All comparisons; and where they leave several requirements to blame, what fits with features switched off."""
-    found, vouchers = [o for look in compared for o in look.found], list[Observation]()
-    for look in compared:
-        if any(o.case == look.subject.name for o in undecided(found, vouchers)):
-            progress(f"{look.subject.name}: switching features off, one by one")
-            vouchers += ladder(engine, look.subject, bars)
+    found, vouchers = [o for each in compared for o in each.found], list[Observation]()
+    for each in compared:
+        if any(o.case == each.subject.name for o in undecided(found, vouchers)):
+            progress(f"{each.subject.name}: switching features off, one by one")
+            vouchers += ablate(engine, each.subject, bars)
     return found, vouchers
 
 
 def compare_case(engine: Engine, case: str, bars: Bars, progress: Progress = lambda line: None) -> CaseComparison:
     """One case; an engine that can't load it says why, and one that breaks down has broken down in this case only."""
-    look = CaseComparison(engine, subject(case, bars.dtype), bars)
-    if bars.floors is not None and look.subject.spec.layers > DEEPEST:
-        reason = f"noise floors are of models of up to {DEEPEST} layers; this has {look.subject.spec.layers}"
-        look.lost("near", State.UNSUPPORTED, reason)
-        return look
+    comparison = CaseComparison(engine, subject(case, bars.dtype), bars)
+    if bars.floors is not None and comparison.subject.spec.layers > DEEPEST:
+        reason = f"noise floors are of models of up to {DEEPEST} layers; this has {comparison.subject.spec.layers}"
+        comparison.lost("near", State.UNSUPPORTED, reason)
+        return comparison
     try:
-        engine.load(look.subject.case.folder)
+        engine.load(comparison.subject.case.folder)
     except Unsupported as reason:
-        look.lost("near", State.UNSUPPORTED, str(reason))
+        comparison.lost("near", State.UNSUPPORTED, str(reason))
     except Exception as error:
-        look.lost("near", State.BROKEN, f"{type(error).__name__}: {str(error)[:300]}")
+        comparison.lost("near", State.BROKEN, f"{type(error).__name__}: {str(error)[:300]}")
     else:
-        look.everything()
-    progress(f"{case}: {outcome(look)}")
-    return look
+        comparison.everything()
+    progress(f"{case}: {outcome(comparison)}")
+    return comparison
 
 
-def outcome(look: CaseComparison) -> str:
+def outcome(comparison: CaseComparison) -> str:
     """How a case went, in a few words."""
-    made = [o for o in look.found if o.made]
-    off = next((o for o in look.found if o.state is State.OFF), None)
+    made = [o for o in comparison.found if o.made]
+    off = next((o for o in comparison.found if o.state is State.OFF), None)
     if not made:
-        return f"{look.found[0].state}: {look.found[0].detail}"
+        return f"{comparison.found[0].state}: {comparison.found[0].detail}"
     return f"{len(made)} comparisons, " + (f"first off at {off.place}" if off else "nothing off")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from conformance.report.parts.difference import condensed, difference
 from conformance.report.parts.matrix import labels, short
 from conformance.report.parts.sections import Findings, Wrong
-from conformance.report.parts.tally import by_area, cases_in_words, why_void
+from conformance.report.parts.tally import by_area, cases_in_words, reasons_invalid
 from conformance.report.terminal import COLUMNS, printable
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import Run, Verdict
@@ -26,7 +26,7 @@ def markdown(runs: Sequence[Run], against: Run | None = None) -> str:
 
 def summary(found: Findings) -> Iterator[str]:
     """One run."""
-    mark = "✓" if found.run.passed else "∅" if why_void(found.run) else "✗"
+    mark = "✓" if found.run.passed else "∅" if reasons_invalid(found.run) else "✗"
     yield from (f"## {mark} {escaped(found.label)}: {found.outcome}", "", escaped(found.sentence), "")
     yield from (*areas(found), "")
     if found.wrong:

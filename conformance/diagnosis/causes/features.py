@@ -90,13 +90,13 @@ def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...]
         rows = (~got.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         yield ("mask",), f"not a number for tokens {rows}"
         return
-    bad = torch.tensor([not scene.judge(name, got[t : t + 1], want[t : t + 1]) <= 1 for t in range(len(got))])
+    bad = torch.tensor([not scene.excess(name, got[t : t + 1], want[t : t + 1]) <= 1 for t in range(len(got))])
     yield from tokens(scene, kind, bad)
     gain = float((got * want).sum() / want.square().sum())
     offset = (got - want)[:1]
-    if scene.judge(name, got, gain * want) <= 1:
+    if scene.excess(name, got, gain * want) <= 1:
         yield gains(kind), f"it is {gain:.6g} times what it should be"
-    elif got.ndim == 2 and scene.judge(name, got, want + offset) <= 1:
+    elif got.ndim == 2 and scene.excess(name, got, want + offset) <= 1:
         yield (
             ("norm",) if kind == "norm" else ("matrices", "embedding"),
             "the same vector is added for every token, as a bias that is lost or taken twice would be",
@@ -139,10 +139,10 @@ def heads(scene: Scene, name: str, got: Tensor, want: Tensor) -> Iterator[tuple[
     """Which heads are wrong, and whether they are other heads' values."""
     count = scene.case.spec.heads
     mine, theirs = got.unflatten(1, (count, -1)), want.unflatten(1, (count, -1))
-    wrong = [h for h in range(count) if not scene.judge(name, mine[:, h], theirs[:, h]) <= 1]
+    wrong = [h for h in range(count) if not scene.excess(name, mine[:, h], theirs[:, h]) <= 1]
     if len(wrong) < count:
         yield ("grouping", "heads"), f"heads {wrong} of {count}"
-    swapped = {h: o for h in wrong for o in range(count) if scene.judge(name, mine[:, h], theirs[:, o]) <= 1}
+    swapped = {h: o for h in wrong for o in range(count) if scene.excess(name, mine[:, h], theirs[:, o]) <= 1}
     if swapped:
         yield ("heads", "grouping"), f"heads have the values of others: {swapped}"
 

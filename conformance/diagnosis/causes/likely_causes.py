@@ -16,29 +16,28 @@ from conformance import GOLDEN
 from conformance.diagnosis.causes.features import described
 from conformance.diagnosis.causes.naming import Named, Naming, Tap
 from conformance.diagnosis.causes.observed import Observation
-from conformance.diagnosis.causes.tolerances import Judge, by_floor, exact
+from conformance.diagnosis.causes.tolerances import Excess, float64_excess
 from conformance.models.cases import Case
 from conformance.models.cases import case as case_of
 from conformance.requirements.results import Cause
 
-__all__ = ["Judge", "Named", "Observation", "by_floor", "causes", "exact", "name_causes"]
 STORED = GOLDEN / "diagnosis.json"
 
 
-def causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Cause]:
+def causes(case: str | Case, runs: Sequence[Observation], excess: Excess | None = None, pairs: bool = True) -> list[Cause]:
     """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
 
     `case`: a name of `conformance.models.cases.CASES`, or a Case whose truth has other weights (rounded ones).
-    `judge`: how far values may be off; `exact()` where the engine computes in float64, `by_floor("bfloat16")` elsewhere.
+    `excess`: an error over its tolerance; `float64_excess()` for an engine in float64, else such as `floor_excess("bfloat16")`.
     `pairs`: try two hypotheses at once where none alone explains a value, which takes seconds.
     """
     name = case if isinstance(case, str) else case.name
-    return [Cause(name, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, judge, pairs)]
+    return [Cause(name, place(each), each.sentence, share_of(each)) for each in name_causes(case, runs, excess, pairs)]
 
 
-def name_causes(case: str | Case, runs: Sequence[Observation], judge: Judge | None = None, pairs: bool = True) -> list[Named]:
+def name_causes(case: str | Case, runs: Sequence[Observation], excess: Excess | None = None, pairs: bool = True) -> list[Named]:
     """The same with their classes."""
-    naming = Naming(case_of(case) if isinstance(case, str) else case, runs, judge or exact())
+    naming = Naming(case_of(case) if isinstance(case, str) else case, runs, excess or float64_excess())
     found = [*naming.named(pairs)]
     order = {tap: n for n, tap in enumerate(naming.wrong)}
     return sorted([*found, *described(naming)], key=lambda each: (min(order[tap] for tap in each.explains), each.rank))

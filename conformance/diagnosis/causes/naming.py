@@ -15,7 +15,7 @@ from typing import NamedTuple
 from conformance.diagnosis.causes.hypotheses.hypothesis import Hypothesis, model_of
 from conformance.diagnosis.causes.library import library
 from conformance.diagnosis.causes.observed import Observation, of_trace
-from conformance.diagnosis.causes.tolerances import Judge
+from conformance.diagnosis.causes.tolerances import Excess
 from conformance.models.cases import Case
 from conformance.truth.reference import Reference, Trace
 from nanollama.errors import NanollamaError
@@ -44,15 +44,15 @@ class Named:
 class Scene:
     """One observation beside the truth: the error of every tap under any hypotheses."""
 
-    def __init__(self, case: Case, seen: Observation, judge: Judge) -> None:
-        self.case, self.seen, self.judge = case, seen, judge
+    def __init__(self, case: Case, seen: Observation, excess: Excess) -> None:
+        self.case, self.seen, self.excess = case, seen, excess
         self.given = seen.given()
         self.trace = self.model().run(seen.ids, seen.positions)
         if unknown := [name for name in seen.shown if name not in self.trace and not name.endswith(".weights")]:
             raise NanollamaError(
                 f"no value of this model is called {unknown[0]}; taps are named as conformance/truth/taps.py has them"
             )
-        self.truth = seen.errors(self.trace, judge)
+        self.truth = seen.errors(self.trace, excess)
 
     def model(self, *several: Hypothesis) -> Reference:
         """The reference with these wrong, behind the engine's own values."""
@@ -61,7 +61,7 @@ class Scene:
     def errors(self, *several: Hypothesis) -> dict[str, float]:
         """Of every tap; infinite everywhere where such a model can't run."""
         try:
-            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions), self.judge)
+            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions), self.excess)
         except (RuntimeError, IndexError, ValueError):  # sizes that don't go together
             return dict.fromkeys(self.truth, float("inf"))
 
@@ -73,7 +73,7 @@ class Scene:
         trace, x = Trace(), self.trace[f"layers.{layer}.in"]
         try:
             self.model(*several).block(int(layer), x, seen.positions, int(seen.positions.max()) + 1, trace)
-            return self.judge(name, seen.shown[name], of_trace(trace, name))
+            return self.excess(name, seen.shown[name], of_trace(trace, name))
         except (RuntimeError, IndexError, ValueError, KeyError):
             return float("inf")
 
@@ -81,9 +81,9 @@ class Scene:
 class Naming:
     """The search for the causes of one engine's errors on one model."""
 
-    def __init__(self, case: Case, runs: Sequence[Observation], judge: Judge) -> None:
-        self.case, self.judge = case, judge
-        self.scenes = [Scene(case, run, judge) for run in runs]
+    def __init__(self, case: Case, runs: Sequence[Observation], excess: Excess) -> None:
+        self.case, self.excess = case, excess
+        self.scenes = [Scene(case, run, excess) for run in runs]
         self.wrong = [Tap(i, name) for i, s in enumerate(self.scenes) for name, error in s.truth.items() if not error <= 1]
 
     def named(self, pairs: bool = True) -> Iterator[Named]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from conformance.diagnosis.causes.tolerances import Judge
+from conformance.diagnosis.causes.tolerances import Excess
 from conformance.engines.engine import Prompt, Taps
 from conformance.truth.reference import Trace
 
@@ -55,9 +55,9 @@ class Observation:
         values |= {f"{name}.in": value.detach().cpu().double() for name, value in self.inputs.items()}
         return {name: value for name, value in values.items() if value.isfinite().all()}
 
-    def errors(self, trace: Trace, judge: Judge) -> dict[str, float]:
+    def errors(self, trace: Trace, excess: Excess) -> dict[str, float]:
         """How far each tap is from a trace, as a multiple of what is allowed."""
-        return {name: judge(name, tap, of_trace(trace, name)) for name, tap in self.shown.items()}
+        return {name: excess(name, tap, of_trace(trace, name)) for name, tap in self.shown.items()}
 
 
 def comparable(name: str, tap: Tensor) -> Tensor:

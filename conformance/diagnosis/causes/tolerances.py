@@ -9,15 +9,15 @@ from conformance.numerics.floor import kind_of, load_floors
 from conformance.numerics.statistics import measure
 from conformance.truth.steps import BAR, row_error
 
-Judge = Callable[[str, Tensor, Tensor], float]  # a tap, what the engine has, what is right → at most 1 where it fits
+Excess = Callable[[str, Tensor, Tensor], float]  # a tap, what the engine has, what is right → at most 1 where it fits
 
 
-def exact(bar: float = BAR) -> Judge:
+def float64_excess(bar: float = BAR) -> Excess:
     """Every row to a part of its largest value."""
     return lambda name, got, want: row_error(got, want) / bar
 
 
-def by_floor(dtype: str, device: str = "cpu", view: str = "local") -> Judge:
+def floor_excess(dtype: str, device: str = "cpu", view: str = "local") -> Excess:
     """What honest engines need in this dtype, as `golden/floor.json` has it: of a module by itself ("local"), or of a whole
     model ("accumulated"), where nothing but logits is seen."""
     floors = load_floors(dtype, device)

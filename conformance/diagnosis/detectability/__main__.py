@@ -6,7 +6,9 @@ import time
 
 import torch
 
-from conformance.diagnosis.detectability.smallest_change import by_floor, designed, detectability, exact, prompts
+from conformance.diagnosis.causes.tolerances import float64_excess, floor_excess
+from conformance.diagnosis.detectability.probes import designed, prompts
+from conformance.diagnosis.detectability.smallest_change import detectability
 from conformance.engines.subject import subject
 from conformance.models.cases import CASES
 from conformance.models.fixtures import FIXTURES
@@ -19,11 +21,15 @@ from nanollama.errors import NanollamaError
 def lines(family: str, dtype: str) -> list[str]:
     """One line a field: by the prompts alone (logits; all taps), and with inputs made for it."""
     this = subject(family, dtype).case
-    judge, whole = (exact(), exact()) if dtype == "float64" else (by_floor(dtype), by_floor(dtype, view="accumulated"))
+    excess, whole = (
+        (float64_excess(), float64_excess())
+        if dtype == "float64"
+        else (floor_excess(dtype), floor_excess(dtype, view="accumulated"))
+    )
     kinds: list[list[Detectable]] = [
         detectability(this, prompts(this), whole, {"logits"}.__contains__),
-        detectability(this, prompts(this), judge),
-        detectability(this, designed(this), judge),
+        detectability(this, prompts(this), excess),
+        detectability(this, designed(this), excess),
     ]
     rows = []
     for found in zip(*kinds, strict=True):

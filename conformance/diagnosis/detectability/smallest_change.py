@@ -1,6 +1,6 @@
 """Detectability: of every number in a model's configuration, the smallest change that a run would have caught.
 
-    detectability(case("Gemma2ForCausalLM"), designed(case("Gemma2ForCausalLM")), exact())
+    detectability(case("Gemma2ForCausalLM"), designed(case("Gemma2ForCausalLM")), float64_excess())
 
 A green run says nothing of what it could not have seen. So the independent model is made wrong by less and less, in one number
 at a time, until what the run looks at (its prompts and inputs, the taps the engine shows, the bar or noise floor it holds them
@@ -14,14 +14,13 @@ import torch
 from conformance.diagnosis.causes.hypotheses.hypothesis import Hypothesis
 from conformance.diagnosis.causes.naming import Scene
 from conformance.diagnosis.causes.observed import Observation
-from conformance.diagnosis.causes.tolerances import Judge, by_floor, exact
+from conformance.diagnosis.causes.tolerances import Excess
 from conformance.diagnosis.detectability.fields import Field, fields_of
-from conformance.diagnosis.detectability.probes import Probe, designed, prompts
+from conformance.diagnosis.detectability.probes import Probe
 from conformance.models.cases import Case
 from conformance.requirements.results import Detectable
 from conformance.truth.reference import Reference
 
-__all__ = ["Field", "Probe", "by_floor", "designed", "detectability", "exact", "fields_of", "prompts", "smallest"]
 SMALLEST, LARGEST, STEPS = 1e-16, 9.0, 8  # from rounding to ten times the value, to a fifth
 SHARED = ("embeddings", "norm", "logits")
 OF_LAYERS = ("self_attn.context", "self_attn", "mlp", "mlp.gate")
@@ -33,15 +32,15 @@ def every_tap(name: str) -> bool:
 
 
 def detectability(
-    case: Case, probes: Sequence[Probe], judge: Judge, shows: Callable[[str], bool] = every_tap
+    case: Case, probes: Sequence[Probe], excess: Excess, shows: Callable[[str], bool] = every_tap
 ) -> list[Detectable]:
-    """One entry a field. `judge`: `exact()` in float64, else `by_floor(dtype)`; `shows`: which taps the engine shows, such as
-    `{"logits"}.__contains__` for L2."""
-    scenes = [scene_of(case, probe, judge, shows) for probe in probes]
+    """One entry a field. `excess`: `float64_excess()` in float64, else `floor_excess(dtype)`; `shows`: which taps the engine
+    shows, such as `{"logits"}.__contains__` for L2."""
+    scenes = [scene_of(case, probe, excess, shows) for probe in probes]
     return [smallest(case.name, field, scenes) for field in fields_of(case.spec)]
 
 
-def scene_of(case: Case, probe: Probe, judge: Judge, shows: Callable[[str], bool]) -> Scene:
+def scene_of(case: Case, probe: Probe, excess: Excess, shows: Callable[[str], bool]) -> Scene:
     """What an engine that is right shows on a probe."""
     given = {f"{name}.in": value for name, value in probe.inputs.items()}
     model = Reference(case.spec, case.truth.tensors, given)
@@ -55,7 +54,7 @@ def scene_of(case: Case, probe: Probe, judge: Judge, shows: Callable[[str], bool
             taps[name] = value
         elif name.endswith(".attend"):
             taps[name.removesuffix("attend") + "weights"] = value.log().transpose(0, 1)
-    return Scene(case, Observation(probe.prompt, {k: v for k, v in taps.items() if shows(k)}, probe.inputs), judge)
+    return Scene(case, Observation(probe.prompt, {k: v for k, v in taps.items() if shows(k)}, probe.inputs), excess)
 
 
 def smallest(case: str, field: Field, scenes: Sequence[Scene]) -> Detectable:

@@ -7,14 +7,13 @@ import torch
 from torch import Tensor
 
 import nanollama
-from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, parse_options
 from conformance.numerics import observe as watching
 from conformance.numerics.ways import chunks, whole
 from conformance.requirements.results import About
 from conformance.truth.taps import eager_attention
 from nanollama.errors import NanollamaError
 from nanollama.lm import DTYPES, load_model
-from nanollama.model.transformer import Transformer
 
 DEVICES = ("cpu", "cuda", "mps")
 
@@ -23,16 +22,8 @@ class Nanollama(Engine):
     """The runtime as it is installed here. Logits come of its own road of attention, taps of the definition."""
 
     def __init__(self, argument: str = "") -> None:
-        chosen = choose(argument, dtype=tuple(DTYPES), device=DEVICES)
+        chosen = parse_options(argument, dtype=tuple(DTYPES), device=DEVICES)
         self.dtype, self.device = chosen["dtype"], chosen["device"]
-        self.loaded: Transformer | None = None
-
-    @property
-    def model(self) -> Transformer:
-        """The loaded model."""
-        if self.loaded is None:
-            raise Unsupported("no model is loaded")
-        return self.loaded
 
     def about(self) -> About:
         """Every level that a model is judged by."""

@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
@@ -32,7 +31,6 @@ class OpenVino(Engine):
     def __init__(self, argument: str = "") -> None:
         if argument:
             raise NanollamaError(f"openvino takes no option, got {argument!r}")
-        self.request: Any = None
         self.inputs: set[str] = set()
         self.windowed = False
 
@@ -54,15 +52,13 @@ class OpenVino(Engine):
             except Exception as error:
                 raise Unsupported(f"{type(error).__name__}: {error}") from error
             self.inputs = {each.any_name for each in model.inputs}
-            self.request = model.create_infer_request()
+            self.loaded = model.create_infer_request()
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row, in one call or several."""
-        if self.request is None:
-            raise Unsupported("no model is loaded")
         if has_gap(prompt) and (self.windowed or "position_ids" not in self.inputs):
             raise Unsupported("its masks count places of the cache, so that windows and positions with a gap don't go together")
-        self.request.reset_state()
+        self.model.reset_state()
         return Answer(torch.cat(list(self.calls(prompt))))
 
     def calls(self, prompt: Prompt) -> Iterator[Tensor]:
@@ -74,12 +70,12 @@ class OpenVino(Engine):
                 "position_ids": np.array([prompt.positions[piece]]),
                 "beam_idx": np.zeros(1, np.int32),
             }
-            found = self.request.infer({name: value for name, value in given.items() if name in self.inputs})
+            found = self.model.infer({name: value for name, value in given.items() if name in self.inputs})
             yield torch.from_numpy(np.array(found["logits"])[0]).double()
 
     def close(self) -> None:
         """Let go of the model."""
-        self.request = None
+        self.loaded = None
 
 
 ENGINE = OpenVino

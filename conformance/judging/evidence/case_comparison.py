@@ -19,7 +19,7 @@ from conformance.judging.evidence.tokens import choices
 from conformance.numerics.floor import kind_of
 from conformance.requirements.results import Point
 
-BESIDE = {"block": ("stream",), "logits": ("whole",)}  # what such taps show besides where the whole model ran
+ALSO_SHOWN = {"block": ("stream",), "logits": ("whole",)}  # what such taps show besides where the whole model ran
 LOGITS = frozenset(["whole"])
 SpeaksOf = Callable[[str], Sequence[str]]  # which kinds a tap of this kind shows
 
@@ -96,10 +96,10 @@ class CaseComparison:
         together = self.judged(self.whole[prompts[0]], first.taps, False)
         if by_itself and self.bars.floors is not None:
             together = frozenset(["logits"])  # how a model amplifies rounding on the way there is nothing to judge it by
-        shown = by_itself | together | {more for kind in together for more in BESIDE.get(kind, ())}
+        shown = by_itself | together | {more for kind in together for more in ALSO_SHOWN.get(kind, ())}
 
         def speaks_of(kind: str) -> Sequence[str]:
-            return (*({kind} - by_itself), *BESIDE.get(kind, ()))
+            return (*({kind} - by_itself), *ALSO_SHOWN.get(kind, ()))
 
         if by_itself:
             self.hold(prompts, True, by_itself, shown, lambda kind: (kind,))

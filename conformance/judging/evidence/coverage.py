@@ -1,9 +1,9 @@
-"""Which requirement shows where: at which kind of tap, in which models, on which prompts.
+"""Which requirement a comparison covers: at which kind of tap, in which models, on which prompts.
 
-Kinds are those of the noise floor (`conformance.numerics.floor.kind_of`), and three more: "mask" is where attention weights
-are none, "stream" is the residual stream as the whole model has it, "whole" are its logits. An engine that does not show a
-tap shows its effect at the next one that it does (`FOLD`), at last in the logits. Requirements that are not listed here need
-more than a model's values: text, files, or the code itself.
+Kinds are those of the noise floor (`conformance.numerics.floor.kind_of`), and three more: "mask", the keys without attention
+weight; "stream", the residual stream of the whole model; "whole", its logits. If an engine does not show a tap, the effect
+shows at the next kind that it does show (`NEXT_KIND`), at last in the logits. Requirements that are not listed here need more
+than a model's values: text, files, or the code itself.
 """
 
 from collections.abc import Callable, Collection
@@ -15,7 +15,7 @@ from conformance.models.fixtures import NEAR
 from conformance.truth.spec import THETA, Spec
 
 When = Callable[[Subject, int], bool]
-FOLD = {
+NEXT_KIND = {
     "mask": "weights",
     "weights": "context",
     "context": "self_attn",
@@ -35,7 +35,7 @@ PIECES = {"near in fives": ("near", (5, 5, 5, 1)), "near one by one": ("near", (
 
 
 @dataclass(frozen=True)
-class Exercise:
+class Coverage:
     """One requirement at some kinds of taps. `when` takes a subject and a layer (-1: outside of the layers)."""
 
     requirement: str
@@ -46,10 +46,10 @@ class Exercise:
     aspect: Callable[[Spec, int], str] = lambda spec, layer: ""  # parts of a requirement, none of which vouches for another
 
 
-def target(kind: str, shown: Collection[str]) -> str:
+def shown_kind(kind: str, shown: Collection[str]) -> str:
     """Where a kind shows, of those that an engine shows."""
     while kind not in shown:
-        kind = FOLD[kind]
+        kind = NEXT_KIND[kind]
     return kind
 
 
@@ -102,73 +102,73 @@ def silent(subject: Subject, i: int) -> bool:
     return any(value is None for value in VARIATIONS.get(subject.name, ("", {}))[1].values())
 
 
-EXERCISES = (
-    Exercise("EMBD-001", ("embeddings",), always),
-    Exercise("EMBD-002", ("embeddings",), spec(lambda s: s.embedding_scale != 1)),
-    Exercise("EMBD-003", ("embeddings",), spec(lambda s: s.learned_positions)),
-    Exercise("NORM-001", ("norm",), spec(lambda s: s.norm != "layer")),
-    Exercise("NORM-002", ("norm",), spec(lambda s: s.norm == "layer")),
-    Exercise("NORM-003", ("norm",), spec(lambda s: s.norm == "rms_plus_one")),
-    Exercise("NORM-004", ("weights",), spec(lambda s: s.qk_norm == "head")),
-    Exercise("NORM-005", ("weights",), spec(lambda s: s.qk_norm == "full")),
-    Exercise("NORM-006", ("norm",), spec(lambda s: s.eps not in (1e-5, 1e-6))),
-    Exercise("NORM-007", ("norm",), always, narrow=True),
-    Exercise("ROPE-001", ("weights",), rotated),
-    Exercise("ROPE-002", ("whole",), relative, ("shifted",)),
-    Exercise("ROPE-003", ("weights",), rope("linear"), aspect=scaling),
-    Exercise("ROPE-004", ("weights",), rope("dynamic"), aspect=scaling),
-    Exercise("ROPE-005", ("weights",), rope("llama3"), aspect=scaling),
-    Exercise("ROPE-006", ("weights",), rope("yarn"), aspect=scaling),
-    Exercise("ROPE-007", ("weights",), rope("yarn"), aspect=scaling),
-    Exercise("ROPE-008", ("weights",), rope("longrope"), aspect=scaling),
-    Exercise("ROPE-009", ("weights",), layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.dim < s.head_dim)),
-    Exercise("ROPE-010", ("whole",), lambda s, i: s.length_dependent, tuple(PIECES)),
-    Exercise("ROPE-011", ("weights",), rotated, ("far",)),
-    Exercise("ROPE-012", ("weights",), layer(lambda s, i: s.ropes[i] is None and any(s.ropes))),
-    Exercise("ROPE-020", ("weights",), own_theta),
-    Exercise("ROPE-022", ("weights",), layer(lambda s, i: len(set(map(repr, s.ropes))) > 1)),
-    Exercise("ATTN-001", ("weights", "context"), always),
-    Exercise("ATTN-002", ("weights", "context"), grouped),
-    Exercise("ATTN-003", ("weights",), spec(lambda s: s.heads * s.head_dim != s.hidden and s.scales[0] == s.head_dim**-0.5)),
-    Exercise("ATTN-004", ("weights",), query_scale),
-    Exercise("ATTN-005", ("weights",), spec(lambda s: s.attention_cap is not None)),
-    Exercise("ATTN-006", ("weights", "context"), spec(lambda s: s.qkv_bias)),
-    Exercise("ATTN-007", ("weights",), spec(lambda s: s.learned_positions), aspect=lambda s, i: str(s.scales)),
-    Exercise("ATTN-008", ("weights", "context"), always, narrow=True),
-    Exercise("MASK-001", ("mask",), always),
-    Exercise("WIND-001", ("mask",), windowed),
-    Exercise("WIND-002", ("mask",), layer(lambda s, i: len(set(s.windows)) > 1 and any(map(narrow, s.windows)))),
-    Exercise("WIND-003", ("whole",), has_window, tuple(PIECES)),
-    Exercise("CACHE-001", ("whole",), always, tuple(PIECES)),
-    Exercise("CACHE-003", ("whole",), always, tuple(PIECES)),
-    Exercise("CACHE-008", ("whole",), always, ("again",)),
-    Exercise("CACHE-009", ("whole",), always, ("far in sevens",)),
-    Exercise("MLP-001", ("mlp", "experts"), spec(lambda s: s.gated)),
-    Exercise("MLP-002", ("mlp", "experts"), always, aspect=lambda s, i: s.activation),
-    Exercise("MLP-003", ("mlp",), spec(lambda s: not s.gated)),
-    Exercise("MLP-004", ("mlp",), spec(lambda s: s.mlp_bias)),
-    Exercise("MOE-001", ("experts", "gate"), sparse),
-    Exercise("MOE-002", ("experts",), layer(lambda s, i: s.sparse[i] and s.architecture == "MixtralForCausalLM")),
-    Exercise("MOE-003", ("experts",), layer(lambda s, i: s.sparse[i] and not s.renormalise)),
-    Exercise("MOE-004", ("mlp",), layer(lambda s, i: not s.sparse[i] and any(s.sparse))),
-    Exercise("MOE-005", ("experts",), sparse),
-    Exercise("RESI-001", ("block",), always, aspect=lambda s, i: s.placement),
-    Exercise("RESI-002", ("stream",), always),
-    Exercise("RESI-003", ("stream",), always, aspect=lambda s, i: s.placement),
-    Exercise("HEAD-001", ("logits",), always),
-    Exercise("HEAD-002", ("logits",), spec(lambda s: s.logit_cap is not None)),
-    Exercise("HEAD-003", ("logits",), always, aspect=lambda s, i: "tied" if s.tied else "untied"),
-    Exercise("HEAD-004", ("logits",), always),
-    Exercise("CONF-001", ("whole",), always),
-    Exercise("CONF-002", ("whole",), silent),
-    Exercise("CONF-003", ("whole",), always),
-    Exercise("WGHT-001", ("whole",), always),
-    Exercise("WGHT-003", ("whole",), always),
-    Exercise("WGHT-004", ("whole",), lambda s, i: s.spec.architecture in ("Phi3ForCausalLM", "GPT2LMHeadModel")),
-    Exercise("WGHT-005", ("whole",), spec(lambda s: s.tied)),
-    Exercise("WGHT-012", ("whole",), always),
-    Exercise("GENR-004", ("tokens",), always),
-    Exercise("NUMR-003", ("whole",), always, ("again",)),
+COVERAGE = (
+    Coverage("EMBD-001", ("embeddings",), always),
+    Coverage("EMBD-002", ("embeddings",), spec(lambda s: s.embedding_scale != 1)),
+    Coverage("EMBD-003", ("embeddings",), spec(lambda s: s.learned_positions)),
+    Coverage("NORM-001", ("norm",), spec(lambda s: s.norm != "layer")),
+    Coverage("NORM-002", ("norm",), spec(lambda s: s.norm == "layer")),
+    Coverage("NORM-003", ("norm",), spec(lambda s: s.norm == "rms_plus_one")),
+    Coverage("NORM-004", ("weights",), spec(lambda s: s.qk_norm == "head")),
+    Coverage("NORM-005", ("weights",), spec(lambda s: s.qk_norm == "full")),
+    Coverage("NORM-006", ("norm",), spec(lambda s: s.eps not in (1e-5, 1e-6))),
+    Coverage("NORM-007", ("norm",), always, narrow=True),
+    Coverage("ROPE-001", ("weights",), rotated),
+    Coverage("ROPE-002", ("whole",), relative, ("shifted",)),
+    Coverage("ROPE-003", ("weights",), rope("linear"), aspect=scaling),
+    Coverage("ROPE-004", ("weights",), rope("dynamic"), aspect=scaling),
+    Coverage("ROPE-005", ("weights",), rope("llama3"), aspect=scaling),
+    Coverage("ROPE-006", ("weights",), rope("yarn"), aspect=scaling),
+    Coverage("ROPE-007", ("weights",), rope("yarn"), aspect=scaling),
+    Coverage("ROPE-008", ("weights",), rope("longrope"), aspect=scaling),
+    Coverage("ROPE-009", ("weights",), layer(lambda s, i: (turn := s.ropes[i]) is not None and turn.dim < s.head_dim)),
+    Coverage("ROPE-010", ("whole",), lambda s, i: s.length_dependent, tuple(PIECES)),
+    Coverage("ROPE-011", ("weights",), rotated, ("far",)),
+    Coverage("ROPE-012", ("weights",), layer(lambda s, i: s.ropes[i] is None and any(s.ropes))),
+    Coverage("ROPE-020", ("weights",), own_theta),
+    Coverage("ROPE-022", ("weights",), layer(lambda s, i: len(set(map(repr, s.ropes))) > 1)),
+    Coverage("ATTN-001", ("weights", "context"), always),
+    Coverage("ATTN-002", ("weights", "context"), grouped),
+    Coverage("ATTN-003", ("weights",), spec(lambda s: s.heads * s.head_dim != s.hidden and s.scales[0] == s.head_dim**-0.5)),
+    Coverage("ATTN-004", ("weights",), query_scale),
+    Coverage("ATTN-005", ("weights",), spec(lambda s: s.attention_cap is not None)),
+    Coverage("ATTN-006", ("weights", "context"), spec(lambda s: s.qkv_bias)),
+    Coverage("ATTN-007", ("weights",), spec(lambda s: s.learned_positions), aspect=lambda s, i: str(s.scales)),
+    Coverage("ATTN-008", ("weights", "context"), always, narrow=True),
+    Coverage("MASK-001", ("mask",), always),
+    Coverage("WIND-001", ("mask",), windowed),
+    Coverage("WIND-002", ("mask",), layer(lambda s, i: len(set(s.windows)) > 1 and any(map(narrow, s.windows)))),
+    Coverage("WIND-003", ("whole",), has_window, tuple(PIECES)),
+    Coverage("CACHE-001", ("whole",), always, tuple(PIECES)),
+    Coverage("CACHE-003", ("whole",), always, tuple(PIECES)),
+    Coverage("CACHE-008", ("whole",), always, ("again",)),
+    Coverage("CACHE-009", ("whole",), always, ("far in sevens",)),
+    Coverage("MLP-001", ("mlp", "experts"), spec(lambda s: s.gated)),
+    Coverage("MLP-002", ("mlp", "experts"), always, aspect=lambda s, i: s.activation),
+    Coverage("MLP-003", ("mlp",), spec(lambda s: not s.gated)),
+    Coverage("MLP-004", ("mlp",), spec(lambda s: s.mlp_bias)),
+    Coverage("MOE-001", ("experts", "gate"), sparse),
+    Coverage("MOE-002", ("experts",), layer(lambda s, i: s.sparse[i] and s.architecture == "MixtralForCausalLM")),
+    Coverage("MOE-003", ("experts",), layer(lambda s, i: s.sparse[i] and not s.renormalise)),
+    Coverage("MOE-004", ("mlp",), layer(lambda s, i: not s.sparse[i] and any(s.sparse))),
+    Coverage("MOE-005", ("experts",), sparse),
+    Coverage("RESI-001", ("block",), always, aspect=lambda s, i: s.placement),
+    Coverage("RESI-002", ("stream",), always),
+    Coverage("RESI-003", ("stream",), always, aspect=lambda s, i: s.placement),
+    Coverage("HEAD-001", ("logits",), always),
+    Coverage("HEAD-002", ("logits",), spec(lambda s: s.logit_cap is not None)),
+    Coverage("HEAD-003", ("logits",), always, aspect=lambda s, i: "tied" if s.tied else "untied"),
+    Coverage("HEAD-004", ("logits",), always),
+    Coverage("CONF-001", ("whole",), always),
+    Coverage("CONF-002", ("whole",), silent),
+    Coverage("CONF-003", ("whole",), always),
+    Coverage("WGHT-001", ("whole",), always),
+    Coverage("WGHT-003", ("whole",), always),
+    Coverage("WGHT-004", ("whole",), lambda s, i: s.spec.architecture in ("Phi3ForCausalLM", "GPT2LMHeadModel")),
+    Coverage("WGHT-005", ("whole",), spec(lambda s: s.tied)),
+    Coverage("WGHT-012", ("whole",), always),
+    Coverage("GENR-004", ("tokens",), always),
+    Coverage("NUMR-003", ("whole",), always, ("again",)),
 )
 
 
@@ -178,11 +178,11 @@ def covered(subject: Subject, prompt: str, kind: str, i: int, shown: Collection[
     before = [*range(-1, subject.spec.layers)] if i < 0 else [*range(-1, i + 1)]
     layers = before if kind in ("stream", "whole", "logits") else [i]
     return frozenset(
-        (exercise.requirement, f"{own} {exercise.aspect(subject.spec, j)}".strip())
-        for exercise in EXERCISES
-        if prompt in exercise.prompts and not (exercise.narrow and subject.dtype == "float64")
-        for own in exercise.kinds
-        if own in (kind, *FOLD) and target(own, shown) == kind
+        (entry.requirement, f"{own} {entry.aspect(subject.spec, j)}".strip())
+        for entry in COVERAGE
+        if prompt in entry.prompts and not (entry.narrow and subject.dtype == "float64")
+        for own in entry.kinds
+        if own in (kind, *NEXT_KIND) and shown_kind(own, shown) == kind
         for j in layers
-        if exercise.when(subject, j)
+        if entry.when(subject, j)
     )

@@ -55,17 +55,17 @@ def unscaled(raw: Changes) -> Changes | None:
     return {"rope_parameters": plain.get("", plain)}
 
 
-def ladder(engine: Engine, subject: Subject, bars: Bars) -> Iterator[Observation]:
+def ablate(engine: Engine, subject: Subject, bars: Bars) -> Iterator[Observation]:
     """Comparisons of logits that fit, with all features off and with each one alone."""
     off = switches(subject)
-    bottom = rung(engine, subject, "with every feature off", off, bars)
+    bottom = ablation(engine, subject, "with every feature off", off, bars)
     yield from bottom
     for name in off if bottom else ():
         rest = {other: changes for other, changes in off.items() if other != name}
-        yield from rung(engine, subject, f"with only: {name}", rest, bars)
+        yield from ablation(engine, subject, f"with only: {name}", rest, bars)
 
 
-def rung(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], bars: Bars) -> list[Observation]:
+def ablation(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], bars: Bars) -> list[Observation]:
     """One variation of a model; nothing where it can't be made, run, or does not fit. It speaks for parts of the model, not
     for how a config.json or a checkpoint is read."""
     try:

@@ -12,7 +12,7 @@ class State(StrEnum):
 
     FITS = "fits"
     OFF = "off"
-    BEHIND = "behind"  # off, but something before it is off too, which explains it
+    CONSEQUENCE = "consequence"  # off, but something before it is off too, which explains it
     UNSUPPORTED = "unsupported"
     BROKEN = "broken"
 
@@ -38,7 +38,7 @@ class Observation:
     @property
     def made(self) -> bool:
         """Whether anything was compared."""
-        return self.state in (State.FITS, State.OFF, State.BEHIND)
+        return self.state in (State.FITS, State.OFF, State.CONSEQUENCE)
 
     @property
     def excess(self) -> float:
@@ -65,7 +65,7 @@ def explained(found: Iterable[Observation]) -> Iterator[Observation]:
             else:
                 consequence = bool(faulty) or o.prompt in seen_off or (o.prompt == "shifted" and bool(seen_off))
                 seen_off.add(o.prompt)
-            o = replace(o, state=State.BEHIND) if consequence else o
+            o = replace(o, state=State.CONSEQUENCE) if consequence else o
         yield o
 
 

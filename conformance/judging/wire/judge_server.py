@@ -30,28 +30,28 @@ def judge_server(engine: OpenAIServer, truth: Truth | None = None, only: Collect
     reach(engine)
     requirements, results, broken = load_requirements(), list[Result](), ""
     ends = [Endpoint(engine, case, truth) for case in (COMPLETIONS, CHAT)]
-    first = {end.name: plainest(end) for end in ends}
+    first = {end.name: plainest_request(end) for end in ends}
     for probe in all_probes():
         if only and probe.requirement not in only:
             continue
-        end = choose(probe, ends, first)
-        reason = why_not(end, first[end.name])
+        end = endpoint_for(probe, ends, first)
+        reason = reason_not_judged(end, first[end.name])
         if reason is not None or broken:
             verdict = Verdict.ERROR if reason is None else Verdict.UNSUPPORTED
             results.append(Result(probe.requirement, probe.case, probe.name, verdict, reason or broken))
             continue
-        results.append(judge(probe, end, requirements[probe.requirement]))
-        if not results[-1].verdict.good and first[end.name][0] == OK and (now := plainest(end))[0] != OK:
+        results.append(run_probe(probe, end, requirements[probe.requirement]))
+        if not results[-1].verdict.good and first[end.name][0] == OK and (now := plainest_request(end))[0] != OK:
             broken = f"since {probe.name} the server answers nothing more: {now[1]}"
             results[-1] = replace(results[-1], verdict=Verdict.ERROR, detail=f"{results[-1].detail}; {broken}")
     return results
 
 
-def choose(probe: Probe, ends: Sequence[Endpoint], first: Mapping[str, tuple[int, str]]) -> Endpoint:
+def endpoint_for(probe: Probe, ends: Sequence[Endpoint], first: Mapping[str, tuple[int, str]]) -> Endpoint:
     """The endpoint that a probe asks; of those that are not about one in particular, the first that answers."""
     if probe.case != SERVER:
         return ends[probe.case == CHAT]
-    return next((end for end in ends if why_not(end, first[end.name]) is None), ends[0])
+    return next((end for end in ends if reason_not_judged(end, first[end.name]) is None), ends[0])
 
 
 def reach(engine: OpenAIServer) -> None:
@@ -62,7 +62,7 @@ def reach(engine: OpenAIServer) -> None:
         raise NanollamaError(f"{engine.url} does not answer ({error}); expected a running server there") from error
 
 
-def plainest(end: Endpoint) -> tuple[int, str]:
+def plainest_request(end: Endpoint) -> tuple[int, str]:
     """The status of the plainest request, and what the server says if it is refused; 0 if the connection breaks."""
     try:
         reply = end.post(end.request(max_tokens=1))
@@ -71,7 +71,7 @@ def plainest(end: Endpoint) -> tuple[int, str]:
     return reply.status, f"HTTP {reply.status}: {reply.message()}"
 
 
-def why_not(end: Endpoint, first: tuple[int, str]) -> str | None:
+def reason_not_judged(end: Endpoint, first: tuple[int, str]) -> str | None:
     """Why an endpoint can't be judged, if it can't: it is not there, or it refuses the plainest request."""
     status, words = first
     if status in NOT_THERE:
@@ -79,7 +79,7 @@ def why_not(end: Endpoint, first: tuple[int, str]) -> str | None:
     return f"{end.path} refuses the plainest request: {words}" if 400 <= status < 500 else None
 
 
-def judge(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:
+def run_probe(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:
     """Run one probe. A wrong answer is a FAIL, a NOTE where the requirement binds nobody; a server that breaks is an ERROR."""
     end.tally = Tally()
     verdict, detail = attempt(probe, end)

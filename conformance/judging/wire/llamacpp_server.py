@@ -63,7 +63,7 @@ def comes_up(process: "subprocess.Popen[bytes]", url: str) -> bool:
     return False
 
 
-def own_model(folder: Path) -> Path:
+def write_served_gguf(folder: Path) -> Path:
     """The suite's small model as a GGUF file."""
     path = folder / "served.gguf"
     (folder / "checkpoint").mkdir()
@@ -83,7 +83,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(given[:cut])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = options.model or own_model(Path(folder))
+            model = options.model or write_served_gguf(Path(folder))
             with llamacpp_server(model, given[cut + 1 :]) as url:
                 engine = f"{url}?{options.fields}" if options.fields else url
                 return run_command(RunOptions(engine, json=options.json, report=options.report, model=str(model)))

@@ -2,19 +2,19 @@
 
 from html import escape
 
-from conformance.report.parts.tally import Outcome, outcome, passed_and_judged, top_level, why_void
+from conformance.report.parts.tally import Outcome, outcome, passed_and_judged, reasons_invalid, top_level
 from conformance.report.terminal import printable
 from conformance.requirements.results import Run
 
 CHARACTER, MARGIN = 6.6, 9.0  # pixels; the text is stretched to fit what was reckoned
 GREEN, RED, AMBER, GREY = "#2f6b4f", "#a3262a", "#7a5200", "#5b5f66"
-COLOURS = {Outcome.CONFORMS: GREEN, Outcome.IN_PART: GREEN, Outcome.FAILS: RED, Outcome.OPEN: AMBER, Outcome.VOID: GREY}
+COLOURS = {Outcome.CONFORMS: GREEN, Outcome.IN_PART: GREEN, Outcome.FAILS: RED, Outcome.OPEN: AMBER, Outcome.INVALID: GREY}
 
 
 def badge(run: Run) -> str:
     """The SVG text."""
     passed, judged = passed_and_judged(run)
-    value = "void" if why_void(run) else f"{passed}/{judged} · {printable(top_level(run))}"
+    value = "invalid" if reasons_invalid(run) else f"{passed}/{judged} · {printable(top_level(run))}"
     left, right = (2 * MARGIN + CHARACTER * len(text) for text in ("conformance", value))
     said, width = escape(f"conformance {value}"), left + right
     texts = "".join(

@@ -45,7 +45,7 @@ class Change:
 def difference(old: Run, new: Run) -> list[Change]:
     """Every change, the gravest kind first; in a kind in the order of the newer run."""
     before, after = by_key(old.results), by_key(new.results)
-    changes = [change for key in {**after, **before} if (change := compare(before.get(key), after.get(key)))]
+    changes = [change for key in {**after, **before} if (change := change_of(before.get(key), after.get(key)))]
     return sorted(changes, key=lambda change: KINDS.index(change.kind))
 
 
@@ -66,7 +66,7 @@ def by_key(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
     return found
 
 
-def compare(old: Result | None, new: Result | None) -> Change | None:
+def change_of(old: Result | None, new: Result | None) -> Change | None:
     """The change from one result to another; None where it is none."""
     if new is None:
         return Change("no longer judged", old, None)

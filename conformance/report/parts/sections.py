@@ -14,7 +14,7 @@ from conformance.report.parts.tally import Group, Outcome, by_requirement, cases
 from conformance.requirements.requirement import Requirement
 from conformance.requirements.results import Cause, Detectable, Point, Result, Run, Verdict
 
-Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
+RequirementGroup = tuple[str, Requirement | None, Group]  # id, its entry, results with one verdict
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Growth:
     first: Point | None
 
     @property
-    def is_telling(self) -> bool:
+    def is_prominent(self) -> bool:
         """Whether it is of a family itself, not of a variation of one, or something in it is beyond the floor."""
         return self.first is not None or ":" not in self.case
 
@@ -88,7 +88,7 @@ class Findings:
         """How many requirements have which verdict."""
         return counts_of(self.run)
 
-    def told(self, *verdicts: Verdict) -> list[Told]:
+    def groups_of(self, *verdicts: Verdict) -> list[RequirementGroup]:
         """Everything with one of these verdicts, by requirement."""
         found = by_requirement((result for result in self.run.results if result.verdict in verdicts), self.known)
         return [(id, self.known.get(id), group) for id, results in found.items() for group in grouped(results)]
@@ -118,15 +118,15 @@ class Findings:
         return [(each[0], once(c.case for c in each), once(c.place for c in each)) for each in found.values()]
 
     @cached_property
-    def not_judged(self) -> list[Told]:
+    def not_judged(self) -> list[RequirementGroup]:
         """What was excused, and what is only noted."""
-        return self.told(Verdict.EXCUSED, Verdict.NOTE)
+        return self.groups_of(Verdict.EXCUSED, Verdict.NOTE)
 
     @cached_property
     def not_offered(self) -> dict[str, list[str]]:
         """The requirements that the engine does not offer the means for, by reason."""
         reasons: dict[str, dict[str, None]] = {}
-        for id, _, group in self.told(Verdict.UNSUPPORTED):
+        for id, _, group in self.groups_of(Verdict.UNSUPPORTED):
             reasons.setdefault(group.first.detail or "no reason was given", {})[id] = None
         return {reason: list(ids) for reason, ids in reasons.items()}
 

@@ -136,7 +136,7 @@ def of_judged(counts: Counter[Verdict]) -> tuple[int, int]:
     return counts[Verdict.PASS] + counts[Verdict.EXCUSED], judged
 
 
-def why_void(run: Run) -> list[str]:
+def reasons_invalid(run: Run) -> list[str]:
     """Why nothing that the run says may be believed; empty where it may."""
     reasons = [f"the {name} was not flagged, which is there to be flagged" for name, seen in run.controls.items() if not seen]
     return reasons if run.compared else ["nothing was compared", *reasons]
@@ -145,7 +145,7 @@ def why_void(run: Run) -> list[str]:
 class Outcome(StrEnum):
     """The verdict on a run, in a few words."""
 
-    VOID = "The run is void"
+    INVALID = "The run is invalid"
     FAILS = "Does not conform"
     OPEN = "Not decided"
     IN_PART = "Conforms as far as judged"
@@ -155,8 +155,8 @@ class Outcome(StrEnum):
 def outcome(run: Run) -> Outcome:
     """The verdict on all requirements together."""
     counts = counts_of(run)
-    if why_void(run):
-        return Outcome.VOID
+    if reasons_invalid(run):
+        return Outcome.INVALID
     if counts[Verdict.FAIL] or counts[Verdict.ERROR]:
         return Outcome.FAILS
     if counts[Verdict.INCONCLUSIVE]:
@@ -171,8 +171,8 @@ def sentence(run: Run) -> str:
     told = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
     parts += [phrase(verdict, counts[verdict]) for verdict in told if counts[verdict]]
     silent = [phrase(verdict, counts[verdict]) for verdict in (Verdict.UNSUPPORTED, Verdict.NOTE) if counts[verdict]]
-    void = "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in why_void(run))
-    return void + ", ".join(parts) + "".join(f"; {part}" for part in silent) + "."
+    invalid = "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in reasons_invalid(run))
+    return invalid + ", ".join(parts) + "".join(f"; {part}" for part in silent) + "."
 
 
 def phrase(verdict: Verdict, count: int) -> str:

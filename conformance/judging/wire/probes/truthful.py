@@ -14,7 +14,7 @@ from torch import Tensor
 from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPTS, Endpoint, Undecided, Wrong, probe, shown
 from conformance.judging.wire.probes.choosing import BIASED
-from conformance.judging.wire.probes.likelihoods import steps_of, told
+from conformance.judging.wire.probes.likelihoods import choice_with_logprobs, steps_of
 from conformance.judging.wire.probes.shape import usage_of
 from conformance.judging.wire.truth.floors import Floor, measure_floors
 from conformance.judging.wire.truth.truth import Served, Truth
@@ -50,7 +50,7 @@ def answers_of(end: Endpoint, **fields: Any) -> list[Served]:
 
 def answer_of(end: Endpoint, prompt: str, **fields: Any) -> Served:
     """One of them; Undecided if some of its tokens are not shown."""
-    choice = told(end, prompt, max_tokens=TOKENS, **fields)
+    choice = choice_with_logprobs(end, prompt, max_tokens=TOKENS, **fields)
     steps = steps_of(choice)
     if choice["finish_reason"] == "length" and len(steps) != TOKENS:
         raise Undecided(f"of the {TOKENS} tokens after {prompt!r} {len(steps)} are shown: {[token for token, _, _ in steps]}")
@@ -90,15 +90,15 @@ def log_probabilities_of_a_prompt_are_the_truth_too(end: Endpoint) -> None:
     truth, errors, compared = truth_of(end), [0.0], 0
     for prompt in PROMPTS:
         ids = ids_of(end, prompt)
-        values = told(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][:-1]
-        told_of = [value for value in values if value is not None]  # not of the first, nor of a BOS that is not shown
+        values = choice_with_logprobs(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][:-1]
+        reported = [value for value in values if value is not None]  # not of the first, nor of a BOS that is not shown
         _, rows = truth.rows(ids[:1], len(ids) - 1, lambda step, row, ids=ids: ids[step + 1])
         wanted = rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
-        if len(told_of) < len(ids) - 2:
-            raise Wrong(f"{prompt!r} has {len(ids)} tokens, of which {len(told_of)} have a log-probability")
-        pairs = zip(told_of[::-1], wanted[::-1], strict=False)
+        if len(reported) < len(ids) - 2:
+            raise Wrong(f"{prompt!r} has {len(ids)} tokens, of which {len(reported)} have a log-probability")
+        pairs = zip(reported[::-1], wanted[::-1], strict=False)
         errors += [abs(value - want) for value, want in pairs]
-        compared += len(told_of)
+        compared += len(reported)
     hold_within(end, max(errors), compared)
 
 

@@ -46,7 +46,7 @@ def reason_of(answer: dict[str, Any]) -> object:
     return answer["choices"][0]["finish_reason"]
 
 
-def own_end(end: Endpoint) -> dict[str, Any]:
+def answer_ended_by_model(end: Endpoint) -> dict[str, Any]:
     """An answer that the model ended itself."""
     for prompt in PROMPTS:
         for settings in ({}, {"temperature": 1.0, "seed": 1}):
@@ -58,7 +58,7 @@ def own_end(end: Endpoint) -> dict[str, Any]:
 
 @probe("EOSX-005", optional=True)
 def the_end_token_is_not_part_of_the_text(end: Endpoint) -> None:
-    [text] = end.texts(own_end(end))
+    [text] = end.texts(answer_ended_by_model(end))
     found = [token for token in END_TOKENS if text.rstrip().endswith(token)]
     end.same(found, [], "the end tokens that the text ends with")
 

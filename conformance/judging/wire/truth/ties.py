@@ -7,10 +7,10 @@ where the server's own log-probabilities show the tie; where it shows none, noth
 from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import Refused
 from conformance.judging.wire.probe import Endpoint, Undecided, shown
-from conformance.judging.wire.probes.likelihoods import agree, steps_of, told
+from conformance.judging.wire.probes.likelihoods import agree, choice_with_logprobs, steps_of
 
 
-def hold_same(end: Endpoint, prompt: str, got: str, want: str, what: str) -> None:
+def hold_same_or_tied(end: Endpoint, prompt: str, got: str, want: str, what: str) -> None:
     """Hold that a greedy answer is the one that was given before, but for a tie."""
     if got == want:
         end.hold(True, "")
@@ -22,7 +22,7 @@ def hold_same(end: Endpoint, prompt: str, got: str, want: str, what: str) -> Non
 def parts_at_a_tie(end: Endpoint, prompt: str, got: str) -> bool:
     """Whether the first token of the greedy answer that another answer does not have is tied with the next likeliest."""
     try:
-        steps = steps_of(told(end, prompt))
+        steps = steps_of(choice_with_logprobs(end, prompt))
     except (Refused, Unsupported) as error:
         raise Undecided(f"a greedy answer differs, and without log-probabilities a tie can't be seen: {error}") from error
     text = ""

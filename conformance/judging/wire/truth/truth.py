@@ -24,18 +24,18 @@ class Served:
 
     prompt: list[int]
     ids: list[int]
-    said: list[dict[int, float]]
+    reported: list[dict[int, float]]
     truth: Tensor
 
     def error(self, log_probs: Tensor) -> float:
         """How far log-probabilities [T, V] are from the truth, at most, where the server named tokens; in nats."""
         return max(
-            (abs(float(log_probs[t, i] - self.truth[t, i])) for t, said in enumerate(self.said) for i in said), default=0.0
+            (abs(float(log_probs[t, i] - self.truth[t, i])) for t, said in enumerate(self.reported) for i in said), default=0.0
         )
 
     def served_error(self) -> float:
         """How far the server is from the truth, at most."""
-        pairs = ((value, float(self.truth[t, i])) for t, said in enumerate(self.said) for i, value in said.items())
+        pairs = ((value, float(self.truth[t, i])) for t, said in enumerate(self.reported) for i, value in said.items())
         return max(abs(value - truth) for value, truth in pairs)
 
 

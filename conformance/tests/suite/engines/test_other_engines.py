@@ -113,8 +113,8 @@ def test_the_runtime_beside_the_truth_is_within_rounding_for_every_prompt() -> N
 
 def test_a_wrong_request_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
-        (["nanollama", "Llama"], "no family 'Llama'; there are LlamaForCausalLM"),
-        (["nonesuch"], "no engine 'nonesuch'"),
+        (["nanollama", "Llama"], "there is no family 'Llama'; there are LlamaForCausalLM"),
+        (["nonesuch"], "there is no engine 'nonesuch'"),
         (["nanollama", "--set", "sliding_window=none"], "want KEY=JSON, such as sliding_window=null"),
     ):
         monkeypatch.setattr("sys.argv", ["compare_with_transformers", *words])

@@ -7,16 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conformance import judging
 from conformance.checks import Check, Failed
 from conformance.engines.subject import subject
 from conformance.judging.bars import WORKLOAD, Bars
-from conformance.judging.controls import Made, controls, right
+from conformance.judging.controls import ReferenceEngine, controls, right
 from conformance.judging.evidence.case_comparison import CaseComparison
-from conformance.judging.evidence.coverage import EXERCISES, FOLD, covered, target
-from conformance.judging.evidence.feature_ablation import ladder, switches
-from conformance.judging.judge_engine import judge_engine
-from conformance.judging.runtime_checks import not_judged, white_box
+from conformance.judging.evidence.coverage import COVERAGE, NEXT_KIND, covered, shown_kind
+from conformance.judging.evidence.feature_ablation import ablate, switches
+from conformance.judging.judge_engine import cases_of, flagged, judge_engine
+from conformance.judging.runtime_checks import check_results, not_judged
 from conformance.numerics.statistics import Statistics
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Result, Run, Verdict, worst
@@ -27,7 +26,7 @@ OLMO, GEMMA, MIXTRAL = "Olmo2ForCausalLM", "Gemma2ForCausalLM", "MixtralForCausa
 EVERYTHING = ("L2", "L3", "L4")
 
 
-class Limited(Made):
+class Limited(ReferenceEngine):
     """The truth, or a misreading of it, that shows less than it could."""
 
     def __init__(self, levels: tuple[str, ...], misread: Callable[[Spec], Spec] = lambda spec: spec, dtype: str = "float64"):
@@ -61,24 +60,24 @@ def bad(run: Run) -> dict[str, Verdict]:
 
 def test_every_exercise_is_of_a_requirement_that_is_judged() -> None:
     known = load_requirements()
-    assert all(known[exercise.requirement].is_judged for exercise in EXERCISES)
-    assert len({exercise.requirement for exercise in EXERCISES}) == len(EXERCISES)
+    assert all(known[entry.requirement].is_judged for entry in COVERAGE)
+    assert len({entry.requirement for entry in COVERAGE}) == len(COVERAGE)
 
 
 def test_every_exercise_happens_somewhere() -> None:
     seen = set()
-    for case in judging.cases_of(()):
+    for case in cases_of(()):
         for dtype in ("float64", "bfloat16") if case == "LlamaForCausalLM" else ("float64",):
             found = CaseComparison(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
             found.engine.load(found.subject.case.folder)
             seen |= {requirement for o in found.everything() for requirement, _ in o.covers}
-    assert seen == {exercise.requirement for exercise in EXERCISES}
+    assert seen == {entry.requirement for entry in COVERAGE}
 
 
 def test_a_kind_that_is_not_shown_shows_at_the_next_that_is() -> None:
-    assert target("weights", {"context", "whole"}) == "context"
-    assert target("weights", {"block", "whole"}) == "block"
-    assert {target(kind, {"whole"}) for kind in FOLD} == {"whole"}
+    assert shown_kind("weights", {"context", "whole"}) == "context"
+    assert shown_kind("weights", {"block", "whole"}) == "block"
+    assert {shown_kind(kind, {"whole"}) for kind in NEXT_KIND} == {"whole"}
 
 
 def test_logits_alone_speak_of_everything_and_a_layer_of_itself() -> None:
@@ -142,12 +141,12 @@ def test_the_truth_passes_at_every_level(levels: tuple[str, ...], dtype: str) ->
 def test_every_negative_control_is_flagged(dtype: str) -> None:
     bars = Bars(dtype, "cpu")
     made = controls(dtype, bars)
-    assert {name: judging.flagged(engine, GEMMA, bars) for name, engine in made.items()} == dict.fromkeys(made, True)
-    assert not judging.flagged(Made(dtype, right), GEMMA, bars)
+    assert {name: flagged(engine, GEMMA, bars) for name, engine in made.items()} == dict.fromkeys(made, True)
+    assert not flagged(ReferenceEngine(dtype, right), GEMMA, bars)
 
 
 def test_a_control_that_is_not_flagged_voids_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "controls", lambda dtype, bars: {"a sound engine": Made(dtype, right)})
+    monkeypatch.setattr(judging, "controls", lambda dtype, bars: {"a sound engine": ReferenceEngine(dtype, right)})
     run = judge_engine(Limited(EVERYTHING), [OLMO])
     assert run.controls == {"a sound engine": False}
     assert not run.passed
@@ -208,24 +207,24 @@ def test_the_first_place_that_is_off_is_told_with_its_error_and_bar() -> None:
 
 def test_the_ladder_clears_everything_but_the_feature_that_is_wrong() -> None:
     engine, gemma, bars = Limited(("L2",), misreading(attention_cap=None)), subject(GEMMA, "float64"), Bars("float64", "cpu")
-    cleared = {requirement for o in ladder(engine, gemma, bars) for requirement, _ in o.covers}
+    cleared = {requirement for o in ablate(engine, gemma, bars) for requirement, _ in o.covers}
     assert {"WIND-001", "EMBD-002", "HEAD-002", "ATTN-002", "NORM-006", "ROPE-001"} <= cleared
     assert "ATTN-005" not in cleared
 
 
 def test_a_ladder_whose_lowest_rung_breaks_clears_nothing() -> None:
     engine = Limited(("L2",), misreading(activation="relu"))
-    assert list(ladder(engine, subject(GEMMA, "float64"), Bars("float64", "cpu"))) == []
+    assert list(ablate(engine, subject(GEMMA, "float64"), Bars("float64", "cpu"))) == []
 
 
 def test_every_switch_makes_another_model() -> None:
-    for case in judging.cases_of(()):
+    for case in cases_of(()):
         this = subject(case, "float64")
         for name, changes in switches(this).items():
             assert any(this.raw.get(key, "absent") != value for key, value in changes.items()), (case, name)
 
 
-# Checks from inside, and what nobody compare_case at
+# The checks of the runtime, and requirements without a result
 
 
 def test_checks_of_the_runtime_become_results() -> None:
@@ -233,7 +232,8 @@ def test_checks_of_the_runtime_become_results() -> None:
         raise Failed("layers.rotate", "off by one")
 
     checks = [Check("a", ("ROPE-001", "ROPE-002"), "rope", lambda: None), Check("b", ("MASK-001",), "rope", wrong)]
-    found = list(white_box(checks))
+    with check_results(checks=checks) as results:
+        found = results()
     assert [(r.requirement, r.verdict, r.place) for r in found] == [
         ("ROPE-001", Verdict.PASS, ""),
         ("ROPE-002", Verdict.PASS, ""),
@@ -251,7 +251,7 @@ def test_a_requirement_that_nothing_speaks_of_is_unsupported_with_a_reason() -> 
 
 
 def test_unknown_families_and_dtypes_are_refused_before_anything_runs() -> None:
-    with pytest.raises(NanollamaError, match="no family 'Lama'; there are LlamaForCausalLM"):
+    with pytest.raises(NanollamaError, match="there is no family 'Lama'; there are LlamaForCausalLM"):
         judge_engine(Limited(("L2",)), ["Lama"])
     with pytest.raises(NanollamaError, match="computes in 'int4'"):
         judge_engine(Limited(("L2",), dtype="int4"), [OLMO])

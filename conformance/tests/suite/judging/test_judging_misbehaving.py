@@ -7,7 +7,7 @@ import torch
 
 from conformance import judging
 from conformance.engines.engine import Answer, Prompt, Unsupported
-from conformance.judging.controls import Made, right
+from conformance.judging.controls import ReferenceEngine, right
 from conformance.judging.judge_engine import judge_engine
 from conformance.requirements.results import Run, Verdict, worst
 
@@ -27,7 +27,7 @@ def bad(run: Run) -> dict[str, Verdict]:
     return {name: worst(r for r in run.results if r.requirement == name) for name in names}
 
 
-class Misbehaving(Made):
+class Misbehaving(ReferenceEngine):
     """Does one thing wrong, at one call."""
 
     def __init__(self, fault: str) -> None:

@@ -174,9 +174,9 @@ def test_a_row_has_a_cell_for_every_column_and_says_the_verdict_without_colour()
 @pytest.mark.parametrize("nothing", [run(), run(replace(PASSES, compared=0)), replace(run(PASSES), controls={"null": False})])
 def test_a_run_that_shows_nothing_says_so_in_its_headline(nothing: Run) -> None:
     page = Page(render([nothing]))
-    assert "The run is void" in page.text and "Conforms" not in page.text
+    assert "The run is invalid" in page.text and "Conforms" not in page.text
     matrix = Page(render([nothing, nothing]))
-    assert "None of 2 engines conform" in matrix.text and "The run is void" in matrix.text
+    assert "None of 2 engines conform" in matrix.text and "The run is invalid" in matrix.text
 
 
 def test_an_engine_that_offers_little_is_not_said_to_pass_what_it_does_not_offer() -> None:
