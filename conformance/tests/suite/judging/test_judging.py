@@ -45,8 +45,8 @@ def misreading(**changes: object) -> Callable[[Spec], Spec]:
 def without_diagnosis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Causes and detectability take seconds, and are asked for in one test."""
     if "cause" not in request.node.name:
-        monkeypatch.setattr(judging, "likely", lambda looks: [])
-        monkeypatch.setattr(judging, "detectable", lambda looks: [])
+        monkeypatch.setattr("conformance.judging.judge_engine.likely", lambda comparisons: [])
+        monkeypatch.setattr("conformance.judging.judge_engine.detectable", lambda comparisons: [])
 
 
 def bad(run: Run) -> dict[str, Verdict]:
@@ -146,7 +146,9 @@ def test_every_negative_control_is_flagged(dtype: str) -> None:
 
 
 def test_a_control_that_is_not_flagged_voids_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "controls", lambda dtype, bars: {"a sound engine": ReferenceEngine(dtype, right)})
+    monkeypatch.setattr(
+        "conformance.judging.judge_engine.controls", lambda dtype, bars: {"a sound engine": ReferenceEngine(dtype, right)}
+    )
     run = judge_engine(Limited(EVERYTHING), [OLMO])
     assert run.controls == {"a sound engine": False}
     assert not run.passed
