@@ -1,11 +1,11 @@
-"""An engine beside the truth on the fixtures, with config keys changed at will: which field is it that the engine gets wrong?
+"""Compare an engine with transformers on the fixtures, with config keys changed: which field does the engine get wrong?
 
     python -m conformance.engines.compare_with_transformers ENGINE [FAMILY …] [--set KEY=JSON …] [--chunks 3,1,…] [--known]
 
-For every family: the root mean square error of the log-probabilities, as a multiple of what transformers' own float32 is off
-from its float64 on the same model, and the worst position. The near prompt goes in at once and in pieces, the far one has
-half of its positions beyond 4096. A field whose change makes a difference vanish is the field that the engine gets wrong.
-With --known every family is run with the changes of `known.py`, with which all the engines there must agree.
+For every family: the root mean square error of the log-probabilities, as a multiple of transformers' float32 error on the same
+model, and the worst position. The near prompt is run in one call and in pieces; half the positions of the far one are beyond
+4096. If a change of a field removes the difference, the engine gets that field wrong. With --known every family is run with
+the changes of `known_deviations.py`, with which those engines must agree.
 """
 
 import argparse
@@ -46,7 +46,7 @@ class Row(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether the engine is as near as honest rounding is, or says that it can't be judged."""
+        """Whether the error is within rounding, or the engine can't be compared."""
         return bool(self.unsupported) or (not self.broken and self.error <= NUMERIC_FACTOR * self.allowed)
 
     def __str__(self) -> str:
@@ -80,7 +80,7 @@ def compare_family(
 
 
 def compare_prompt(engine: Engine, architecture: str, name: str, prompt: Prompt, exact: Tensor, rounded: Tensor) -> Row:
-    """One prompt beside transformers' logits [T, V] in float64 and in float32."""
+    """One prompt, against transformers' logits [T, V] in float64 and in float32."""
     try:
         got = engine.run(prompt).logits.double().log_softmax(-1)
     except Unsupported as error:
@@ -115,7 +115,7 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print every row; 1 if one is beyond what rounding explains, 2 for a wrong request."""
+    """Print every row; the exit status is 1 if an error is beyond rounding, 2 for bad input."""
     options = arguments()
     wrong, name = 0, options.engine.partition(":")[0]
     try:

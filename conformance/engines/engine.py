@@ -1,16 +1,16 @@
-"""Engines: one small file each. Whatever can load a checkpoint folder and answer is judged by the same tests.
+"""The interface of an engine under test. Any engine that loads a checkpoint folder is judged by the same comparisons.
 
-An engine says what it offers by levels, each of which needs those before it only where that makes sense:
+An engine offers levels, independent of each other:
 
 * L0 text: `complete` (an OpenAI-compatible server)
 * L1 log-probabilities: `complete` with logprobs
 * L2 logits: `run`
-* L3 taps, the values inside: `run` with `taps=True`
-* L4 injection: `inject`, every module on inputs that it is given
+* L3 taps, the values inside the model: `run` with `taps=True`
+* L4 injection: `inject`, every module on given inputs
 
-Names of taps and modules are those of `conformance.truth.taps`: what every correct engine shares, whatever it calls it. A tap
-has one row per token: attention weights are [T, H, S], as logarithms, S counting the keys in the order of the prompt; the
-router's choices ("mlp.gate") and "logits" are log-probabilities. All values are float64, exactly what the engine computed.
+Names of taps and modules are those of `conformance.truth.taps`, whatever the engine calls them. A tap has one row per token:
+log attention weights [T, H, S], with the keys in the order of the prompt; router scores ("mlp.gate") [T, experts] and
+"logits" [T, V] as log-probabilities. All values are float64 copies of the engine's values.
 """
 
 from abc import ABC, abstractmethod
@@ -22,27 +22,27 @@ from typing import Any
 from torch import Tensor
 
 from conformance.requirements.results import About
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 
 Taps = dict[str, Tensor]
 
 
 class Unsupported(Exception):
-    """The engine can't do this; the text says why, and goes into the report."""
+    """The engine can't do this; the message is the reason, and goes into the report."""
 
 
 class Broken(RuntimeError):
-    """The engine or its adapter broke down, or answers what no engine can mean; the text says how."""
+    """The engine or its adapter crashed, or its answer is invalid; the message is the reason."""
 
 
 def parse_options(argument: str, **choices: Sequence[str]) -> dict[str, str]:
-    """An engine's argument, words with commas between: one of each group at most, else the group's first."""
+    """Parse an engine's argument, words with commas between: at most one of each group; the default is the group's first."""
     words = [word.strip() for word in argument.split(",") if word.strip()]
     chosen = {group: [word for word in words if word in known] for group, known in choices.items()}
     known = [word for group in choices.values() for word in group]
     for word in words:
         if word not in known:
-            raise NanollamaError(f"{word!r} is no option of this engine; there are {', '.join(known)}")
+            raise unknown_name("option of this engine", word, known)
     for group, found in chosen.items():
         if len(found) > 1:
             raise NanollamaError(f"{found[0]!r} and {found[1]!r} are both a {group}; name one of them")
@@ -59,7 +59,7 @@ def row_per_token(value: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Prompt:
-    """What a model is run on: token ids and their positions [T], and how many tokens go in with each call (all: at once)."""
+    """A model's input: token ids and positions [T], and the number of tokens of each call (empty: one call)."""
 
     ids: tuple[int, ...]
     positions: tuple[int, ...]
@@ -68,16 +68,16 @@ class Prompt:
 
 @dataclass
 class Answer:
-    """Logits [T, V] of every token of the prompt, and the taps [T, …] where they were asked for."""
+    """Logits [T, V] of the prompt, and the taps [T, …] if they were requested."""
 
     logits: Tensor
     taps: Taps = field(default_factory=dict)
 
 
 class Engine(ABC):
-    """An engine under test. It holds one model at a time; whatever it can't do raises Unsupported."""
+    """An engine under test. It holds one model at a time; methods raise Unsupported for anything that it can't do."""
 
-    loaded: Any = None  # what `load` made; None: no model is loaded
+    loaded: Any = None  # the model, or the handle that runs it; None before `load`
 
     @property
     def model(self) -> Any:
@@ -88,7 +88,7 @@ class Engine(ABC):
 
     @abstractmethod
     def about(self) -> About:
-        """Who it is and what it offers; may change with `load`."""
+        """Its name, version and levels; may change with `load`."""
 
     @abstractmethod
     def load(self, folder: Path) -> None:
@@ -103,12 +103,12 @@ class Engine(ABC):
         raise Unsupported("it gives no logits")
 
     def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
-        """L4: the same with the input [T, …] of every named module replaced; the taps that come of it."""
+        """L4: the taps of a run in which the input [T, …] of every named module is replaced."""
         raise Unsupported("it takes no inputs for its modules")
 
     def complete(self, request: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
-        """L0, L1: an OpenAI completions request; its answer, or with "stream" its events in order."""
+        """L0, L1: an OpenAI completions request; returns its answer, or with "stream" its events in order."""
         raise Unsupported("it has no text interface")
 
-    def close(self) -> None:  # noqa: B027 — most engines have nothing to let go of
-        """Let go of the model and whatever runs it."""
+    def close(self) -> None:  # noqa: B027 — most engines hold no resources
+        """Free the model and everything that runs it."""

@@ -1,4 +1,4 @@
-"""The likely causes of an engine's faults, and what a run could not have seen: both from the values that the run has anyway."""
+"""The likely causes of an engine's errors, and what a run could not have detected, from the values of the run."""
 
 from collections.abc import Iterable, Iterator
 
@@ -16,8 +16,8 @@ from conformance.requirements.results import Cause, Detectable
 
 
 def excess_of(comparison: CaseComparison) -> Excess:
-    """How far values may be off, in the form that both take it. Beside its own taps each value is judged by itself; where an
-    engine shows logits alone, the errors of a whole model are in them."""
+    """The tolerance as a function. With taps, each value is judged after the engine's values before it; logits alone contain
+    the errors of the whole model."""
     if comparison.bars.floors is None:
         return float64_excess()
     alone = all(taps.keys() <= {"logits"} for taps in comparison.whole.values())
@@ -25,8 +25,8 @@ def excess_of(comparison: CaseComparison) -> Excess:
 
 
 def likely(comparisons: Iterable[CaseComparison]) -> Iterator[Cause]:
-    """The causes of what is off, each once: in every family's fixture, and in its variations where that is right. Pairs of
-    causes, which take seconds, are tried in the first such case only."""
+    """The likely causes, each once: in every family's fixture, or in its variations if the fixture is right. Pairs of causes,
+    which take seconds, are tried in the first such case only."""
     by_family: dict[str, list[Cause]] = {}
     for comparison in comparisons:
         family = comparison.subject.spec.architecture
@@ -37,8 +37,8 @@ def likely(comparisons: Iterable[CaseComparison]) -> Iterator[Cause]:
 
 
 def shown(comparison: CaseComparison) -> Iterator[Observation]:
-    """Every run that was made: modules on true inputs where the engine takes them, else the whole; prompts in pieces only
-    where those are right."""
+    """The runs to explain: modules on true inputs if the engine takes them, else the whole model; prompts in pieces only if
+    those are right."""
     for name in WHOLE_PROMPTS:
         if name in comparison.local:
             yield Observation(
@@ -52,12 +52,12 @@ def shown(comparison: CaseComparison) -> Iterator[Observation]:
 
 
 def without_masks(taps: Taps) -> Taps:
-    """What the engine itself showed."""
+    """The taps that the engine itself showed."""
     return {name: value for name, value in taps.items() if not name.endswith(".mask")}
 
 
 def detectable(comparisons: Iterable[CaseComparison]) -> Iterator[Detectable]:
-    """What this run would have caught of each family, by its prompts and the taps that the engine showed."""
+    """The smallest change of each config field that this run would have detected, by its prompts and the engine's taps."""
     for comparison in comparisons:
         if comparison.subject.name in FIXTURES and comparison.whole:
             taps = {tap for shown in comparison.whole.values() for tap in shown}

@@ -30,12 +30,12 @@ from conformance.truth.golden import load_golden
 from nanollama.errors import NanollamaError, unknown_name
 from nanollama.lm import DTYPES
 
-DEEPEST = 4  # layers of the models that noise floors were measured on; how rounding grows beyond, they do not say
+DEEPEST = 4  # layers of the models that noise floors were measured on; deeper models have none
 Progress = Callable[[str], None]
 
 
 def cases_of(families: Sequence[str]) -> tuple[str, ...]:
-    """The families' fixtures and their variations; all of them where none is named."""
+    """The fixtures of the families and their variations; without families, all."""
     for family in families:
         if family not in FIXTURES:
             raise unknown_name("family", family, FIXTURES)
@@ -87,7 +87,7 @@ def families_of(engine: Engine, compared: Sequence[CaseComparison], live: bool) 
 def evidence(
     engine: Engine, compared: Sequence[CaseComparison], bars: Bars, progress: Progress
 ) -> tuple[list[Observation], list[Observation]]:
-    """All comparisons; and where they leave several requirements to blame, what fits with features switched off."""
+    """All comparisons; and if several requirements remain to blame, the comparisons that fit with features switched off."""
     found, vouchers = [o for each in compared for o in each.found], list[Observation]()
     for each in compared:
         if any(o.case == each.subject.name for o in undecided(found, vouchers)):
@@ -97,7 +97,7 @@ def evidence(
 
 
 def compare_case(engine: Engine, case: str, bars: Bars, progress: Progress = lambda line: None) -> CaseComparison:
-    """One case; an engine that can't load it says why, and one that breaks down has broken down in this case only."""
+    """Compare one case. If the engine refuses or crashes, only this case is lost."""
     comparison = CaseComparison(engine, subject(case, bars.dtype), bars)
     if bars.floors is not None and comparison.subject.spec.layers > DEEPEST:
         reason = f"noise floors are of models of up to {DEEPEST} layers; this has {comparison.subject.spec.layers}"
@@ -116,7 +116,7 @@ def compare_case(engine: Engine, case: str, bars: Bars, progress: Progress = lam
 
 
 def outcome(comparison: CaseComparison) -> str:
-    """How a case went, in a few words."""
+    """The outcome of a case in a few words."""
     made = [o for o in comparison.found if o.made]
     off = next((o for o in comparison.found if o.state is State.OFF), None)
     if not made:
@@ -125,13 +125,13 @@ def outcome(comparison: CaseComparison) -> str:
 
 
 def flagged(engine: Engine, case: str, bars: Bars) -> bool:
-    """Whether an engine that is wrong on purpose is found out."""
+    """Whether an engine that is wrong on purpose fails."""
     found = compare_case(engine, case, bars).found
     return not Run(About("control", "", ()), results=verdicts(found, [], bars.floors is None)).passed
 
 
 def versions() -> dict[str, str]:
-    """What took part."""
+    """The versions of Python, torch, and the packages compared."""
     known = {"python": platform.python_version(), "platform": sys.platform, "torch": torch.__version__}
     for name in ("nanollama", "transformers"):
         try:

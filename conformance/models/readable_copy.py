@@ -13,7 +13,7 @@ VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def readable_copy(folder: Path, target: Path, dtype: str = "float32") -> Path:
-    """The same checkpoint in a dtype that engines read (float64 is none), with a vocabulary, which most insist on."""
+    """The checkpoint in a dtype that engines read (not float64), with a vocabulary, which most require."""
     shutil.copytree(folder, target)
     for path in target.glob("*.safetensors"):
         tensors = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in load_file(path).items()}

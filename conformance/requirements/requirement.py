@@ -25,12 +25,12 @@ AREAS = """
     """.split()  # noqa: SIM905
 ID = re.compile(r"([A-Z]+)-[0-9]{3}")
 SOURCES = ("https://", "arXiv ", "contract: ")
-"""How a source begins; "contract: " names the part of this project's interface that promises it."""
+"""How a source begins; "contract: " names the part of this project's interface that states it."""
 
 
 @dataclass(frozen=True)
 class Requirement:
-    """One sentence that a correct engine fulfils, with where it comes from."""
+    """One sentence that a correct engine fulfils, with its source."""
 
     id: str
     text: str
@@ -46,11 +46,11 @@ class Requirement:
 
 
 class RequirementsBroken(ValueError):
-    """The file of requirements, or a check that refers to it, is not as it must be."""
+    """The file of requirements is invalid."""
 
 
 def load_requirements(path: Path = FILE) -> dict[str, Requirement]:
-    """All requirements by id, in the order of the file; RequirementsBroken names the first that is malformed."""
+    """All requirements by id, in the order of the file; raises RequirementsBroken for the first malformed one."""
     try:
         entries = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
@@ -67,7 +67,7 @@ def load_requirements(path: Path = FILE) -> dict[str, Requirement]:
 
 
 def read_entry(entry: dict[str, Any]) -> Requirement:
-    """One table of the file, checked."""
+    """One table of the file, validated."""
     names = {field.name for field in fields(Requirement)}
     where = str(entry.get("id", entry))[:80]
     if set(entry) != names or not all(isinstance(value, str) for value in entry.values()):

@@ -19,14 +19,14 @@ DEVICES = ("cpu", "cuda", "mps")
 
 
 class Nanollama(Engine):
-    """The runtime as it is installed here. Logits come of its own road of attention, taps of the definition."""
+    """The runtime as installed here. Logits are from its default attention, taps from the eager one."""
 
     def __init__(self, argument: str = "") -> None:
         chosen = parse_options(argument, dtype=tuple(DTYPES), device=DEVICES)
         self.dtype, self.device = chosen["dtype"], chosen["device"]
 
     def about(self) -> About:
-        """Every level that a model is judged by."""
+        """All levels of a model."""
         return About("nanollama", nanollama.__version__, ("L2", "L3", "L4"), self.dtype, self.device)
 
     def load(self, folder: Path) -> None:
@@ -44,7 +44,7 @@ class Nanollama(Engine):
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row; in chunks from a cache."""
         with torch.inference_mode():
-            logits = torch.cat([step.run(self.model)[0] for step in way_of(prompt)(self.model, [told(prompt)])])
+            logits = torch.cat([step.run(self.model)[0] for step in way_of(prompt)(self.model, [observed_prompt(prompt)])])
             return Answer(logits.cpu().double(), self.seen(prompt, None) if taps else {})
 
     def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
@@ -55,11 +55,11 @@ class Nanollama(Engine):
     def seen(self, prompt: Prompt, inputs: Taps | None) -> Taps:
         """All taps of a run."""
         with eager_attention(self.model):
-            found, _ = watching.observe(self.model, way_of(prompt), [told(prompt)], inputs)
+            found, _ = watching.observe(self.model, way_of(prompt), [observed_prompt(prompt)], inputs)
         return dict(named(found))
 
 
-def told(prompt: Prompt) -> watching.Prompt:
+def observed_prompt(prompt: Prompt) -> watching.Prompt:
     """A prompt as the hooks take it."""
     return watching.Prompt(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
 

@@ -97,7 +97,7 @@ BROKEN = {
     "puts nothing in": "twice the input of layers.0.mlp gives the same output",
     "no logits": "this needs L2, logits",
     "unknown level": "levels are L0, L1, L2, L3, L4",
-    "unknown dtype": "it says it computes in 'int4'",
+    "unknown dtype": "it states that it computes in 'int4'",
     "loads nothing": "it loads none of the suite's families; LlamaForCausalLM: no such architecture",
 }
 

@@ -5,7 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from conformance import judging
 from conformance.engines.engine import Answer, Prompt, Unsupported
 from conformance.judging.controls import ReferenceEngine, right
 from conformance.judging.judge_engine import judge_engine
@@ -17,8 +16,8 @@ OLMO, GEMMA = "Olmo2ForCausalLM", "Gemma2ForCausalLM"
 @pytest.fixture(autouse=True)
 def without_diagnosis(monkeypatch: pytest.MonkeyPatch) -> None:
     """Causes and detectability take seconds, and are not asked for here."""
-    monkeypatch.setattr(judging, "likely", lambda looks: [])
-    monkeypatch.setattr(judging, "detectable", lambda looks: [])
+    monkeypatch.setattr("conformance.judging.judge_engine.likely", lambda comparisons: [])
+    monkeypatch.setattr("conformance.judging.judge_engine.detectable", lambda comparisons: [])
 
 
 def bad(run: Run) -> dict[str, Verdict]:
