@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts but its own."""
+"""The report as one self-contained HTML file: no network, no fonts, no external scripts."""
 
 import base64
 import hashlib
@@ -28,7 +28,7 @@ SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdi
 
 @dataclass(frozen=True)
 class Sign:
-    """How a verdict looks without colour: a glyph and a letter."""
+    """A verdict without colour: a glyph and a letter."""
 
     glyph: str
     letter: str
@@ -113,12 +113,12 @@ def write_matrix(runs: Sequence[Run], path: Path) -> None:
 
 
 def worst_of(counts: Mapping[Verdict, int]) -> Verdict | None:
-    """The gravest verdict of those that were counted; None where nothing was."""
+    """The worst verdict that was counted; None if there is none."""
     return max((verdict for verdict in counts if counts[verdict]), key=list(Verdict).index, default=None)
 
 
 def changes_by_kind(old: Run, new: Run) -> dict[str, list[tuple[Change, list[str]]]]:
-    """Kinds of change that there are, with their changes."""
+    """The changes of each kind, without empty kinds."""
     found = difference(old, new)
     kinds = {kind: condensed(change for change in found if change.kind == kind) for kind in KINDS}
     return {kind: changes for kind, changes in kinds.items() if changes}

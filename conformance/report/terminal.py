@@ -1,5 +1,5 @@
-"""A run on the terminal: the verdict, a table by area, the likely causes, then a line for every requirement that is not
-fulfilled; of those that could not be decided, one for all that are so for the same reason."""
+"""A run on the terminal: the verdict, a table by family, a table by area, the likely causes, a line for every requirement that
+is not fulfilled, and one for all that could not be decided for the same reason."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -10,7 +10,7 @@ from conformance.requirements.results import Cause, FamilyErrors, Result, Run, V
 from conformance.truth.compare import SEMANTIC_BAR
 from conformance.truth.golden import NUMERIC_FACTOR
 
-LONGEST = 240  # characters of what is said of one requirement
+LONGEST = 240  # characters of a line
 COLUMNS = ("PASS", "EXCUSED", "NOTE", "FAIL", "ERROR", "INCONCLUSIVE", "UNSUPPORTED")
 
 
@@ -84,16 +84,16 @@ def cause_lines(causes: Iterable[Cause]) -> Iterator[str]:
 
 
 def bad_lines(results: list[Result], verdict: Verdict) -> Iterator[str]:
-    """One line for a verdict of one requirement: where, what, and in which cases."""
+    """One line for a verdict of one requirement: cases, place, errors, detail."""
     found = [result for result in results if result.verdict is verdict]
     if found:
         group, cases = grouped(found)[0], cases_of(found)
-        said = [f"at {group.place}" if group.place else "", group.measured, group.first.detail]
-        yield limited(f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, said))}")
+        parts = [f"at {group.place}" if group.place else "", group.measured, group.first.detail]
+        yield limited(f"{verdict.ljust(12)} {found[0].requirement}  {cases_in_words(cases)}: {'; '.join(filter(None, parts))}")
 
 
 def undecided_lines(results: Iterable[list[Result]]) -> Iterator[str]:
-    """The requirements that could not be decided, by the reason why not."""
+    """The requirements that could not be decided, by reason."""
     reasons: dict[str, list[str]] = {}
     for each in results:
         found = [result for result in each if result.verdict is Verdict.INCONCLUSIVE]
@@ -104,10 +104,10 @@ def undecided_lines(results: Iterable[list[Result]]) -> Iterator[str]:
 
 
 def limited(line: str) -> str:
-    """A line that does not fill the screen."""
+    """The line, shortened."""
     return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
 
 
 def printable(text: str) -> str:
-    """The text on one line, without characters that command a terminal: engines' texts are not to be trusted."""
+    """The text on one line, without control characters: engines' texts are not trusted."""
     return "".join(char if char.isprintable() or char == "\N{NO-BREAK SPACE}" else " " for char in text)

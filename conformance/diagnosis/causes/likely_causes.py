@@ -1,11 +1,11 @@
-"""Signatures: from "this module is wrong" to what is likely wrong with it.
+"""The likely causes of an engine's errors.
 
     causes("LlamaForCausalLM", [Observation(prompt, engine.run(prompt, taps=True).taps), …])
 
-names the causes of an engine's errors, the likeliest first, from what it shows of itself: all taps (L3), better on inputs that
-were put into its modules (L4: `Observation(prompt, engine.inject(prompt, inputs), inputs)`), or the logits alone (L2:
+names them, the likeliest first, from the values that the engine shows: all taps (L3), better on injected inputs
+of its modules (L4: `Observation(prompt, engine.inject(prompt, inputs), inputs)`), or the logits alone (L2:
 `Observation(prompt, {"logits": logits.log_softmax(-1)})`). Give it several runs: a short prompt, one with far positions, one
-token by token. An engine that is right has no causes.
+token by token. A correct engine has no causes.
 """
 
 import json
@@ -25,7 +25,7 @@ STORED = GOLDEN / "diagnosis.json"
 
 
 def causes(case: str | Case, runs: Sequence[Observation], excess: Excess | None = None, pairs: bool = True) -> list[Cause]:
-    """The causes of what is wrong in one case, in the order of the data path, others that are as likely right behind.
+    """The likely causes of the errors in one case, in the order of the data path; equally likely ones follow each other.
 
     `case`: a name of `conformance.models.cases.CASES`, or a Case whose truth has other weights (rounded ones).
     `excess`: an error over its tolerance; `float64_excess()` for an engine in float64, else such as `floor_excess("bfloat16")`.
@@ -36,7 +36,7 @@ def causes(case: str | Case, runs: Sequence[Observation], excess: Excess | None 
 
 
 def name_causes(case: str | Case, runs: Sequence[Observation], excess: Excess | None = None, pairs: bool = True) -> list[Named]:
-    """The same with their classes."""
+    """The same, with the class of each cause."""
     naming = Naming(case_of(case) if isinstance(case, str) else case, runs, excess or float64_excess())
     found = [*naming.named(pairs)]
     order = {tap: n for n, tap in enumerate(naming.wrong)}
@@ -50,7 +50,7 @@ def place(named: Named) -> str:
 
 
 def share_of(named: Named) -> float | None:
-    """How often a cause that was named like this was the right one on the zoo."""
+    """How often a cause named in this way was the right one on the zoo; None if not measured."""
     shares = stored_shares()
     how = "reproduced" if named.certain else "by features"
     return shares.get(how) if named.rank == 1 else shares.get(f"{how}, not first")
@@ -58,7 +58,7 @@ def share_of(named: Named) -> float | None:
 
 @lru_cache
 def stored_shares() -> dict[str, float]:
-    """As `python -m conformance.diagnosis.causes --write` measured them."""
+    """The shares that `python -m conformance.diagnosis.causes --write` stored."""
     if not STORED.is_file():
         return {}
     shares: dict[str, float] = json.loads(STORED.read_text(encoding="utf-8"))["shares"]

@@ -1,4 +1,4 @@
-"""`python -m conformance.diagnosis.detectability`: the smallest change of each number of a config that a run would catch."""
+"""`python -m conformance.diagnosis.detectability`: the smallest change of each number of a config that a run would detect."""
 
 import argparse
 import sys
@@ -12,7 +12,7 @@ from conformance.diagnosis.detectability.smallest_change import detectability
 from conformance.engines.subject import subject
 from conformance.models.cases import CASES
 from conformance.models.fixtures import FIXTURES
-from conformance.report.parts.sections import smallest as said
+from conformance.report.parts.sections import smallest as smallest_text
 from conformance.requirements.results import Detectable
 from conformance.truth.golden import LOW_PRECISIONS
 from nanollama.errors import NanollamaError
@@ -34,13 +34,13 @@ def lines(family: str, dtype: str) -> list[str]:
     rows = []
     for found in zip(*kinds, strict=True):
         best = found[-1]
-        cells = "".join(f"{said(each):>12}" for each in found)
+        cells = "".join(f"{smallest_text(each):>12}" for each in found)
         rows.append(f"{best.field:34}{best.value:>12.6g}{cells}  {best.place or 'needs ' + best.needs}")
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table of each family; the exit status is 1 where nothing at all would be caught."""
+    """Print the table of each family; the exit status is 1 if nothing would be detected."""
     parser = argparse.ArgumentParser(prog="python -m conformance.diagnosis.detectability", description=__doc__)
     parser.add_argument("--family", action="append", choices=CASES, metavar="CASE", help="only these (all families)")
     parser.add_argument("--dtype", default="float64", choices=["float64", *LOW_PRECISIONS], help="of the engine (float64)")

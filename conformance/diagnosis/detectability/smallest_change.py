@@ -1,10 +1,10 @@
-"""Detectability: of every number in a model's configuration, the smallest change that a run would have caught.
+"""Detectability: the smallest change of every number in a model's config that a run would have detected.
 
     detectability(case("Gemma2ForCausalLM"), designed(case("Gemma2ForCausalLM")), float64_excess())
 
-A green run says nothing of what it could not have seen. So the independent model is made wrong by less and less, in one number
-at a time, until what the run looks at (its prompts and inputs, the taps the engine shows, the bar or noise floor it holds them
-against) can't tell it from the right one.
+A passing run shows nothing about errors that it can't detect. So the independent model is changed by less and less, in one
+number at a time, until the run (with its prompts and inputs, the taps that the engine shows, its bar or noise floor) can't
+distinguish it from the correct one.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -27,7 +27,7 @@ OF_LAYERS = ("self_attn.context", "self_attn", "mlp", "mlp.gate")
 
 
 def every_tap(name: str) -> bool:
-    """An engine that shows all (L3)."""
+    """Every tap: an engine with L3."""
     return True
 
 
@@ -41,7 +41,7 @@ def detectability(
 
 
 def scene_of(case: Case, probe: Probe, excess: Excess, shows: Callable[[str], bool]) -> Scene:
-    """What an engine that is right shows on a probe."""
+    """The values of a correct engine on a probe."""
     given = {f"{name}.in": value for name, value in probe.inputs.items()}
     model = Reference(case.spec, case.truth.tensors, given)
     trace = model.run(torch.tensor(probe.prompt.ids), torch.tensor(probe.prompt.positions))
@@ -73,7 +73,7 @@ def smallest(case: str, field: Field, scenes: Sequence[Scene]) -> Detectable:
 
 
 def caught(field: Field, by: float, scenes: Iterable[Scene]) -> str:
-    """The first tap that a change moves beyond what is allowed; empty if none."""
+    """The first tap that a change moves beyond its tolerance; empty if none."""
     wrong = Hypothesis(field.name, field.name, field.change(by))
     return next((name for scene in scenes for name in beyond(scene.errors(wrong))), "")
 

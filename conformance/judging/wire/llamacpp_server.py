@@ -1,4 +1,4 @@
-"""A server that is not ours: llama.cpp's through its Python binding, started on a free port, judged, and stopped.
+"""llama.cpp's server through its Python binding: started on a free port, judged, and stopped.
 
     python -m conformance.judging.wire.llamacpp_server [FILE.gguf] [--fields QUERY] [--json FILE] [--report FILE] [-- OPTIONS]
 
@@ -30,7 +30,7 @@ PATIENCE = 120.0  # seconds until it must listen
 
 @contextmanager
 def llamacpp_server(model: Path, options: Sequence[str] = ()) -> Iterator[str]:
-    """A running server's base URL; NanollamaError with its last words if it does not come up."""
+    """Yields a running server's base URL; raises NanollamaError with its last output if it does not start."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise NanollamaError("llama_cpp is not installed here; install it: python -m pip install 'llama-cpp-python[server]'")
     port = free_port()
@@ -47,7 +47,7 @@ def llamacpp_server(model: Path, options: Sequence[str] = ()) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 

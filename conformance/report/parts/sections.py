@@ -1,4 +1,4 @@
-"""What the page shows beside the matrix, each from one run: what is wrong, where errors grow, what would have been seen."""
+"""The sections of the page next to the matrix, each from one run: faults, growth of errors, detectability."""
 
 import re
 from collections import Counter
@@ -34,7 +34,7 @@ class Growth:
 
 @dataclass(frozen=True)
 class Wrong:
-    """One fault, as far as results can tell faults from each other."""
+    """One fault, as far as results distinguish faults."""
 
     place: str
     results: list[Result]
@@ -46,7 +46,7 @@ class Wrong:
 
     @property
     def verdict(self) -> Verdict:
-        """How bad it is."""
+        """The verdict."""
         return self.first.verdict
 
     @property
@@ -80,7 +80,7 @@ class Findings:
 
     @property
     def sentence(self) -> str:
-        """What passed, what did not, and what can't be said."""
+        """What passed, what did not, and what was not judged."""
         return sentence(self.run)
 
     @property
@@ -101,17 +101,17 @@ class Findings:
 
     @cached_property
     def wrong(self) -> list[Wrong]:
-        """What is wrong or undecided, by verdict and place; what is only undecided comes last."""
+        """The faults, by verdict and place; undecided ones come last."""
         found: dict[tuple[object, ...], list[Result]] = {}
         for id, results in by_requirement((r for r in self.run.results if not r.verdict.good), self.known).items():
             for group in grouped(results):
-                found.setdefault(what_is_wrong(id, group), []).extend(group.results)
+                found.setdefault(fault_key(id, group), []).extend(group.results)
         wrong = [Wrong(module_of(results[0].place) or results[0].requirement, results) for results in found.values()]
         return sorted(wrong, key=lambda each: each.verdict is Verdict.INCONCLUSIVE)
 
     @property
     def causes(self) -> list[tuple[Cause, list[str], list[str]]]:
-        """Every likely cause once, with the cases that it was read off and its places there."""
+        """Every likely cause once, with its cases and places."""
         found: dict[str, list[Cause]] = {}
         for cause in self.run.causes:
             found.setdefault(cause.sentence, []).append(cause)
@@ -119,7 +119,7 @@ class Findings:
 
     @cached_property
     def not_judged(self) -> list[RequirementGroup]:
-        """What was excused, and what is only noted."""
+        """Results that are excused or only noted."""
         return self.groups_of(Verdict.EXCUSED, Verdict.NOTE)
 
     @cached_property
@@ -138,7 +138,7 @@ class Findings:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Who was judged, how and when."""
+        """Engine, date, duration, versions and command."""
         engine, versions = self.run.engine, self.run.versions.items()
         facts = {
             "Engine": f"{engine.name} {engine.version}",
@@ -160,9 +160,9 @@ class Findings:
         return cases, {field: [by_place.get((field, case)) for case in cases] for field in fields}
 
 
-def what_is_wrong(id: str, group: Group) -> tuple[object, ...]:
-    """What tells one fault from another: verdict and place, or the requirement where the place isn't known. In the logits every
-    fault shows that was not seen before them: there, faults are the same where they are seen in the same cases."""
+def fault_key(id: str, group: Group) -> tuple[object, ...]:
+    """The key of a fault: verdict and place, or the requirement if the place is unknown. Every fault shows in the logits, so
+    there faults are the same if they are in the same cases."""
     place = module_of(group.place)
     return (group.first.verdict, place or id, *(group.cases if place == "logits" else ()))
 
@@ -178,7 +178,7 @@ def once(texts: Iterable[str]) -> list[str]:
 
 
 def smallest(found: Detectable) -> str:
-    """The smallest change that is seen: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
+    """The smallest change that is detected: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
     if found.smallest is None:
         return "none"
     if not found.value:
@@ -191,7 +191,7 @@ def smallest(found: Detectable) -> str:
 
 
 def source_link(source: str) -> str:
-    """Where a requirement's source can be read; empty where that is no address."""
+    """The address of a requirement's source; empty if it has none."""
     paper = re.fullmatch(r"arXiv ([0-9]{4}\.[0-9]{4,5}).*", source)
     return f"https://arxiv.org/abs/{paper[1]}" if paper else source if source.startswith("https://") else ""
 

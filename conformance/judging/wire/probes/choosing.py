@@ -43,7 +43,7 @@ def temperature_has_an_effect(end: Endpoint) -> None:
 def top_p_near_0_keeps_the_likeliest_token(end: Endpoint) -> None:
     greedy = end.text(max_tokens=16)
     for seed in (1, 2, 3):
-        end.same(end.text(seed=seed, top_p=1e-6, **WARM), greedy, "with top_p 0.000001, beside the greedy answer, the answer")
+        end.same(end.text(seed=seed, top_p=1e-6, **WARM), greedy, "with top_p 0.000001 the answer, compared to greedy,")
 
 
 @probe("WIRE-032", optional=True)
@@ -125,7 +125,7 @@ def fields_that_are_left_out_have_openais_defaults(end: Endpoint) -> None:
         end.same(
             end.text(temperature=None, seed=seed),
             stated,
-            "without temperature and top_p, beside those of 1, the answer",
+            "without temperature and top_p, compared with those of 1, the answer",
         )
 
 

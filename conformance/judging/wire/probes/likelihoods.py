@@ -1,4 +1,4 @@
-"""Log-probabilities: are they probabilities, of the tokens that are shown, and the same however they are asked for?
+"""Log-probabilities: they are a distribution, belong to the tokens shown, and do not depend on the way of asking.
 
 Two measurements of one number may differ by rounding. Where no checkpoint is given, so that no noise floor can be measured,
 they may differ by one step of bfloat16, the coarsest that engines compute logits in, at logits between 16 and 32.
@@ -162,10 +162,8 @@ def tokens_are_drawn_by_their_log_probabilities_over_the_temperature(end: Endpoi
         drawn = [end.text(prompt, max_tokens=1, temperature=temperature, top_p=1, seed=seed) for seed in range(DRAWS)]
         counts = [sum(text.strip() == token.strip() for text in drawn) for token in (likely, other)]
         chance = 1 / (1 + math.exp(-gap / temperature))
-        said = f"at temperature {temperature} {likely!r} comes {counts[0]} times and {other!r} {counts[1]} times"
-        end.hold(
-            is_likely(counts[0], sum(counts), chance), f"{said}; the first has a share of {chance:.3f} by the log-probabilities"
-        )
+        counted = f"at temperature {temperature} {likely!r} comes {counts[0]} times and {other!r} {counts[1]} times"
+        end.hold(is_likely(counts[0], sum(counts), chance), f"{counted}; by the log-probabilities the first has {chance:.3f}")
 
 
 def two_to_draw(end: Endpoint) -> tuple[str, tuple[str, str], float]:

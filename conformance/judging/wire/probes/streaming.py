@@ -1,4 +1,4 @@
-"""Streams: their framing byte by byte, what every chunk must be, and that they say what an answer in one piece says."""
+"""Streams: their framing byte by byte, the fields of every chunk, and the same text as an answer in one piece."""
 
 import json
 from collections.abc import Iterator

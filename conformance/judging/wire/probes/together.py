@@ -1,4 +1,4 @@
-"""Several clients at once, clients that leave, several prompts in one request: nobody gets another's answer."""
+"""Several clients at once, clients that leave, several prompts in one request: no client gets another's answer."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -19,7 +19,7 @@ def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
     alone = [end.text(prompt) for prompt in prompts]
     at_once = together(end.text, prompts)
     for prompt, got, want in zip(prompts, at_once, alone, strict=True):
-        hold_same_or_tied(end, prompt, got, want, f"the greedy answer to {prompt!r} beside other clients")
+        hold_same_or_tied(end, prompt, got, want, f"the greedy answer to {prompt!r} with other clients at the same time")
 
 
 @probe("WIRE-052")
@@ -28,11 +28,11 @@ def streams_at_once_do_not_mix(end: Endpoint) -> None:
     alone = [end.text(prompt) for prompt in prompts]
     at_once = [stream.text() for stream in together(end.stream, prompts)]
     for prompt, got, want in zip(prompts, at_once, alone, strict=True):
-        hold_same_or_tied(end, prompt, got, want, f"the greedy stream to {prompt!r} beside other clients")
+        hold_same_or_tied(end, prompt, got, want, f"the greedy stream to {prompt!r} with other clients at the same time")
 
 
 def together(ask: Callable[[str], T], prompts: Sequence[str]) -> list[T]:
-    """What all clients get who ask at once."""
+    """The answers to clients that ask at once."""
     with ThreadPoolExecutor(len(prompts)) as pool:
         try:
             return list(pool.map(ask, prompts))

@@ -1,7 +1,7 @@
-"""Held against the checkpoint itself: what the server says of its tokens, in float64, and by the formulas of OpenAI's docs.
+"""Log-probabilities and tokens against the checkpoint in float64, and the formulas of OpenAI's documentation.
 
-Without a checkpoint (`--model`) none of this can be judged, and says so. A token that is not the one that the truth prefers is
-excused only where the truth's margin is less than twice what the floor allows, for both sides of a margin may move.
+Without a checkpoint (`--model`) all of it is UNSUPPORTED. A token that is not the truth's best is excused only if the truth's
+margin is less than twice the floor: both sides of a margin may be off.
 """
 
 from collections import Counter
@@ -24,7 +24,7 @@ Adjust = Callable[[Tensor, Sequence[int]], Tensor]  # log-probabilities [V] and 
 
 
 def truth_of(end: Endpoint) -> Truth:
-    """The checkpoint, where one was given."""
+    """The checkpoint; Unsupported if none was given."""
     if end.truth is None:
         raise Unsupported("no checkpoint was given to compare with; give the one that the server serves as --model")
     return end.truth

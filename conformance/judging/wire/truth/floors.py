@@ -1,6 +1,6 @@
-"""How far an honest server may be from the truth: measured, on the checkpoint and the very tokens in question.
+"""The tolerance of a correct server: measured, on the checkpoint and the tokens in question.
 
-The runtime runs them in every honest order of computation (`conformance.numerics.variants`), with the roundings that servers
+The runtime runs them in every correct order of computation (`conformance.numerics.variants`), with the roundings that servers
 do, from the finest class to the coarsest that is usual for such a file:
 
 * float32
@@ -8,9 +8,9 @@ do, from the finest class to the coarsest that is usual for such a file:
 * everything in the 16 bits in which the file is stored (vLLM, transformers)
 * quantized files: activations rounded to 8 bits, too (ggml multiplies such weights so)
 
-A class's floor is the largest error of its ensemble. How much more another honest engine may need is measured by
-leave-one-out: each variant on each answer is judged by the others on the other answers, and the largest excess is the factor
-by which the floor is multiplied.
+A class's floor is the largest error of its ensemble. The margin for engines unseen is measured by leave-one-out: each variant
+on each answer is judged by the others on the other answers, and the largest excess is the factor by which the floor is
+multiplied.
 """
 
 from collections.abc import Iterator, Sequence
@@ -60,7 +60,7 @@ def measure_floors(truth: Truth, answers: Sequence[Served]) -> list[Floor]:
 
 
 def classes(truth: Truth) -> Iterator[tuple[str, str, list[Rounding]]]:
-    """Name, dtype and honest roundings of each class: at which of these places a server rounds is its own affair."""
+    """Name, dtype and possible roundings of each class: a server may round at any of these places."""
     quantized = any(isinstance(module, QuantLinear) for module in truth.lm.model.modules())
     stored = str(load(truth.source, device="cpu").model.dtype).removeprefix("torch.")
     yield "float32", "float32", [Rounding()]
@@ -73,7 +73,7 @@ def classes(truth: Truth) -> Iterator[tuple[str, str, list[Rounding]]]:
 
 
 def runs(model: Transformer, roundings: list[Rounding], answers: Sequence[Served]) -> Iterator[list[tuple[Served, Tensor]]]:
-    """Every honest way to compute: its log-probabilities [T, V] of every answer."""
+    """Every correct way to compute: its log-probabilities [T, V] of every answer."""
     for rounding, variant, shift in honest(model.config, roundings):
         with torch.inference_mode(), variant.patch(model) as changed, rounded(changed, rounding):
             yield [(served, log_probs(changed, served, shift)) for served in answers]

@@ -1,4 +1,4 @@
-"""Where an answer ends: at max_tokens, at the model's own end, and what it is told to be."""
+"""Where an answer ends: at max_tokens, at the model's end token; and the reported reason."""
 
 from typing import Any
 
@@ -47,7 +47,7 @@ def reason_of(answer: dict[str, Any]) -> object:
 
 
 def answer_ended_by_model(end: Endpoint) -> dict[str, Any]:
-    """An answer that the model ended itself."""
+    """An answer that ended with the model's end token."""
     for prompt in PROMPTS:
         for settings in ({}, {"temperature": 1.0, "seed": 1}):
             answer = end.ask(prompt, max_tokens=200, **settings)

@@ -1,4 +1,4 @@
-"""Things that servers get wrong, each as the rigged server with one method replaced, and the requirement that must catch it."""
+"""Bugs of servers, each as the rigged server with one method replaced, and the requirement that must detect it."""
 
 from conformance.judging.wire.rigged.bugs import reporting, serving, streaming, writing
 from conformance.judging.wire.rigged.bugs.registry import BUGS
