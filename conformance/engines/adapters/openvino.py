@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: a checkpoint as optimum-intel exports it, in the runtime below OpenVINO GenAI, which gives no logits.
 
-The exported model keeps its cache itself, takes positions, and is told to compute in float32.
+The exported model keeps its cache itself, takes positions, and computes in float32 by request.
 """
 
 import json
