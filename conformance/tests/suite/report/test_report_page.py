@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from conformance.models.fixtures import FIXTURES
 from conformance.report.page import SIGNS, TEMPLATES, render, write_matrix, write_report
 from conformance.requirements.requirement import load_requirements
-from conformance.requirements.results import About, Cause, Detectable, Point, Result, Run, Verdict
+from conformance.requirements.results import About, Cause, Detectable, FamilyErrors, Point, Result, Run, Verdict
 
 LLAMA = "LlamaForCausalLM"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}&lt;"
@@ -77,6 +78,7 @@ def full() -> Run:
         Detectable(LLAMA, "rms_norm_eps", 1e-6, 0.02, "layers.0.input_layernorm"),
         Detectable(LLAMA, "sliding_window", 7, None, needs="a longer prompt"),
     ]
+    made.families = [FamilyErrors(LLAMA, 3e-15, None, 9, "far/layers.2.mlp", ratios={"bfloat16": 1.03})]
     return made
 
 
@@ -89,6 +91,7 @@ def hostile() -> Run:
     made.results += [Result(HOSTILE, HOSTILE, HOSTILE, verdict, HOSTILE, HOSTILE, compared=1) for verdict in Verdict]
     made.detectable += [Detectable(HOSTILE, HOSTILE, 1.0, small, HOSTILE, HOSTILE) for small in (0.1, None)]
     made.causes += [Cause(HOSTILE, HOSTILE, HOSTILE, 0.5)]
+    made.families += [FamilyErrors(HOSTILE, math.inf, math.nan, 9, HOSTILE, HOSTILE, {HOSTILE: 3.0}, good=False)]
     return made
 
 
@@ -98,6 +101,7 @@ def test_every_part_of_a_run_is_on_its_page() -> None:
         "Does not conform", "1.0", "made by hand", "null engine", "turned twice", "layers.1.rotary", "HTTP 500", "FAKE-001",
         "2 ties of 9 comparisons", "wrong before it", "it takes no inputs", "The angle is doubled.", "right for 90 %",
         "was not measured", "2\xa0%", "a longer prompt", "First beyond its floor", "New failure", "PASS", "completions",
+        "3.0e-15", "far/layers.2.mlp", "bfloat16 1.03×",
     )  # fmt: skip
     assert [text for text in told if text not in page.text] == []
 
