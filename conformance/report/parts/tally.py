@@ -138,7 +138,7 @@ def of_judged(counts: Counter[Verdict]) -> tuple[int, int]:
 
 def reasons_invalid(run: Run) -> list[str]:
     """Why the results are not valid; empty if they are."""
-    reasons = [f"the {name} passed, which is there to fail" for name, seen in run.controls.items() if not seen]
+    reasons = [f"the {name} was not flagged, as it must be" for name, seen in run.controls.items() if not seen]
     return reasons if run.compared else ["nothing was compared", *reasons]
 
 
