@@ -70,7 +70,7 @@ def engines(session: nox.Session) -> None:
     session.run("python", "-m", "conformance.judging.wire.llamacpp_server", "--json", runs[-1], success_codes=[0, 1])
     session.run("python", "-m", "conformance.report", *runs, "--html", str(folder / "engines.html"))
     session.log(f"the engines side by side: {folder / 'engines.html'}")
-    session.run("pytest", "-n", "0", "conformance/tests/suite/engines/test_engines_foreign.py")
+    session.run("pytest", "-n", "0", "conformance/tests/suite/engines/test_other_engines.py")
 
 
 def on_device(session: nox.Session, device: str, there: str) -> None:

@@ -6,23 +6,23 @@ import sys
 from pathlib import Path
 
 from conformance.truth.compare import SEMANTIC_BAR
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 
 
 def parser() -> argparse.ArgumentParser:
     """All commands and their options."""
     top = argparse.ArgumentParser(prog="python -m conformance", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    run = commands.add_parser("run", help="prove the runtime on this machine, then generate text; or judge an engine")
-    run.add_argument("--engine", metavar="NAME", help="judge this engine, requirement by requirement (--engines lists them)")
+    run = commands.add_parser("run", help="judge the runtime, or another engine, requirement by requirement")
+    run.add_argument("--engine", metavar="NAME", help="the engine to judge (nanollama; --engines lists all)")
     run.add_argument("--engines", action="store_true", help="list the engines")
     run.add_argument("--family", action="append", default=[], help="only this architecture (may be repeated)")
-    run.add_argument("--model", help="checkpoint to generate text with at the end; with a server, the one that it serves")
-    run.add_argument("--no-transformers", action="store_true", help="goldens only")
-    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="verdicts as JSON; of an engine, into a file")
-    run.add_argument("--report", type=Path, metavar="FILE", help="what was found of an engine, as one HTML file")
+    run.add_argument("--model", help="checkpoint that a server serves, or that nanollama generates text with at the end")
+    run.add_argument("--no-transformers", action="store_true", help="goldens alone, no live transformers")
+    run.add_argument("--json", nargs="?", const="-", metavar="FILE", help="the run as JSON, printed or in FILE")
+    run.add_argument("--report", type=Path, metavar="FILE", help="write the report as one HTML page")
     run.add_argument("--against", type=Path, metavar="FILE", help="an earlier run's JSON, to report what changed")
-    smoke = commands.add_parser("smoke", help="tell a broken adapter from an engine that does not conform")
+    smoke = commands.add_parser("smoke", help="test the adapter of an engine: shapes, names, determinism")
     smoke.add_argument("--engine", required=True, metavar="NAME", help="as in run")
     doctor = commands.add_parser("doctor", help="the goldens on this device, per dtype, one verdict")
     doctor.add_argument("--device", default="auto", help="auto, cpu, cuda, mps")
@@ -77,34 +77,32 @@ def dispatch(options: argparse.Namespace) -> int:
 
         return smoke_command(options.engine)
     if options.command == "doctor":
-        from conformance.verify.run import doctor_command
+        from conformance.judging.doctor import doctor_command
 
         return doctor_command(options.device)
     return run(options)
 
 
 def run(options: argparse.Namespace) -> int:
-    """Prove the runtime, or judge an engine."""
+    """Judge an engine, the runtime unless another is named."""
     if options.engines:
-        from conformance.engines.registry import listed
+        from conformance.engines.registry import engine_list
 
-        print(listed())
+        print(engine_list())
         return 0
-    if options.engine is None:
-        from conformance.verify.run import run_command
+    from conformance.judging.command import RUNTIME, RunOptions, run_command
 
-        for name in ("report", "against"):
-            if getattr(options, name):
-                raise NanollamaError(f"--{name} is about an engine; add --engine NAME (--engines lists them)")
-        if options.json not in (None, "-"):
-            raise NanollamaError(f"--json {options.json} writes what was found of an engine; add --engine NAME")
-        return run_command(options.family, options.model, options.json is not None, live=not options.no_transformers)
-    if options.no_transformers:
-        raise NanollamaError("--no-transformers is about the proof of the runtime, which has no --engine")
-    from conformance.judging.command import Wanted, judge_command
-
-    wanted = Wanted(options.engine, options.family, options.json, options.report, options.against, options.model)
-    return judge_command(wanted)
+    return run_command(
+        RunOptions(
+            engine=options.engine or RUNTIME,
+            families=options.family,
+            json=options.json,
+            report=options.report,
+            against=options.against,
+            model=options.model,
+            live=not options.no_transformers,
+        )
+    )
 
 
 def fixture_command(folder: Path, family: str, changes: list[str]) -> int:
@@ -112,7 +110,7 @@ def fixture_command(folder: Path, family: str, changes: list[str]) -> int:
     from conformance.models.fixtures import FIXTURES, fixture_config, write_fixture
 
     if family not in FIXTURES:
-        raise NanollamaError(f"no family {family!r}; there are {', '.join(FIXTURES)}")
+        raise unknown_name("family", family, FIXTURES)
     changed = {}
     for change in changes:
         key, _, text = change.partition("=")

@@ -1,4 +1,4 @@
-"""A whole adapter: transformers behind the protocol, with taps (L3). As an engine: "exec:python -m MODULE_OF_THIS_FILE"."""
+"""A complete adapter: transformers through the protocol, with taps (L3). As an engine: "exec:python -m MODULE_OF_THIS_FILE"."""
 
 import base64
 import json

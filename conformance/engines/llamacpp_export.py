@@ -22,9 +22,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from conformance.engines.foreign import write_vocabulary
 from conformance.models.fixtures import FIXTURES, near_prompt
 from conformance.models.gguf_fixtures import CONVERTER_CHANGES, unpermuted, write_folder
+from conformance.models.readable_copy import write_vocabulary
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.gguf import names as gguf_names
 from nanollama.checkpoint.source import open_source

@@ -1,16 +1,15 @@
-"""Engines by name: `NAME[:ARGUMENT]`. Every engine is a module beside this one, imported only when it is asked for, because
-each needs something installed that the others don't."""
+"""Engines by name: `NAME[:ARGUMENT]`. The module of an engine is imported on demand, because each needs another package."""
 
 import importlib
 from dataclasses import dataclass
 
-from conformance.engines import Engine
-from nanollama.errors import NanollamaError
+from conformance.engines.engine import Engine
+from nanollama.errors import NanollamaError, unknown_name
 
 
 @dataclass(frozen=True)
 class Entry:
-    """An engine that can be named: how it is written, what it is, and what must be installed for it."""
+    """An engine that can be named: its usage, a description, and the package that it needs."""
 
     usage: str
     what: str
@@ -36,14 +35,14 @@ MODULES = {
     "https": "protocols.openai_http",
     "exec": "protocols.protocol",
 }  # the others are adapters
-WHOLE = ("http", "https")  # these take the text as it stands
+WHOLE = ("http", "https")  # these take the whole text, not the part after the colon
 
 
 def find_engine(spec: str) -> Engine:
-    """The engine of this name, ready to load models; NanollamaError says which there are, or what to install."""
+    """The engine of this name, ready to load; raises NanollamaError with the known names, or with the missing package."""
     name, _, argument = spec.partition(":")
     if name not in ENGINES:
-        raise NanollamaError(f"no engine {name!r}; there are {', '.join(ENGINES)} (python -m conformance run --engines)")
+        raise unknown_name("engine", name, ENGINES, "python -m conformance run --engines")
     entry, module = ENGINES[name], f"{__package__}.{MODULES.get(name, f'adapters.{name}')}"
     try:
         engine: Engine = importlib.import_module(module).ENGINE(spec if name in WHOLE else argument)
@@ -55,6 +54,6 @@ def find_engine(spec: str) -> Engine:
     return engine
 
 
-def listed() -> str:
+def engine_list() -> str:
     """All engines, one line each."""
     return "\n".join(f"{entry.usage:40} {entry.what}" for entry in ENGINES.values())

@@ -1,7 +1,7 @@
-"""How far an engine may be from the truth: rounding of float64 where it computes in that, else the measured noise floor.
+"""The tolerances: rounding for engines in float64, else the measured noise floor.
 
-No number here was chosen: float64's bar leaves room for any order of sums, and `golden/floor.json` holds what honest
-implementations need (see `conformance.numerics.floor`), with the factor that leave-one-out found.
+No number here was chosen: float64's bar leaves room for any order of sums, and `golden/floor.json` holds the errors of correct
+implementations (see `conformance.numerics.floor`), with the factor that leave-one-out found.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import astuple, dataclass
 import torch
 from torch import Tensor
 
-from conformance.engines import Taps
+from conformance.engines.engine import Taps
 from conformance.models.fixtures import FAR_POSITIONS, NEAR
 from conformance.numerics.floor import Floors, decided, gate_of, kind_of, load_floors
 from conformance.numerics.recording import SHORT
@@ -24,8 +24,8 @@ WORKLOAD = NEAR + len(FAR_POSITIONS) + SHORT  # tokens that floors were measured
 
 @dataclass(frozen=True)
 class Reading:
-    """One tap held against its bar. `alike` is False where an honest engine may be so far off, but not one that rounds where
-    the runtime does; `excused` counts tokens whose choice of experts is a tie."""
+    """One tap compared with its bar. `alike` is False if the error is within the floor, but not within that of engines that
+    round where the runtime does; `excused` counts tokens whose choice of experts is a tie."""
 
     tap: str
     kind: str
@@ -38,7 +38,7 @@ class Reading:
 
 
 class Bars:
-    """The bars of one dtype on one device. `chosen`: how many experts take each token."""
+    """The bars of one dtype on one device. `chosen`: the number of experts per token."""
 
     def __init__(self, dtype: str, device: str) -> None:
         self.dtype, self.device = dtype, device
@@ -50,15 +50,15 @@ class Bars:
                 raise NanollamaError(str(error)) from error
 
     def judges(self, kind: str, local: bool) -> bool:
-        """Whether there is a bar for this kind of tap. The floor knows no router of a whole model, where rounding upstream
-        decides, and knows attention weights only of engines that round nothing on the way to them; their effect is judged
-        one tap later, and so is that of masks, which small weights that round to nothing look like."""
+        """Whether there is a bar for this kind of tap. The floor has none for routers of a whole model, whose choice depends on
+        rounding upstream, nor for attention weights and masks, which differ where small weights round to 0; their effect is
+        judged one tap later."""
         return self.floors is None or (kind not in ("weights", "mask") and (local or kind != "gate"))
 
     def read(
         self, tap: str, got: Sequence[Tensor], want: Sequence[Taps], local: bool, chosen: int = 0, slack: float = 1.0
     ) -> Reading:
-        """One tap on some prompts; `slack` 2 where both sides of a comparison are an engine's own."""
+        """One tap on some prompts; `slack` is 2 if both values are the engine's."""
         kind = kind_of(tap, want[0])
         if self.floors is None:
             error = max(row_error(mine, taps[tap]) for mine, taps in zip(got, want, strict=True))
@@ -71,7 +71,7 @@ class Bars:
         return self.held(tap, kind, mine[sure], truth[sure], "local" if local else "accumulated", slack, int((~sure).sum()))
 
     def held(self, tap: str, kind: str, got: Tensor, want: Tensor, view: str, slack: float, excused: int) -> Reading:
-        """A tap against the floor of its kind; `what` names the statistic that is nearest to it, or most beyond."""
+        """A tap against the floor of its kind; `what` names the statistic with the largest share of its bar."""
         if not len(want):
             return Reading(tap, kind, 0.0, 0.0, True, what="every token is a tie", excused=excused)
         kind = "mlp" if (view, kind) == ("accumulated", "experts") else kind  # what follows a sure choice is an MLP
@@ -82,7 +82,7 @@ class Bars:
         return Reading(tap, kind, getattr(found, what), slack * getattr(room, what), excess <= slack, alike, what, excused)
 
     def allowed(self, view: str, tier: str, kind: str, tokens: int = WORKLOAD) -> Statistics:
-        """What each statistic may be. Floors were measured on the whole workload; of fewer tokens less cancels in a mean."""
+        """The bar of each statistic. Floors were measured on the whole workload; over fewer tokens less cancels in a mean."""
         assert self.floors is not None
         floor, factor = self.floors.floors[view][tier][kind], self.floors.factors[view][tier]
         room = Statistics(*(a * b for a, b in zip(astuple(floor), astuple(factor), strict=True)))
@@ -97,13 +97,13 @@ class Bars:
         return self.allowed(view, "all", known).row
 
     def nats(self, logits: Tensor) -> float:
-        """How far a log-probability of the whole model may be off."""
+        """The tolerance of a log-probability of the whole model, in nats."""
         size = float(logits.square().mean().sqrt())
         return size * (SEMANTIC_BAR if self.floors is None else self.allowed("accumulated", "all", "logits").row)
 
     def sure(self, tap: str, want: Taps, local: bool, chosen: int) -> Tensor:
-        """Which tokens no tie between experts can send elsewhere. A module by itself depends on its own router; the whole
-        model on all routers before, of this token and of those that it attends to."""
+        """Which tokens have no tie between experts. A module by itself depends on its router alone; the whole model on all
+        routers before, of this token and of those that it attends to."""
         assert self.floors is not None
         everyone = torch.ones(len(want[tap]), dtype=torch.bool)
         if local:

@@ -1,6 +1,7 @@
-"""`python -m conformance run --engine NAME`: judge one engine, print the table, write what others read."""
+"""`python -m conformance run [--engine NAME]`: judge one engine, print the report, write what others read, generate text."""
 
 import json
+import os
 import shlex
 import sys
 import time
@@ -9,80 +10,109 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from conformance.engines import Engine
+from conformance.engines.engine import Engine
 from conformance.engines.registry import find_engine
-from conformance.judging import judge, versions
-from conformance.judging.whitebox import open_ends
-from conformance.report import terminal, write_report
+from conformance.judging.judge_engine import judge_engine, versions
+from conformance.judging.runtime_checks import not_judged
+from conformance.report.page import write_report
+from conformance.report.terminal import terminal
 from conformance.requirements.results import Run, plain, read_run, write_run
 from nanollama.errors import NanollamaError
 
+RUNTIME = "nanollama"
+STORY = "weights/stories260K-hf"  # in the folder NANOLLAMA_DATA
+
 
 @dataclass(frozen=True)
-class Wanted:
-    """What the command line asks for. `json`: a file, or "-" for the terminal; `model`: what a server serves."""
+class RunOptions:
+    """The options of the command. `json`: a file, or "-" for the terminal; `model`: a checkpoint, served by the server
+    or for the runtime to generate text with; `live`: compare with transformers as it is installed here."""
 
-    engine: str
+    engine: str = RUNTIME
     families: Sequence[str] = ()
     json: str | None = None
     report: Path | None = None
     against: Path | None = None
     model: str | None = None
+    live: bool = True
 
 
-def judge_command(wanted: Wanted) -> int:
-    """Judge, print, write; the exit status."""
-    before = earlier(wanted.against)
-    for path in (wanted.report, Path(wanted.json) if wanted.json not in (None, "-") else None):
-        if path is not None and not path.absolute().parent.is_dir():
-            raise NanollamaError(f"{path} can't be written: there is no folder {path.absolute().parent}")
-    engine = find_engine(wanted.engine)
+def run_command(options: RunOptions) -> int:
+    """Judge, print, write; the exit status: 0 if the run passed, else 1."""
+    check_options(options)
+    before = earlier_run(options.against)
+    engine = find_engine(options.engine)
     try:
-        run = of_server(engine, wanted) if served(wanted.engine) else of_model(engine, wanted)
+        run = run_of_server(engine, options) if is_server(options.engine) else run_of_model(engine, options)
     finally:
         engine.close()
-    run.command = f"python -m conformance run {shlex.join(arguments(wanted))}"
-    if wanted.json == "-":
+    run.command = f"python -m conformance run {shlex.join(command_line(options))}".strip()
+    if options.json == "-":
         print(json.dumps(plain(asdict(run)), indent=1))
     else:
         print(terminal(run))
-    if wanted.json not in (None, "-"):
-        write_run(run, Path(str(wanted.json)))
-    if wanted.report is not None:
-        write_report(run, wanted.report, before)
+    if options.json not in (None, "-"):
+        write_run(run, Path(str(options.json)))
+    if options.report is not None:
+        write_report(run, options.report, before)
+    if is_runtime(options.engine) and options.json != "-":
+        print_generated_text(options.model)
     return 0 if run.passed else 1
 
 
-def served(name: str) -> bool:
-    """Whether an engine is a server of text, which is judged by what it says."""
+def check_options(options: RunOptions) -> None:
+    """Refuse options that mean nothing for this engine, and files that can't be written, before anything runs."""
+    if is_server(options.engine):
+        if options.families:
+            raise NanollamaError("--family chooses among the suite's models; a server is judged on the one that it serves")
+        if not options.live:
+            raise NanollamaError("--no-transformers is about the suite's models; a server is judged on the one that it serves")
+    elif options.model is not None and not is_runtime(options.engine):
+        raise NanollamaError(
+            "--model names the checkpoint of a server, or one for nanollama to generate text with; "
+            "this engine is judged on the suite's models"
+        )
+    for path in (options.report, Path(options.json) if options.json not in (None, "-") else None):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise NanollamaError(f"{path} can't be written: there is no folder {path.absolute().parent}")
+
+
+def is_server(name: str) -> bool:
+    """Whether an engine is a text server, which is judged as its client sees it."""
     return name.startswith(("http:", "https:"))
 
 
-def of_model(engine: Engine, wanted: Wanted) -> Run:
-    """Everything inside a model; progress goes to stderr."""
-    if wanted.model is not None:
-        raise NanollamaError("--model names the checkpoint of a server; this engine is judged on the suite's own models")
-    return judge(engine, wanted.families, lambda line: print(line, file=sys.stderr, flush=True))
+def is_runtime(name: str) -> bool:
+    """Whether an engine is this project's runtime."""
+    return name.partition(":")[0] == RUNTIME
 
 
-def of_server(engine: Engine, wanted: Wanted) -> Run:
-    """Everything that a client sees."""
+def run_of_model(engine: Engine, options: RunOptions) -> Run:
+    """The run of an engine that loads checkpoints; progress goes to stderr if that is a terminal."""
+
+    def progress(line: str) -> None:
+        if sys.stderr.isatty():
+            print(line, file=sys.stderr, flush=True)
+
+    return judge_engine(engine, options.families, progress, options.live)
+
+
+def run_of_server(engine: Engine, options: RunOptions) -> Run:
+    """The run of a text server."""
     from conformance.engines.protocols.openai_http import OpenAIServer
-    from conformance.judging.wire import judge_server
+    from conformance.judging.wire.judge_server import judge_server
     from conformance.judging.wire.truth.truth import Truth
 
     assert isinstance(engine, OpenAIServer)
-    if wanted.families:
-        raise NanollamaError("--family chooses among the suite's models; a server is judged on the one that it serves")
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.perf_counter()
-    results = judge_server(engine, Truth(wanted.model) if wanted.model else None)
+    results = judge_server(engine, Truth(options.model) if options.model else None)
     run = Run(engine.about(), started, results=results, versions=versions())
-    run.results += open_ends(run.engine, {result.requirement for result in results}, False)
+    run.results += not_judged(run.engine, {result.requirement for result in results}, False)
     run.seconds = time.perf_counter() - clock
     return run
 
 
-def earlier(path: Path | None) -> Run | None:
+def earlier_run(path: Path | None) -> Run | None:
     """The run to compare with."""
     try:
         return None if path is None else read_run(path)
@@ -90,7 +120,22 @@ def earlier(path: Path | None) -> Run | None:
         raise NanollamaError(f"--against {path}: {error}; expected a file that --json wrote") from error
 
 
-def arguments(wanted: Wanted) -> list[str]:
-    """The command line of a run."""
-    families = [word for family in wanted.families for word in ("--family", family)]
-    return ["--engine", wanted.engine, *families, *(["--model", wanted.model] if wanted.model else [])]
+def command_line(options: RunOptions) -> list[str]:
+    """The arguments that make this run again."""
+    families = [word for family in options.families for word in ("--family", family)]
+    live = [] if options.live else ["--no-transformers"]
+    return ["--engine", options.engine, *families, *live, *(["--model", options.model] if options.model else [])]
+
+
+def print_generated_text(source: str | None) -> None:
+    """Generate 60 tokens with a real checkpoint, if there is one: --model, NANOLLAMA_MODEL, or the one in NANOLLAMA_DATA."""
+    data = os.environ.get("NANOLLAMA_DATA")
+    source = source or os.environ.get("NANOLLAMA_MODEL") or (f"{data}/{STORY}" if data else None)
+    if source is None:
+        print("\nno text: no model was given. Name a checkpoint folder: nox -s conformance -- --model FOLDER")
+        return
+    import nanollama
+
+    lm = nanollama.load(source, device="cpu")
+    prompt = "Once upon a time"
+    print(f"\n{Path(source).name}, greedy:\n{prompt}{''.join(lm.generate(prompt, max_tokens=60, temperature=0.0))}")

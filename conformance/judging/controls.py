@@ -1,7 +1,7 @@
-"""Negative controls: engines that are wrong on purpose, judged in every run like any other. One that passes voids the run.
+"""Negative controls: engines that are wrong on purpose, judged in every run. If one passes, the run is invalid.
 
-All are made of the truth: one gives zeros, one the same answer for every token, one adds noise of twice the bar, one has a
-bug (another epsilon), and one gives nothing at all, which must not count as a pass.
+All are the independent reference, changed: zeros, the same values for every token, noise of twice the bar, a bug (another
+epsilon), and no output at all, which must not count as a pass.
 """
 
 import json
@@ -13,9 +13,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported
+from conformance.engines.subject import local_taps, taps_of
 from conformance.judging.bars import Bars
-from conformance.judging.subject import local_taps, taps_of
 from conformance.models.fixtures import SEED
 from conformance.models.weights import unit
 from conformance.numerics.floor import kind_of
@@ -28,26 +28,26 @@ from nanollama.model.dtypes import DTYPES
 Spoil = Callable[[str, Tensor, Taps, bool], Tensor]  # of a tap by name, among others, by itself or not
 
 
-class Made(Engine):
-    """The independent reference as an engine, its config and its values changed as they pass."""
+class ReferenceEngine(Engine):
+    """The independent reference as an engine, with a changed config or changed values."""
 
     def __init__(self, dtype: str, spoil: Spoil, misread: Callable[[Spec], Spec] = lambda spec: spec) -> None:
         self.dtype, self.spoil, self.misread = dtype, spoil, misread
         self.reference: Reference
 
     def about(self) -> About:
-        """Everything is known about it."""
+        """All levels of a model."""
         return About("made", "0", ("L2", "L3", "L4"), self.dtype)
 
     def load(self, folder: Path) -> None:
-        """From the files, as an engine must."""
+        """Read the files, as an engine must."""
         spec = read_spec(json.loads((folder / "config.json").read_text()))
         if self.dtype != "float64":
             spec = replace(spec, embedding_scale=float(torch.tensor(spec.embedding_scale, dtype=DTYPES[self.dtype])))
         self.reference = Reference(self.misread(spec), module_tensors(spec, load_file(folder / "model.safetensors")))
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
-        """Whole, whatever the pieces."""
+        """One call, whatever the chunks."""
         trace = self.reference.run(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
         found = taps_of(trace) | {"logits": trace["logits"].log_softmax(-1)}
         spoilt = {name: self.spoil(name, value, found, False) for name, value in found.items()}
@@ -60,11 +60,11 @@ class Made(Engine):
         return {name: self.spoil(name, value, found, True) for name, value in found.items()}
 
 
-class Mute(Made):
-    """An engine that can do nothing."""
+class Mute(ReferenceEngine):
+    """An engine without output."""
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
-        """Nothing."""
+        """No output."""
         raise Unsupported("it gives nothing")
 
 
@@ -79,12 +79,12 @@ def zeros(name: str, value: Tensor, among: Taps, local: bool) -> Tensor:
 
 
 def constant(name: str, value: Tensor, among: Taps, local: bool) -> Tensor:
-    """What the first token gave, for every token."""
+    """The first token's values for every token."""
     return value[:1].expand_as(value).clone()
 
 
 def noisy(bars: Bars) -> Spoil:
-    """The truth and twice what is allowed, as noise of either sign."""
+    """The truth plus noise of twice the bar, of either sign."""
 
     def spoil(name: str, value: Tensor, among: Taps, local: bool) -> Tensor:
         kind = kind_of(name, among)
@@ -96,16 +96,16 @@ def noisy(bars: Bars) -> Spoil:
 
 
 def far_epsilon(spec: Spec) -> Spec:
-    """A bug that looks like nothing: ten times the epsilon."""
+    """A bug of small effect: ten times the epsilon."""
     return replace(spec, eps=10 * spec.eps)
 
 
 def controls(dtype: str, bars: Bars) -> dict[str, Engine]:
     """The engines that must not pass."""
     return {
-        "null engine": Made(dtype, zeros),
-        "constant engine": Made(dtype, constant),
-        "noisy engine": Made(dtype, noisy(bars)),
-        "engine with a bug": Made(dtype, right, far_epsilon),
+        "null engine": ReferenceEngine(dtype, zeros),
+        "constant engine": ReferenceEngine(dtype, constant),
+        "noisy engine": ReferenceEngine(dtype, noisy(bars)),
+        "engine with a bug": ReferenceEngine(dtype, right, far_epsilon),
         "engine that gives nothing": Mute(dtype, right),
     }

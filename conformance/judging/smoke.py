@@ -1,7 +1,7 @@
-"""`python -m conformance smoke`: is the adapter sound? Only then do an engine's values say anything about the engine.
+"""`python -m conformance smoke`: is the adapter sound? Only then do the values show whether the engine is right.
 
-Each probe asks one thing that no engine, right or wrong, can fail: shapes, numbers, names, that an answer depends on the
-input and on nothing else. Whether the values are right is not asked here but told at the end.
+Each probe tests one thing that every engine, right or wrong, must pass: shapes, finite numbers, names, and that an answer
+depends on the input and on nothing else. Whether the values are right is only printed at the end.
 """
 
 from collections.abc import Callable, Iterator
@@ -9,32 +9,31 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
-from conformance.engines import Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Engine, Prompt, Taps, Unsupported
 from conformance.engines.registry import find_engine
+from conformance.engines.subject import Subject, subject
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.observations import State
-from conformance.judging.subject import Subject, subject
 from conformance.models.fixtures import FIXTURES
 from conformance.numerics.floor import kind_of
+from conformance.requirements.requirement import LEVELS
 from conformance.requirements.results import About
 from nanollama.model.dtypes import DTYPES
 
-LEVELS = ("L0", "L1", "L2", "L3", "L4")
-
 
 class Unsound(Exception):
-    """What is wrong with an adapter, in a sentence."""
+    """The fault of an adapter; the message is a sentence."""
 
 
 class Adapter:
-    """An engine with a subject loaded, asked nothing that needs it to be right."""
+    """An engine with a subject loaded, tested without its values."""
 
     def __init__(self, engine: Engine, this: Subject) -> None:
         self.engine, self.subject, self.prompt = engine, this, this.prompt("near")
 
     def probes(self) -> Iterator[tuple[str, Callable[[], None]]]:
-        """What is asked, in words, and how."""
+        """Every probe: a description and its function."""
         levels = self.engine.about().levels
         yield "logits have a row for each token and a column for each entry of the vocabulary", self.logits
         yield "logits are finite numbers", self.numbers
@@ -72,14 +71,14 @@ class Adapter:
         )
 
     def depends(self) -> None:
-        """Logits are of this input."""
+        """Logits depend on the input."""
         one, two = self.run()[0], self.run(begin=self.other())[0]
         expect(not torch.equal(one[0], two[0]), "another first token gives the same logits: they don't depend on the input")
 
     def taps(self) -> None:
         """Names, shapes, numbers."""
         got, want = self.run(taps=True)[1], self.subject.truth(self.prompt).taps
-        expect(bool(got), "the engine says it offers L3, and shows no tap")
+        expect(bool(got), "the engine offers L3 and shows no tap")
         unknown = [name for name in got if name not in want]
         expect(not unknown, f"there is no tap {', '.join(unknown[:3])} in this model; there are {', '.join([*want][:6])} …")
         kinds = {kind_of(name, want) for name in got}
@@ -91,7 +90,7 @@ class Adapter:
             expect(not value.isnan().any(), f"the tap {name} holds NaN")
 
     def taps_depend(self) -> None:
-        """Taps are of this input."""
+        """Taps depend on the input."""
         one, two = self.run(taps=True)[1], self.run(taps=True, begin=self.other())[1]
         frozen = [name for name in one if name in two and torch.equal(one[name], two[name])]
         expect(not frozen, f"the tap {', '.join(frozen[:3])} is the same for another prompt")
@@ -115,15 +114,15 @@ def expect(good: bool, otherwise: str) -> None:
 
 
 def sound(about: About) -> None:
-    """What an engine says of itself."""
-    expect(bool(about.name) and bool(about.version), "the engine does not say its name and version")
+    """Its name, version, levels and dtype are valid."""
+    expect(bool(about.name) and bool(about.version), "the engine states no name or version")
     expect(set(about.levels) <= set(LEVELS), f"it offers {about.levels}; levels are {', '.join(LEVELS)}")
     expect("L2" in about.levels, f"it offers {about.levels or 'nothing'}; this needs L2, logits. {about.notes}".strip())
-    expect(about.dtype in DTYPES, f"it says it computes in {about.dtype!r}; expected one of {', '.join(DTYPES)}")
+    expect(about.dtype in DTYPES, f"it states that it computes in {about.dtype!r}; expected one of {', '.join(DTYPES)}")
 
 
 def smoke_command(name: str) -> int:
-    """One line per question; the exit status: 1 where the adapter is not sound."""
+    """Print one line a probe; the exit status is 1 if the adapter is not sound."""
     engine = find_engine(name)
     try:
         about = engine.about()
@@ -137,18 +136,18 @@ def smoke_command(name: str) -> int:
 
 
 def smoke(engine: Engine, about: About) -> int:
-    """The first family that loads, every probe, and what the values look like."""
+    """Run every probe on the first family that loads, and print whether its values are right."""
     this = loadable(engine, about.dtype)
     adapter, failed = Adapter(engine, this), 0
     print(f"{about.name} {about.version}, {' '.join(about.levels)}, {about.dtype}, on {this.name}\n")
     for what, ask in adapter.probes():
-        said = outcome(ask)
-        failed += said.startswith("BROKEN")
-        print(f"{said.partition(' ')[0]:8}{what}" + (f"\n        {said.partition(' ')[2]}" if " " in said else ""))
+        status, _, reason = outcome(ask).partition(" ")
+        failed += status == "BROKEN"
+        print(f"{status:8}{what}" + (f"\n        {reason}" if reason else ""))
     if failed:
-        print(f"\nthe adapter is broken: {failed} of these no engine can fail; its values say nothing yet")
+        print(f"\nthe adapter is broken: {failed} of these no engine can fail; its values show nothing yet")
         return 1
-    off = [o for o in Look(engine, this, Bars(about.dtype, about.device)).everything() if o.state is State.OFF]
+    off = [o for o in CaseComparison(engine, this, Bars(about.dtype, about.device)).everything() if o.state is State.OFF]
     values = f"its values are not: the first that is off is {off[0].place}" if off else "its values are right"
     print(f"\nthe adapter is sound, and {values}. All families: python -m conformance run --engine NAME")
     return 0
@@ -171,7 +170,7 @@ def loadable(engine: Engine, dtype: str) -> Subject:
 
 
 def outcome(ask: Callable[[], None]) -> str:
-    """ "ok", or what is wrong, or why it can't be asked."""
+    """ "ok"; "BROKEN" and the fault; or "-" and the reason why the probe could not run."""
     try:
         ask()
     except Unsound as reason:

@@ -1,15 +1,15 @@
 """From comparisons to verdicts by elimination.
 
-A comparison that is off accuses every requirement that it covers. A requirement is cleared by a case in which all that it
-decides, at the same kind of tap, fits: so a passing family vouches for what it shares with a failing one. If one accused is
-left, or only one explains all that is off at that kind of tap, it FAILs; else this run can't tell them apart: INCONCLUSIVE,
-with the list. Whatever is found, the case as a whole FAILs NUMR-001 (float64) or NUMR-002.
+A comparison that is off makes every requirement that it covers a suspect. A requirement is cleared by a case in which every
+comparison that it covers, at the same kind of tap, fits: a passing family clears what it shares with a failing one. If one
+suspect is left, or only one explains all comparisons that are off at that kind of tap, it FAILs; else the verdict is
+INCONCLUSIVE, with the list of suspects. In either case the whole case FAILs NUMR-001 (float64) or NUMR-002.
 """
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from conformance.judging.evidence.exercises import WHOLE_PROMPTS
+from conformance.judging.evidence.coverage import WHOLE_PROMPTS
 from conformance.judging.evidence.observations import Observation, Pair, State
 from conformance.requirements.results import Result, Verdict
 
@@ -18,7 +18,7 @@ ROUNDS_ELSEWHERE = "NUMR-009"
 
 
 def cleared(found: Iterable[Observation]) -> dict[Pair, str]:
-    """What all comparisons of some case agree with, and that case."""
+    """The cleared requirements, each with a case in which all its comparisons fit."""
     good: dict[tuple[str, Pair], bool] = {}
     for o in found:
         for pair in o.covers if o.made else ():
@@ -42,15 +42,15 @@ def accused(found: Sequence[Observation], clear: dict[Pair, str]) -> dict[Observ
 
 
 def suspected(o: Observation, clear: dict[Pair, str]) -> set[str]:
-    """What is not cleared. Requirements on the whole (every key is read, every tensor is in its place) are broken by whatever
-    else is: they are suspected only where nothing else is."""
+    """The suspects of one comparison. Requirements on the whole (every key is read, every tensor is in its place) are suspects
+    only if there is no other: any fault breaks them."""
     left = {pair for pair in o.covers if pair not in clear}
     parts = {requirement for requirement, shows in left if not shows.startswith("whole")}
     return parts or {requirement for requirement, _ in left}
 
 
 def kind(o: Observation) -> tuple[str, bool]:
-    """What is alike: the same part of a layer, by itself or not."""
+    """The key of comparable comparisons: the same part of a layer, by itself or not."""
     return ".".join(o.place.split(".")[2:]) or o.place, o.local
 
 
@@ -80,7 +80,7 @@ def verdicts(found: Sequence[Observation], vouchers: Sequence[Observation], exac
 def on_requirement(
     requirement: str, case: str, found: list[Observation], blame: dict[Observation, tuple[str, ...]], clear: dict[Pair, str]
 ) -> Result:
-    """What is said of one requirement in one case."""
+    """The result of one requirement in one case."""
     made, off = [o for o in found if o.made], [o for o in found if o.state is State.OFF]
     guilty = [o for o in off if requirement in blame[o]]
     if guilty:
@@ -95,15 +95,15 @@ def on_requirement(
         ties = Verdict.EXCUSED if worst.place == "tokens" and any(o.excused for o in fits) else Verdict.PASS
         return result(requirement, case, ties, worst, made, "" if len(fits) == len(made) else "where nothing before it is off")
     if made:
-        vouching = sorted({clear[pair] for o in made for pair in o.covers if pair[0] == requirement and pair in clear})
-        if vouching:
-            return result(requirement, case, Verdict.PASS, made[0], made, f"vouched for by {vouching[0]}; here another is off")
+        clearing = sorted({clear[pair] for o in made for pair in o.covers if pair[0] == requirement and pair in clear})
+        if clearing:
+            return result(requirement, case, Verdict.PASS, made[0], made, f"cleared by {clearing[0]}; here another is off")
         return result(requirement, case, Verdict.INCONCLUSIVE, made[0], made, "only seen together with another fault")
     return result(requirement, case, Verdict.UNSUPPORTED, found[0], made, found[0].detail)
 
 
 def on_the_whole(case: str, found: list[Observation], requirement: str) -> Result:
-    """Whether everything that was seen of one case is as it must be, and the first place where it is not."""
+    """The result of one case as a whole, with the first place that is off."""
     made = [o for o in found if o.made and o.place != "tokens"]
     broken = next((o for o in found if o.state is State.BROKEN), None)
     if broken is not None:
@@ -117,7 +117,7 @@ def on_the_whole(case: str, found: list[Observation], requirement: str) -> Resul
 
 
 def elsewhere(case: str, found: list[Observation]) -> Iterator[Result]:
-    """A note where the engine rounds at other places than the runtime does."""
+    """A note if the engine rounds at other places than the runtime."""
     other = next((o for o in found if o.state is State.FITS and not o.alike), None)
     if other is not None:
         yield result(ROUNDS_ELSEWHERE, case, Verdict.NOTE, other, [other], "rounds elsewhere than the runtime does")

@@ -1,7 +1,7 @@
 """`python -m conformance.report RUN.json [RUN2.json …] [--against OLD.json] [--html FILE] [--markdown FILE] [--badge FILE]`.
 
-Draws what `python -m conformance run --json` wrote: one run by itself, or several engines side by side. What no file is asked
-for is printed as a table.
+Draws what `python -m conformance run --json` wrote: one run, or several engines side by side. Without an output file it prints
+a table.
 """
 
 import argparse
@@ -9,8 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from conformance.report import markdown, terminal, write_matrix, write_report
+from conformance.report.markdown import markdown
+from conformance.report.page import write_matrix, write_report
 from conformance.report.parts.badge import badge
+from conformance.report.terminal import terminal
 from conformance.requirements.results import Run, read_run
 
 
@@ -30,7 +32,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit status: 0 however the verdict is, since the run itself has said it; 2 for bad input."""
+    """The exit status: 0 whatever the verdict, which the run itself returned; 2 for bad input."""
     options = parser().parse_args(arguments)
     if len(options.runs) > 1 and (options.against or options.badge):
         print("error: --against and --badge are for one run; several were given", file=sys.stderr)
@@ -46,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def write(runs: list[Run], against: Run | None, options: argparse.Namespace) -> None:
-    """Every file that is asked for, or the table."""
+    """Write every file that is requested, or print the table."""
     if options.html and len(runs) == 1:
         write_report(runs[0], options.html, against)
     elif options.html:

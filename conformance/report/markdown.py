@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from conformance.report.parts.difference import condensed, difference
 from conformance.report.parts.matrix import labels, short
 from conformance.report.parts.sections import Findings, Wrong
-from conformance.report.parts.tally import by_area, cases_in_words, why_void
+from conformance.report.parts.tally import by_area, cases_in_words, reasons_invalid
 from conformance.report.terminal import COLUMNS, printable
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import Run, Verdict
 
-MOST = 30  # lines of a list; how many more there are is said
+MOST = 30  # lines of a list; the number of further ones is printed
 
 
 def markdown(runs: Sequence[Run], against: Run | None = None) -> str:
-    """The whole summary; what changed `against` another run is told of the first."""
+    """The whole summary; what changed `against` another run, for the first."""
     known = load_requirements()
     findings = [Findings(label, run, known) for label, run in zip(labels(runs), runs, strict=True)]
     lines = [line for found in findings for line in summary(found)]
@@ -26,7 +26,7 @@ def markdown(runs: Sequence[Run], against: Run | None = None) -> str:
 
 def summary(found: Findings) -> Iterator[str]:
     """One run."""
-    mark = "✓" if found.run.passed else "∅" if why_void(found.run) else "✗"
+    mark = "✓" if found.run.passed else "∅" if reasons_invalid(found.run) else "✗"
     yield from (f"## {mark} {escaped(found.label)}: {found.outcome}", "", escaped(found.sentence), "")
     yield from (*areas(found), "")
     if found.wrong:
@@ -45,7 +45,7 @@ def areas(found: Findings) -> Iterator[str]:
 
 
 def wrong_line(wrong: Wrong) -> str:
-    """One place: what is wrong there, in which cases, and what it violates."""
+    """One fault: place, detail, cases, and the requirements that it violates."""
     detail = f": {wrong.first.detail}" if wrong.first.detail else ""
     where = f"in {cases_in_words([*map(short, wrong.cases)])}, violates {cases_in_words(wrong.ids, 5)}"
     return f"- **{wrong.verdict}** {escaped(wrong.place)}{escaped(detail[:240])} ({escaped(where)})"
@@ -59,11 +59,11 @@ def changes(old: Run, new: Run) -> Iterator[str]:
 
 
 def bounded(lines: list[str]) -> list[str]:
-    """At most MOST of the lines; a word where there is none."""
+    """At most MOST of the lines; "Nothing." if there are none."""
     more = [f"- and {len(lines) - MOST} more"] if len(lines) > MOST else []
     return lines[:MOST] + more or ["Nothing."]
 
 
 def escaped(text: str) -> str:
-    """Text that Markdown shows as it is: engines' texts are not to be trusted."""
+    """Text with Markdown's signs escaped: engines' texts are not trusted."""
     return re.sub(r"([\\`*_{}\[\]<>#|!~&])", r"\\\1", printable(text))

@@ -1,4 +1,4 @@
-"""The report as one HTML file that needs nothing else: no network, no fonts, no scripts but its own."""
+"""The report as one self-contained HTML file: no network, no fonts, no external scripts."""
 
 import base64
 import hashlib
@@ -12,8 +12,8 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from conformance.checks import all_checks
+from conformance.report.gaps import open_gaps
 from conformance.report.parts.difference import KINDS, Change, condensed, difference
-from conformance.report.parts.gaps import open_gaps
 from conformance.report.parts.matrix import areas_of, labels, short
 from conformance.report.parts.sections import Findings, levels_offered, smallest, source_link
 from conformance.report.parts.tally import ELSEWHERE, cases_in_words, of_judged, test_of
@@ -28,7 +28,7 @@ SHOWN = (Verdict.PASS, Verdict.EXCUSED, Verdict.NOTE, Verdict.UNSUPPORTED, Verdi
 
 @dataclass(frozen=True)
 class Sign:
-    """How a verdict looks without colour: a glyph and a letter."""
+    """A verdict without colour: a glyph and a letter."""
 
     glyph: str
     letter: str
@@ -102,13 +102,23 @@ def render(runs: Sequence[Run], against: Run | None = None) -> str:
     return environment().get_template("page.html").render(view)
 
 
+def write_report(run: Run, path: Path, against: Run | None = None) -> None:
+    """Write the page on one engine: requirements by families, and what changed `against` another run."""
+    path.write_text(render([run], against), encoding="utf-8")
+
+
+def write_matrix(runs: Sequence[Run], path: Path) -> None:
+    """Write the page on several engines side by side: requirements by engines."""
+    path.write_text(render(runs), encoding="utf-8")
+
+
 def worst_of(counts: Mapping[Verdict, int]) -> Verdict | None:
-    """The gravest verdict of those that were counted; None where nothing was."""
+    """The worst verdict that was counted; None if there is none."""
     return max((verdict for verdict in counts if counts[verdict]), key=list(Verdict).index, default=None)
 
 
 def changes_by_kind(old: Run, new: Run) -> dict[str, list[tuple[Change, list[str]]]]:
-    """Kinds of change that there are, with their changes."""
+    """The changes of each kind, without empty kinds."""
     found = difference(old, new)
     kinds = {kind: condensed(change for change in found if change.kind == kind) for kind in KINDS}
     return {kind: changes for kind, changes in kinds.items() if changes}

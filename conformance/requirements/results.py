@@ -1,7 +1,7 @@
-"""What a run of the suite found, as plain data: written as JSON, drawn by `conformance.report`, compared between two runs.
+"""The results of a run as plain data: written as JSON, drawn by `conformance.report`, compared between two runs.
 
-One `Result` per requirement and case. Nothing is left out in silence: what an engine can't offer is UNSUPPORTED with the
-reason, what a run could not decide is INCONCLUSIVE, and a run in which nothing was compared has failed.
+One `Result` per requirement and case. Nothing is skipped silently: if the engine lacks the means, the verdict is UNSUPPORTED
+with the reason; if the run could not decide, INCONCLUSIVE. A run in which nothing was compared has failed.
 """
 
 import json
@@ -11,17 +11,18 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+NUMBERS = ("error", "bar", "floor", "smallest", "golden", "transformers")  # fields that may be infinite or undefined
 FORMAT = 1  # of the JSON; raised when a reader of the old one would misread the new one
 
 
 class Verdict(StrEnum):
-    """What is said of one requirement in one case; in order of gravity, so that the worst of several is their maximum."""
+    """The verdict on one requirement in one case; in order of severity, so that the worst of several is their maximum."""
 
     UNSUPPORTED = "UNSUPPORTED"  # the engine does not offer the level that the requirement needs
     PASS = "PASS"
-    NOTE = "NOTE"  # a difference in what is left to the engine: recorded, never judged
+    NOTE = "NOTE"  # a difference that engines are free to have: recorded, never judged
     EXCUSED = "EXCUSED"  # other tokens, all at ties within the noise floor; they are counted
-    INCONCLUSIVE = "INCONCLUSIVE"  # something is wrong and this level can't say whether it is this
+    INCONCLUSIVE = "INCONCLUSIVE"  # something is wrong, but this level can't show whether it is this
     FAIL = "FAIL"
     ERROR = "ERROR"  # the engine or its adapter broke down
 
@@ -33,7 +34,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True)
 class About:
-    """What an engine says of itself. `levels`: L0 text, L1 log-probabilities, L2 logits, L3 taps, L4 injection."""
+    """Name, version and means of an engine. `levels`: L0 text, L1 log-probabilities, L2 logits, L3 taps, L4 injection."""
 
     name: str
     version: str
@@ -61,7 +62,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Point:
-    """One tap of one case along the data path: its error to the float64 truth, and the floor: what honest engines need."""
+    """One tap of one case along the data path: its error to the float64 truth, and the floor: the error of correct engines."""
 
     tap: str
     kind: str
@@ -71,19 +72,19 @@ class Point:
 
 @dataclass(frozen=True)
 class Detectable:
-    """The smallest change of a config field that this run would have caught; None: none would have been."""
+    """The smallest change of a config field that this run would have detected; None: no change."""
 
     case: str
     field: str
     value: float
     smallest: float | None  # relative where the value is not 0: 0.01 is one per cent
-    place: str = ""  # where it shows first
-    needs: str = ""  # why not, where smallest is None
+    place: str = ""  # the first tap that it changes
+    needs: str = ""  # what it takes to detect it, if smallest is None
 
 
 @dataclass(frozen=True)
 class Cause:
-    """A likely cause of what is wrong in one case, most likely first. `share`: how often this was right on the zoo."""
+    """A likely cause of what is wrong in one case, most likely first. `share`: how often such a cause was right on the zoo."""
 
     case: str
     place: str
@@ -92,8 +93,23 @@ class Cause:
 
 
 @dataclass
+class FamilyErrors:
+    """One family beside its golden: worst relative errors over `taps` taps, to the stored values and to transformers as
+    installed; None: not compared. `ratios`: by lower precision, the error over transformers' own in that precision."""
+
+    architecture: str
+    golden: float | None = None
+    transformers: float | None = None
+    taps: int = 0
+    worst_tap: str = ""  # "near/layers.0.mlp": the prompt, and the tap with the largest error
+    first_beyond: str = ""  # the first tap on the data path that is beyond its bar
+    ratios: dict[str, float] = field(default_factory=dict)
+    good: bool = True  # nothing is beyond its bar
+
+
+@dataclass
 class Run:
-    """Everything that one run of one engine found."""
+    """The results of one run of one engine."""
 
     engine: About
     started: str = ""  # ISO 8601, UTC
@@ -102,9 +118,10 @@ class Run:
     growth: dict[str, list[Point]] = field(default_factory=dict)  # by case
     detectable: list[Detectable] = field(default_factory=list)
     causes: list[Cause] = field(default_factory=list)
-    controls: dict[str, bool] = field(default_factory=dict)  # negative control → it was flagged, as it must be
-    command: str = ""  # that made this run
-    versions: dict[str, str] = field(default_factory=dict)  # of what took part: "torch" → "2.13.0"
+    families: list[FamilyErrors] = field(default_factory=list)
+    controls: dict[str, bool] = field(default_factory=dict)  # negative control → whether it was flagged, as it must be
+    command: str = ""  # the command line of this run
+    versions: dict[str, str] = field(default_factory=dict)  # "torch" → "2.13.0"
 
     @property
     def compared(self) -> int:
@@ -118,18 +135,18 @@ class Run:
 
 
 def worst(results: Iterable[Result]) -> Verdict:
-    """The gravest verdict of several; UNSUPPORTED if there is none."""
+    """The worst verdict of several; UNSUPPORTED if there is none."""
     order = list(Verdict)
     return max((result.verdict for result in results), key=order.index, default=Verdict.UNSUPPORTED)
 
 
 def write_run(run: Run, path: Path) -> None:
-    """A run as JSON. Infinite and undefined numbers become texts ("inf", "nan"), which JSON has no numbers for."""
+    """Write a run as JSON. Infinite and undefined numbers become the strings "inf" and "nan": JSON has no such numbers."""
     path.write_text(json.dumps(plain({"format": FORMAT, **asdict(run)}), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Nested data with nothing in it that JSON has no word for."""
+    """Nested data with infinite and undefined numbers as strings."""
     if isinstance(value, Mapping):
         return {key: plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -138,7 +155,7 @@ def plain(value: Any) -> Any:
 
 
 def read_run(path: Path) -> Run:
-    """A run that `write_run` wrote; ValueError names what is wrong with another file."""
+    """Read a run that `write_run` wrote; raises ValueError, with the reason, for any other file."""
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         if data.pop("format") != FORMAT:
@@ -150,13 +167,19 @@ def read_run(path: Path) -> Run:
             growth={case: [Point(**numbers(each)) for each in points] for case, points in data.pop("growth").items()},
             detectable=[Detectable(**numbers(each)) for each in data.pop("detectable")],
             causes=[Cause(**each) for each in data.pop("causes")],
+            families=[family_of(each) for each in data.pop("families", [])],
             **data,
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise ValueError(f"{path} is not a run of this suite: {error}") from error
 
 
+def family_of(entry: dict[str, Any]) -> FamilyErrors:
+    """One entry of "families"."""
+    return FamilyErrors(**numbers(entry) | {"ratios": {dtype: float(ratio) for dtype, ratio in entry["ratios"].items()}})
+
+
 def numbers(entry: dict[str, Any]) -> dict[str, Any]:
-    """The same with the numbers that `plain` wrote as texts."""
+    """The same with the numbers that `plain` wrote as strings."""
     texts = ("inf", "-inf", "nan")
-    return {k: float(v) if k in ("error", "bar", "floor", "smallest") and v in texts else v for k, v in entry.items()}
+    return {k: float(v) if k in NUMBERS and v in texts else v for k, v in entry.items()}

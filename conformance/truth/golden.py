@@ -24,6 +24,8 @@ from conformance.truth.compare import SEMANTIC_BAR, compare_taps, rms_error, wor
 from conformance.truth.taps import Taps
 
 FAR_TAPS = ("logits", "embeddings", "layers.0.self_attn.weights")  # the other taps of the far prompt follow from these
+NUMERIC_FACTOR = 2.0
+"""FlashAttention's published rule: at most twice the error of a plain implementation of the same precision."""
 LOW_PRECISIONS = ("float32", "bfloat16", "float16")
 MEASURED = ("quant", "floor.json", "score.json", "rules.json", "diagnosis.json")  # written by other commands
 

@@ -1,4 +1,4 @@
-"""`python -m conformance.diagnosis.causes`: how often the cause of a zoo bug is named right, and the confusion matrix."""
+"""`python -m conformance.diagnosis.causes`: how often the cause of a zoo bug is named correctly, and the confusion matrix."""
 
 import argparse
 import json
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import torch
 
-from conformance.diagnosis.causes import STORED
 from conformance.diagnosis.causes.confusion import Trial, measure, report
+from conformance.diagnosis.causes.likely_causes import STORED
 from conformance.numerics.statistics import interval
 
 
@@ -20,7 +20,7 @@ def rate(hits: int, total: int) -> dict[str, object]:
 
 
 def as_json(trials: Sequence[Trial]) -> dict[str, object]:
-    """What is stored: rates, and the share of right ones that causes are given with."""
+    """The stored numbers: rates, and the share of correct causes by way of naming."""
     shown = [trial for trial in trials if trial.case]
     parts = {"all": shown, "held out": [t for t in shown if t.held_out], "not held out": [t for t in shown if not t.held_out]}
     shares = {}
@@ -37,7 +37,7 @@ def as_json(trials: Sequence[Trial]) -> dict[str, object]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Measure and print; the exit status is 1 where nothing was named."""
+    """Measure and print; the exit status is 1 if no cause was named."""
     parser = argparse.ArgumentParser(prog="python -m conformance.diagnosis.causes", description=__doc__)
     parser.add_argument("--resume", type=Path, metavar="FILE", help="keep finished bugs in FILE, and go on from there")
     parser.add_argument("--bugs", type=int, default=0, help="only the first so many bugs (0: all)")

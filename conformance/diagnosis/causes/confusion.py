@@ -1,8 +1,8 @@
 """How often the named cause is the right one: every bug of the zoo's numeric areas, seeded into the runtime.
 
-The zoo says which area a bug belongs to, `classes.toml` which class where an area has several. Hypotheses were written from the
-requirements and one half of the zoo (those whose name's hash is even); the other half is held out, and its figures are
-reported apart. A bug that no case shows by its taps, or that stops the engine with an error, can't be named; they are listed.
+The zoo has the area of each bug, `classes.toml` the class in an area with several. Hypotheses were written from the
+requirements and one half of the zoo (names with an even hash); the other half is held out and reported separately. A bug that
+changes no tap of any case, or stops the engine with an error, can't be named; these are listed.
 """
 
 import json
@@ -13,13 +13,13 @@ from dataclasses import asdict, dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from conformance.diagnosis.causes import name_causes
 from conformance.diagnosis.causes.hypotheses.runtime import runtime_runs
+from conformance.diagnosis.causes.likely_causes import name_causes
 from conformance.numerics.statistics import interval
 from conformance.score.zoo.seeding import Bug, load_zoo, seeded
 from conformance.truth.cases import CASES, case
 
-AREAS = {  # the class of a bug where classes.toml says nothing
+AREAS = {  # the class of a bug that classes.toml does not list
     "attention": "mask",
     "rope": "frequencies",
     "normalisation": "norm",
@@ -35,7 +35,7 @@ CLASSES = Path(__file__).with_name("classes.toml")
 
 @dataclass(frozen=True)
 class Trial:
-    """One bug: its class, and the classes named first, second and third with the first sentence. No case: what became of it."""
+    """One bug: its class, the first three classes named, the first sentence. Without a case, `unshown` is the reason."""
 
     bug: str
     label: str
@@ -107,17 +107,17 @@ def rates(trials: Sequence[Trial], what: str) -> Iterator[str]:
         hits, total = sum(t.within(count) for t in trials), len(trials)
         low, high = interval(hits, total)
         share = hits / total if total else 0.0
-        said = f"{hits} of {total} ({share:.1%}, 95 % interval {low:.1%} to {high:.1%})"
-        yield f"{what}, right class among the first {count}: {said}"
+        counted = f"{hits} of {total} ({share:.1%}, 95 % interval {low:.1%} to {high:.1%})"
+        yield f"{what}, right class among the first {count}: {counted}"
 
 
 def report(trials: Sequence[Trial]) -> Iterator[str]:
-    """Rates, the matrix, what was named wrongly, and what could not be named."""
+    """The matrix, rates, wrong names, and bugs that could not be named."""
     shown = [trial for trial in trials if trial.case]
     yield from matrix(shown)
     yield ""
     yield from rates(shown, "all")
-    yield from rates([t for t in shown if not t.held_out], "half that hypotheses were written from")
+    yield from rates([t for t in shown if not t.held_out], "half used to write hypotheses")
     yield from rates([t for t in shown if t.held_out], "half held out")
     yield from rates([t for t in shown if t.certain], "reproduced")
     yield from rates([t for t in shown if not t.certain], "by features")
@@ -135,7 +135,7 @@ def grouped(trials: Sequence[Trial]) -> list[tuple[str, list[str]]]:
 
 
 def matrix(trials: Sequence[Trial]) -> Iterator[str]:
-    """Rows: what is wrong. Columns: what was named first."""
+    """Rows: the class of the bug. Columns: the class named first."""
     pairs = Counter((trial.label, trial.named[0]) for trial in trials)
     labels = [label for label in dict.fromkeys(AREAS.values()) if any(label in pair for pair in pairs)]
     labels += sorted({label for pair in pairs for label in pair} - set(labels))

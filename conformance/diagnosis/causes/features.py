@@ -1,7 +1,7 @@
-"""Where no hypothesis reproduces an error: what can be said of it by its shape, as ranked classes with a sentence each.
+"""Errors that no hypothesis reproduces: ranked classes by the features of the error, with a sentence each.
 
-Which tokens, heads and columns are wrong, in which layers and ways of calling; whether the value is the right one times a
-number, with a constant added, with columns or rows exchanged.
+Features: the wrong tokens, heads, columns, layers and ways of calling; whether the value is the true one times a number, plus a
+constant, or with columns or rows exchanged.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,7 +12,7 @@ from torch import Tensor
 from conformance.diagnosis.causes.naming import Named, Naming, Scene, Tap, layer_of, module_of
 from conformance.diagnosis.causes.observed import of_trace
 
-ORDINARY = {  # the classes of a kind of tap, the likeliest first
+USUAL = {  # the classes of a kind of tap, the likeliest first
     "embeddings": ("embedding",),
     "norm": ("norm", "residual"),
     "weights": ("mask", "frequencies", "turning", "scale"),
@@ -33,7 +33,7 @@ def described(naming: Naming) -> list[Named]:
     groups: dict[str, list[Tap]] = {}
     for tap in naming.left:
         groups.setdefault(kind_of(naming, tap), []).append(tap)
-    if "weights" in groups:  # where an engine does not show them, the context tells of the same fault
+    if "weights" in groups:  # the context has the same fault
         groups.pop("context", None)
     return [found for kind, taps in groups.items() for found in ranked(naming, kind, taps)]
 
@@ -50,14 +50,14 @@ def kind_of(naming: Naming, tap: Tap) -> str:
 
 
 def ranked(naming: Naming, kind: str, taps: Sequence[Tap]) -> Iterator[Named]:
-    """The classes that the features of these taps speak for, then the ordinary ones of their kind."""
+    """The classes that the features of these taps suggest, then the usual ones of their kind."""
     scene = naming.scenes[taps[0].run]
     facts = [*phases(naming, kind, taps), *values(scene, kind, taps[0].name)]
     where = places(naming, taps)
-    labels = dict.fromkeys(label for labels, _ in facts for label in labels) | dict.fromkeys(ORDINARY.get(kind, ("matrices",)))
-    said = "; ".join(fact for _, fact in facts)
+    labels = dict.fromkeys(label for labels, _ in facts for label in labels) | dict.fromkeys(USUAL.get(kind, ("matrices",)))
+    features = "; ".join(fact for _, fact in facts)
     for rank, label in enumerate(labels, 1):
-        yield Named(label, f"{where}: {said or 'nothing known reproduces it'}", tuple(taps), False, rank)
+        yield Named(label, f"{where}: {features or 'nothing known reproduces it'}", tuple(taps), False, rank)
 
 
 def places(naming: Naming, taps: Sequence[Tap]) -> str:
@@ -68,7 +68,7 @@ def places(naming: Naming, taps: Sequence[Tap]) -> str:
 
 
 def phases(naming: Naming, kind: str, taps: Sequence[Tap]) -> Iterator[tuple[tuple[str, ...], str]]:
-    """In which ways of calling it is wrong, where that is not all in which it was seen."""
+    """The ways of calling in which it is wrong, if not all."""
     names, wrong = {tap.name for tap in taps}, {naming.scenes[tap.run].seen.phase for tap in taps}
     right = {scene.seen.phase for scene in naming.scenes if names & scene.truth.keys()} - wrong
     if not right:
@@ -81,7 +81,7 @@ def phases(naming: Naming, kind: str, taps: Sequence[Tap]) -> Iterator[tuple[tup
 
 
 def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...], str]]:
-    """What the wrong value is like."""
+    """Features of the wrong value."""
     got, want = scene.seen.shown[name], of_trace(scene.trace, name)
     if got.shape != want.shape:
         yield ("matrices",), f"its shape is {list(got.shape)}, not {list(want.shape)}"
@@ -90,13 +90,13 @@ def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...]
         rows = (~got.isfinite()).flatten(1).any(1).nonzero().flatten().tolist()
         yield ("mask",), f"not a number for tokens {rows}"
         return
-    bad = torch.tensor([not scene.judge(name, got[t : t + 1], want[t : t + 1]) <= 1 for t in range(len(got))])
+    bad = torch.tensor([not scene.excess(name, got[t : t + 1], want[t : t + 1]) <= 1 for t in range(len(got))])
     yield from tokens(scene, kind, bad)
     gain = float((got * want).sum() / want.square().sum())
     offset = (got - want)[:1]
-    if scene.judge(name, got, gain * want) <= 1:
+    if scene.excess(name, got, gain * want) <= 1:
         yield gains(kind), f"it is {gain:.6g} times what it should be"
-    elif got.ndim == 2 and scene.judge(name, got, want + offset) <= 1:
+    elif got.ndim == 2 and scene.excess(name, got, want + offset) <= 1:
         yield (
             ("norm",) if kind == "norm" else ("matrices", "embedding"),
             "the same vector is added for every token, as a bias that is lost or taken twice would be",
@@ -110,45 +110,45 @@ def values(scene: Scene, kind: str, name: str) -> Iterator[tuple[tuple[str, ...]
 
 
 def gains(kind: str) -> tuple[str, ...]:
-    """What multiplies this kind of value by a number."""
+    """The classes that multiply this kind of value by a number."""
     return {"embeddings": ("embedding",), "logits": ("cap", "head"), "norm": ("norm",), "experts": ("routing",)}.get(
         kind, ("scale",)
     )
 
 
 def tokens(scene: Scene, kind: str, bad: Tensor) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Which tokens are wrong, if not all."""
+    """The wrong tokens, if not all."""
     wrong, positions = bad.nonzero().flatten().tolist(), scene.seen.positions.tolist()
     if len(wrong) in (0, len(positions)):
         return
     attention = kind in ATTENTION
-    behind = wrong == list(range(wrong[0], len(positions)))
+    tail = wrong == list(range(wrong[0], len(positions)))
     if wrong == [len(positions) - 1]:
         yield ("mask", "cache") if attention else ("head",), "only the last token"
-    elif behind and wrong[0] == 1 and kind == "values":
+    elif tail and wrong[0] == 1 and kind == "values":
         yield ("softmax", "turning"), "every token but the first, whose only key has all the weight"
-    elif behind and wrong[0] == 1:
+    elif tail and wrong[0] == 1:
         yield ("frequencies", "turning", "mask") if attention else (), "every token but the first, which sees itself alone"
-    elif behind:
+    elif tail:
         yield ("mask", "frequencies") if attention else (), f"tokens from position {positions[wrong[0]]} on"
     else:
         yield ("mask",) if attention else (), f"tokens {wrong}"
 
 
 def heads(scene: Scene, name: str, got: Tensor, want: Tensor) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Which heads are wrong, and whether they are other heads' values."""
+    """The wrong heads, and whether they have other heads' values."""
     count = scene.case.spec.heads
     mine, theirs = got.unflatten(1, (count, -1)), want.unflatten(1, (count, -1))
-    wrong = [h for h in range(count) if not scene.judge(name, mine[:, h], theirs[:, h]) <= 1]
+    wrong = [h for h in range(count) if not scene.excess(name, mine[:, h], theirs[:, h]) <= 1]
     if len(wrong) < count:
         yield ("grouping", "heads"), f"heads {wrong} of {count}"
-    swapped = {h: o for h in wrong for o in range(count) if scene.judge(name, mine[:, h], theirs[:, o]) <= 1}
+    swapped = {h: o for h in wrong for o in range(count) if scene.excess(name, mine[:, h], theirs[:, o]) <= 1}
     if swapped:
         yield ("heads", "grouping"), f"heads have the values of others: {swapped}"
 
 
 def seen_keys(got: Tensor, want: Tensor) -> Iterator[tuple[tuple[str, ...], str]]:
-    """Whether other keys are seen, or the same by another measure; weights [T, H, S]."""
+    """Whether other keys are seen, or the same keys with other scores; weights [T, H, S]."""
     if not torch.equal(got > 1e-30, want > 1e-30):
         more = int((got > 1e-30).sum() - (want > 1e-30).sum()) // got.shape[1]
         yield (
@@ -170,7 +170,7 @@ def seen_keys(got: Tensor, want: Tensor) -> Iterator[tuple[tuple[str, ...], str]
 
 
 def inputs(scene: Scene, name: str, got: Tensor) -> Iterator[tuple[tuple[str, ...], str]]:
-    """A norm that is wrong and of the right size has been given another input."""
+    """A wrong norm whose rows have the right size had another input."""
     spec, weight = scene.case.spec, scene.case.truth.tensors[f"{name}.weight"]
     size = (got / (1 + weight if spec.norm == "rms_plus_one" else weight)).square().mean(-1)
     if spec.norm != "layer" and float((size - 1).abs().max()) < 0.05:

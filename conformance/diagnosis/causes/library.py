@@ -10,7 +10,7 @@ PARTS = (norms, rotations, attention, blocks, wiring)  # imported for the slips 
 
 
 def library(case: Case) -> list[Hypothesis]:
-    """Every way in which an engine may have gone wrong with this model, the more ordinary first."""
+    """Every hypothesis for this model, the more common first."""
     assert SLIPS and PARTS
     tensors = case.truth.tensors
     return [*field_hypotheses(case.raw, case.spec), *slips(case.spec), *tensor_hypotheses(case.spec, tensors)]

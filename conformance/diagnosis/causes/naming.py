@@ -1,10 +1,10 @@
-"""Name the causes of what is wrong with an engine: by the hypotheses that reproduce it, and where none does, by its features.
+"""Name the causes of an engine's errors: by hypotheses that reproduce them, else by their features.
 
-A hypothesis explains a tap that is wrong if the model that went wrong that way has the engine's value, to rounding, behind the
-engine's own values before it. The one that explains most comes first; what it does not explain is explained by the next, so
+A hypothesis explains a wrong tap if the model with that fault has the engine's value, to rounding, when it continues from the
+engine's values before it. The one that explains most comes first; what it does not explain is explained by the next, so
 that several independent bugs are all named. Where a hypothesis would make taps wrong that are right, it can hold in some
-layers, in some places of a layer, or in some ways of calling only; the sentence says so, and if none of these tells them
-apart, the hypothesis is dropped.
+layers, in some places of a layer, or in some ways of calling only; the sentence then states this, and if none of these
+separates them, the hypothesis is dropped.
 """
 
 import itertools
@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from conformance.diagnosis.causes.hypotheses.hypothesis import Hypothesis, model_of
-from conformance.diagnosis.causes.judges import Judge
 from conformance.diagnosis.causes.library import library
 from conformance.diagnosis.causes.observed import Observation, of_trace
+from conformance.diagnosis.causes.tolerances import Excess
 from conformance.truth.cases import Case
 from conformance.truth.reference import Reference, Trace
 from nanollama.errors import NanollamaError
@@ -42,26 +42,26 @@ class Named:
 
 
 class Scene:
-    """One observation beside the truth: the error of every tap under any hypotheses."""
+    """One observation and the truth: the error of every tap under any hypotheses."""
 
-    def __init__(self, case: Case, seen: Observation, judge: Judge) -> None:
-        self.case, self.seen, self.judge = case, seen, judge
+    def __init__(self, case: Case, seen: Observation, excess: Excess) -> None:
+        self.case, self.seen, self.excess = case, seen, excess
         self.given = seen.given()
         self.trace = self.model().run(seen.ids, seen.positions)
         if unknown := [name for name in seen.shown if name not in self.trace and not name.endswith(".weights")]:
             raise NanollamaError(
                 f"no value of this model is called {unknown[0]}; taps are named as conformance/truth/taps.py has them"
             )
-        self.truth = seen.errors(self.trace, judge)
+        self.truth = seen.errors(self.trace, excess)
 
     def model(self, *several: Hypothesis) -> Reference:
-        """The reference with these wrong, behind the engine's own values."""
+        """The reference with these faults, continuing from the engine's values."""
         return model_of(self.case.spec, self.case.truth.tensors, several, self.given, self.seen.calls)
 
     def errors(self, *several: Hypothesis) -> dict[str, float]:
         """Of every tap; infinite everywhere where such a model can't run."""
         try:
-            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions), self.judge)
+            return self.seen.errors(self.model(*several).run(self.seen.ids, self.seen.positions), self.excess)
         except (RuntimeError, IndexError, ValueError):  # sizes that don't go together
             return dict.fromkeys(self.truth, float("inf"))
 
@@ -73,7 +73,7 @@ class Scene:
         trace, x = Trace(), self.trace[f"layers.{layer}.in"]
         try:
             self.model(*several).block(int(layer), x, seen.positions, int(seen.positions.max()) + 1, trace)
-            return self.judge(name, seen.shown[name], of_trace(trace, name))
+            return self.excess(name, seen.shown[name], of_trace(trace, name))
         except (RuntimeError, IndexError, ValueError, KeyError):
             return float("inf")
 
@@ -81,9 +81,9 @@ class Scene:
 class Naming:
     """The search for the causes of one engine's errors on one model."""
 
-    def __init__(self, case: Case, runs: Sequence[Observation], judge: Judge) -> None:
-        self.case, self.judge = case, judge
-        self.scenes = [Scene(case, run, judge) for run in runs]
+    def __init__(self, case: Case, runs: Sequence[Observation], excess: Excess) -> None:
+        self.case, self.excess = case, excess
+        self.scenes = [Scene(case, run, excess) for run in runs]
         self.wrong = [Tap(i, name) for i, s in enumerate(self.scenes) for name, error in s.truth.items() if not error <= 1]
 
     def named(self, pairs: bool = True) -> Iterator[Named]:
@@ -120,7 +120,7 @@ class Naming:
         return [Named(f.label, f.sentence, f.explains, True, rank) for rank, f in enumerate(equal, 1)]
 
     def explained(self, several: tuple[Hypothesis, ...]) -> tuple[tuple[int, float], Named] | None:
-        """What these explain of what is left; in how many places they are not at work, and how far they are off at most."""
+        """The taps that these explain of those left; the number of places where they do not apply, and their largest error."""
         explains, against, off = [], [], 0.01
         for i, scene in enumerate(self.scenes):
             for name, error in scene.errors(*several).items():
@@ -133,11 +133,11 @@ class Naming:
         scope = self.scope(explains, against)
         if not explains or scope is None:
             return None
-        said = "; and ".join(h.sentence for h in several)
-        return (len(against), off), Named(several[0].label, said[0].upper() + said[1:] + scope, tuple(explains))
+        sentence = "; and ".join(h.sentence for h in several)
+        return (len(against), off), Named(several[0].label, sentence[0].upper() + sentence[1:] + scope, tuple(explains))
 
     def scope(self, explains: Sequence[Tap], against: Sequence[Tap]) -> str | None:
-        """What tells the places where it is at work from those where it would be and is not; None: nothing does."""
+        """The condition that separates the places where it applies from those where it does not; None: there is none."""
         if not against:
             return ""
         ways = (
@@ -145,10 +145,10 @@ class Naming:
             ("{}", lambda tap: self.scenes[tap.run].seen.phase),
             ("in {}", lambda tap: module_of(tap.name)),
         )
-        for said, way in ways:
+        for condition, way in ways:
             mine, others = {way(tap) for tap in explains}, {way(tap) for tap in against}
             if not mine & others and "" not in mine:
-                return f" (only {said.format(' and '.join(sorted(mine)))})"
+                return f" (only {condition.format(' and '.join(sorted(mine)))})"
         return None
 
 

@@ -1,4 +1,4 @@
-"""What an engine showed of itself in one run, beside what is right behind its own values."""
+"""The values that an engine showed in one run, and the comparison with a trace of the reference."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from conformance.diagnosis.causes.judges import Judge
-from conformance.engines import Prompt, Taps
+from conformance.diagnosis.causes.tolerances import Excess
+from conformance.engines.engine import Prompt, Taps
 from conformance.truth.reference import Trace
 
 
@@ -31,7 +31,7 @@ class Observation:
 
     @property
     def phase(self) -> str:
-        """How the tokens went in, as it is said in a sentence."""
+        """How the tokens went in, as part of a sentence."""
         if self.rows > 1:
             return "in a batch of unequal rows" + (" with a cache" if self.prompt.chunks else "")
         if not self.prompt.chunks:
@@ -45,7 +45,7 @@ class Observation:
         return torch.arange(len(sizes)).repeat_interleave(sizes)
 
     def given(self) -> Taps:
-        """The engine's own values to go on with, by the names of the trace; none that nothing can go on with."""
+        """The engine's values to continue from, by the names of the trace."""
         values = {
             name: tap for name, tap in self.shown.items() if not name.endswith((".gate", ".weights")) and name != "logits"
         }
@@ -55,9 +55,9 @@ class Observation:
         values |= {f"{name}.in": value.detach().cpu().double() for name, value in self.inputs.items()}
         return {name: value for name, value in values.items() if value.isfinite().all()}
 
-    def errors(self, trace: Trace, judge: Judge) -> dict[str, float]:
-        """How far each tap is from a trace, as a multiple of what is allowed."""
-        return {name: judge(name, tap, of_trace(trace, name)) for name, tap in self.shown.items()}
+    def errors(self, trace: Trace, excess: Excess) -> dict[str, float]:
+        """The error of each tap to a trace, over its tolerance."""
+        return {name: excess(name, tap, of_trace(trace, name)) for name, tap in self.shown.items()}
 
 
 def comparable(name: str, tap: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`python -m conformance.diagnosis.detectability`: the smallest change of each number of a config that a run would catch."""
+"""`python -m conformance.diagnosis.detectability`: the smallest change of each number of a config that a run would detect."""
 
 import argparse
 import sys
@@ -6,10 +6,12 @@ import time
 
 import torch
 
-from conformance.diagnosis.detectability import by_floor, designed, detectability, exact, prompts
-from conformance.judging.subject import subject
+from conformance.diagnosis.causes.tolerances import float64_excess, floor_excess
+from conformance.diagnosis.detectability.probes import designed, prompts
+from conformance.diagnosis.detectability.smallest_change import detectability
+from conformance.engines.subject import subject
 from conformance.models.fixtures import FIXTURES
-from conformance.report.parts.sections import smallest as said
+from conformance.report.parts.sections import smallest as smallest_text
 from conformance.requirements.results import Detectable
 from conformance.truth.cases import CASES
 from conformance.truth.golden import LOW_PRECISIONS
@@ -19,22 +21,26 @@ from nanollama.errors import NanollamaError
 def lines(family: str, dtype: str) -> list[str]:
     """One line a field: by the prompts alone (logits; all taps), and with inputs made for it."""
     this = subject(family, dtype).case
-    judge, whole = (exact(), exact()) if dtype == "float64" else (by_floor(dtype), by_floor(dtype, view="accumulated"))
+    excess, whole = (
+        (float64_excess(), float64_excess())
+        if dtype == "float64"
+        else (floor_excess(dtype), floor_excess(dtype, view="accumulated"))
+    )
     kinds: list[list[Detectable]] = [
         detectability(this, prompts(this), whole, {"logits"}.__contains__),
-        detectability(this, prompts(this), judge),
-        detectability(this, designed(this), judge),
+        detectability(this, prompts(this), excess),
+        detectability(this, designed(this), excess),
     ]
     rows = []
     for found in zip(*kinds, strict=True):
         best = found[-1]
-        cells = "".join(f"{said(each):>12}" for each in found)
+        cells = "".join(f"{smallest_text(each):>12}" for each in found)
         rows.append(f"{best.field:34}{best.value:>12.6g}{cells}  {best.place or 'needs ' + best.needs}")
     return rows
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Print the table of each family; the exit status is 1 where nothing at all would be caught."""
+    """Print the table of each family; the exit status is 1 if nothing would be detected."""
     parser = argparse.ArgumentParser(prog="python -m conformance.diagnosis.detectability", description=__doc__)
     parser.add_argument("--family", action="append", choices=CASES, metavar="CASE", help="only these (all families)")
     parser.add_argument("--dtype", default="float64", choices=["float64", *LOW_PRECISIONS], help="of the engine (float64)")

@@ -1,4 +1,4 @@
-"""The numbers of a model's configuration, each with what the model is when the number is a little off."""
+"""The numbers of a model's config, each with the changed model."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -7,7 +7,7 @@ from typing import Any
 from conformance.truth.rotation import Rope
 from conformance.truth.spec import Spec
 
-Change = Callable[[float], Mapping[str, Any]]  # by how much, relatively → fields of the spec
+Change = Callable[[float], Mapping[str, Any]]  # relative change → fields of the spec
 SCALING = {  # the numbers that each kind of scaling reads
     "linear": ("factor",),
     "dynamic": ("factor",),
@@ -19,7 +19,7 @@ SCALING = {  # the numbers that each kind of scaling reads
 
 @dataclass(frozen=True)
 class Field:
-    """One number. `step`: it is whole, and can be off by no less than this. `needs`: what it takes to see it."""
+    """One number. `step`: the smallest change of a whole number. `needs`: what it takes to detect a change."""
 
     name: str
     value: float

@@ -1,4 +1,4 @@
-"""What a run feeds a model: prompts, and inputs put into its modules, each made to amplify some fields."""
+"""The inputs of a run: prompts, and injected inputs of modules, each designed to amplify some fields."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from conformance.engines import Prompt
+from conformance.engines.engine import Prompt
 from conformance.truth.cases import Case
 
 WITHIN = 4  # tokens that no fixture's window or trained length is crossed by
@@ -30,7 +30,7 @@ def prompt_of(case: Case, name: str) -> Prompt:
 
 
 def prompts(case: Case) -> list[Probe]:
-    """What any engine can be run on: a near prompt longer than three windows, and one with positions beyond 4096."""
+    """For any engine: a near prompt longer than three windows, and one with positions beyond 4096."""
     return [Probe(name, prompt_of(case, name)) for name in ("near", "far")]
 
 

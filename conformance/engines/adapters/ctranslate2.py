@@ -13,8 +13,9 @@ import torch
 from ctranslate2.converters import TransformersConverter
 from transformers import PreTrainedTokenizerFast
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Unsupported, choose
-from conformance.engines.foreign import has_gap, has_vocabulary, readable_copy
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Unsupported, parse_options
+from conformance.engines.prompt_pieces import has_gap
+from conformance.models.readable_copy import has_vocabulary, readable_copy
 from conformance.requirements.results import About
 
 
@@ -27,8 +28,7 @@ class CTranslate2(Engine):
     """A converted model on the CPU; the argument is its compute type."""
 
     def __init__(self, argument: str = "") -> None:
-        self.dtype = choose(argument, dtype=("float32", "bfloat16", "int8"))["dtype"]
-        self.generator: Any = None
+        self.dtype = parse_options(argument, dtype=("float32", "bfloat16", "int8"))["dtype"]
 
     def about(self) -> About:
         """Logits; what is inside stays inside."""
@@ -44,27 +44,25 @@ class CTranslate2(Engine):
                 converter.load_tokenizer = words
             try:
                 converter.convert(target)
-                self.generator = ctranslate2.Generator(target, compute_type=self.dtype, intra_threads=1)
+                self.loaded = ctranslate2.Generator(target, compute_type=self.dtype, intra_threads=1)
             except Exception as error:
                 raise Unsupported(f"{type(error).__name__}: {error}") from error
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row, at once."""
-        if self.generator is None:
-            raise Unsupported("no model is loaded")
         if has_gap(prompt):
             raise Unsupported("CTranslate2 takes no positions")
         if prompt.chunks:
             raise Unsupported("CTranslate2 takes a prompt only at once")
         try:
-            found = np.array(self.generator.forward_batch([list(prompt.ids)], return_log_probs=False))
+            found = np.array(self.model.forward_batch([list(prompt.ids)], return_log_probs=False))
         except (ValueError, RuntimeError) as error:
             raise Broken(f"{type(error).__name__}: {error}") from error
         return Answer(torch.from_numpy(found)[0].double())
 
     def close(self) -> None:
         """Let go of the model."""
-        self.generator = None
+        self.loaded = None
 
 
 ENGINE = CTranslate2

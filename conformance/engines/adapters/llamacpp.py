@@ -17,8 +17,9 @@ import llama_cpp
 import torch
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Unsupported
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Engine, Prompt, Unsupported
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.source import open_source
@@ -64,7 +65,6 @@ class LlamaCpp(Engine):
         self.converter = Path(argument) if argument else None
         if self.converter and not (self.converter / CONVERTER).is_file():
             raise NanollamaError(f"{self.converter} has no {CONVERTER}; want llama.cpp's source folder, or no argument")
-        self.model: Any = None
 
     def about(self) -> About:
         """Logits; what is inside stays inside."""
@@ -75,7 +75,7 @@ class LlamaCpp(Engine):
         """Convert the folder and load the file."""
         self.close()
         with tempfile.TemporaryDirectory() as scratch:
-            self.model = load_file(self.as_gguf(folder, Path(scratch)))
+            self.loaded = load_file(self.as_gguf(folder, Path(scratch)))
 
     def as_gguf(self, folder: Path, scratch: Path) -> Path:
         """The folder as a file, by their converter or by ours."""
@@ -89,8 +89,6 @@ class LlamaCpp(Engine):
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One sequence in a context that is just long enough, in one call or several."""
-        if self.model is None:
-            raise Unsupported("no model is loaded")
         if has_gap(prompt):
             raise Unsupported("llama.cpp wants the positions of a sequence one after the other (llama-batch.cpp, init)")
         context = -(-len(prompt.ids) // CONTEXT) * CONTEXT
@@ -99,9 +97,9 @@ class LlamaCpp(Engine):
 
     def close(self) -> None:
         """Free the model."""
-        if self.model is not None:
-            llama_cpp.llama_model_free(self.model)
-        self.model = None
+        if self.loaded is not None:
+            llama_cpp.llama_model_free(self.loaded)
+        self.loaded = None
 
 
 def load_file(path: Path) -> Any:

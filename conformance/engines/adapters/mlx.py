@@ -18,8 +18,9 @@ from mlx_lm.models.cache import make_prompt_cache
 from mlx_lm.utils import load_model
 from torch import Tensor
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Taps, Unsupported, choose
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Taps, Unsupported, parse_options
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from conformance.truth.taps import GPT2_NAMES, NORMS
 
@@ -30,16 +31,8 @@ class Mlx(Engine):
     """A model of mlx-lm in float32, or rounded to another dtype before it is loaded."""
 
     def __init__(self, argument: str = "") -> None:
-        self.dtype = choose(argument, dtype=("float32", "bfloat16", "float16"))["dtype"]
-        self.loaded: Any = None
+        self.dtype = parse_options(argument, dtype=("float32", "bfloat16", "float16"))["dtype"]
         mx.set_default_device(mx.cpu)
-
-    @property
-    def model(self) -> Any:
-        """The loaded model."""
-        if self.loaded is None:
-            raise Unsupported("no model is loaded")
-        return self.loaded
 
     def about(self) -> About:
         """Taps and injection go through the classes of its modules."""

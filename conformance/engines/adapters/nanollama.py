@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import nanollama
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, parse_options
 from conformance.numerics import observe as watching
 from conformance.numerics.ways import chunks, whole
 from conformance.requirements.results import About
@@ -15,28 +15,19 @@ from conformance.truth.taps import eager_attention
 from nanollama.errors import NanollamaError
 from nanollama.lm import load_model
 from nanollama.model.dtypes import DTYPES
-from nanollama.model.transformer import Transformer
 
 DEVICES = ("cpu", "cuda", "mps")
 
 
 class Nanollama(Engine):
-    """The runtime as it is installed here. Logits come of its own road of attention, taps of the definition."""
+    """The runtime as installed here. Logits are from its default attention, taps from the eager one."""
 
     def __init__(self, argument: str = "") -> None:
-        chosen = choose(argument, dtype=tuple(DTYPES), device=DEVICES)
+        chosen = parse_options(argument, dtype=tuple(DTYPES), device=DEVICES)
         self.dtype, self.device = chosen["dtype"], chosen["device"]
-        self.loaded: Transformer | None = None
-
-    @property
-    def model(self) -> Transformer:
-        """The loaded model."""
-        if self.loaded is None:
-            raise Unsupported("no model is loaded")
-        return self.loaded
 
     def about(self) -> About:
-        """Every level that a model is judged by."""
+        """All levels of a model."""
         return About("nanollama", nanollama.__version__, ("L2", "L3", "L4"), self.dtype, self.device)
 
     def load(self, folder: Path) -> None:
@@ -47,10 +38,14 @@ class Nanollama(Engine):
         except NanollamaError as error:
             raise Unsupported(str(error)) from error
 
+    def in_dtype(self, dtype: str) -> Engine | None:
+        """The runtime in another dtype, on the same device."""
+        return Nanollama(f"{dtype},{self.device}")
+
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row; in chunks from a cache."""
         with torch.inference_mode():
-            logits = torch.cat([step.run(self.model)[0] for step in way_of(prompt)(self.model, [told(prompt)])])
+            logits = torch.cat([step.run(self.model)[0] for step in way_of(prompt)(self.model, [observed_prompt(prompt)])])
             return Answer(logits.cpu().double(), self.seen(prompt, None) if taps else {})
 
     def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
@@ -61,11 +56,11 @@ class Nanollama(Engine):
     def seen(self, prompt: Prompt, inputs: Taps | None) -> Taps:
         """All taps of a run."""
         with eager_attention(self.model):
-            found, _ = watching.observe(self.model, way_of(prompt), [told(prompt)], inputs)
+            found, _ = watching.observe(self.model, way_of(prompt), [observed_prompt(prompt)], inputs)
         return dict(named(found))
 
 
-def told(prompt: Prompt) -> watching.Prompt:
+def observed_prompt(prompt: Prompt) -> watching.Prompt:
     """A prompt as the hooks take it."""
     return watching.Prompt(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
 

@@ -5,15 +5,15 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import onnxruntime_genai
 import torch
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Unsupported
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Engine, Prompt, Unsupported
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
 
@@ -27,7 +27,6 @@ class OnnxGenAI(Engine):
         if argument:
             raise NanollamaError(f"onnxgenai takes no option, got {argument!r}")
         onnxruntime_genai.disable_telemetry_events()
-        self.model: Any = None
 
     def about(self) -> About:
         """Logits; what is inside stays inside."""
@@ -39,7 +38,7 @@ class OnnxGenAI(Engine):
         with tempfile.TemporaryDirectory() as scratch:
             target = built(readable_copy(folder, Path(scratch, "model")), Path(scratch))
             try:
-                self.model = onnxruntime_genai.Model(str(target))
+                self.loaded = onnxruntime_genai.Model(str(target))
                 list(self.calls(Prompt((1,), (0,))))
             except RuntimeError as error:
                 self.close()
@@ -47,8 +46,6 @@ class OnnxGenAI(Engine):
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One sequence, in one call or several."""
-        if self.model is None:
-            raise Unsupported("no model is loaded")
         if has_gap(prompt):
             raise Unsupported("ONNX Runtime generate() takes no positions")
         return Answer(torch.cat(list(self.calls(prompt))))
@@ -64,7 +61,7 @@ class OnnxGenAI(Engine):
 
     def close(self) -> None:
         """Let go of the model."""
-        self.model = None
+        self.loaded = None
 
 
 def built(folder: Path, scratch: Path) -> Path:

@@ -1,6 +1,6 @@
 """OpenVINO on the CPU: a checkpoint as optimum-intel exports it, in the runtime below OpenVINO GenAI, which gives no logits.
 
-The exported model keeps its cache itself, takes positions, and is told to compute in float32.
+The exported model keeps its cache itself, takes positions, and computes in float32 by request.
 """
 
 import json
@@ -9,7 +9,6 @@ import tempfile
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import openvino
@@ -17,8 +16,9 @@ import torch
 from optimum.exporters.openvino import main_export
 from torch import Tensor
 
-from conformance.engines import Answer, Engine, Prompt, Unsupported
-from conformance.engines.foreign import has_gap, pieces, readable_copy
+from conformance.engines.engine import Answer, Engine, Prompt, Unsupported
+from conformance.engines.prompt_pieces import has_gap, pieces
+from conformance.models.readable_copy import readable_copy
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
 
@@ -31,7 +31,6 @@ class OpenVino(Engine):
     def __init__(self, argument: str = "") -> None:
         if argument:
             raise NanollamaError(f"openvino takes no option, got {argument!r}")
-        self.request: Any = None
         self.inputs: set[str] = set()
         self.windowed = False
 
@@ -53,15 +52,13 @@ class OpenVino(Engine):
             except Exception as error:
                 raise Unsupported(f"{type(error).__name__}: {error}") from error
             self.inputs = {each.any_name for each in model.inputs}
-            self.request = model.create_infer_request()
+            self.loaded = model.create_infer_request()
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row, in one call or several."""
-        if self.request is None:
-            raise Unsupported("no model is loaded")
         if has_gap(prompt) and (self.windowed or "position_ids" not in self.inputs):
             raise Unsupported("its masks count places of the cache, so that windows and positions with a gap don't go together")
-        self.request.reset_state()
+        self.model.reset_state()
         return Answer(torch.cat(list(self.calls(prompt))))
 
     def calls(self, prompt: Prompt) -> Iterator[Tensor]:
@@ -73,12 +70,12 @@ class OpenVino(Engine):
                 "position_ids": np.array([prompt.positions[piece]]),
                 "beam_idx": np.zeros(1, np.int32),
             }
-            found = self.request.infer({name: value for name, value in given.items() if name in self.inputs})
+            found = self.model.infer({name: value for name, value in given.items() if name in self.inputs})
             yield torch.from_numpy(np.array(found["logits"])[0]).double()
 
     def close(self) -> None:
         """Let go of the model."""
-        self.request = None
+        self.loaded = None
 
 
 ENGINE = OpenVino

@@ -13,7 +13,7 @@ import transformers
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, DynamicCache
 
-from conformance.engines import Answer, Engine, Prompt, Taps, Unsupported, choose
+from conformance.engines.engine import Answer, Engine, Prompt, Taps, Unsupported, parse_options, row_per_token
 from conformance.requirements.results import About
 from conformance.truth.oracle import precision, visible_masks
 from conformance.truth.taps import GPT2_NAMES, NORMS
@@ -27,20 +27,12 @@ class Transformers(Engine):
     """A model as `AutoModelForCausalLM` loads it. Only eager attention shows its weights; a compiled model shows nothing."""
 
     def __init__(self, argument: str = "") -> None:
-        chosen = choose(argument, implementation=IMPLEMENTATIONS, dtype=tuple(DTYPES))
+        chosen = parse_options(argument, implementation=IMPLEMENTATIONS, dtype=tuple(DTYPES))
         self.implementation, self.dtype = chosen["implementation"], chosen["dtype"]
         if self.implementation == "compiled" and self.dtype == "float64":
             if "float64" in argument:
                 raise NanollamaError("transformers:compiled,float64 is not possible: the float64 mode can't be compiled")
             self.dtype = "float32"
-        self.loaded: Any = None
-
-    @property
-    def model(self) -> Any:
-        """The loaded model."""
-        if self.loaded is None:
-            raise Unsupported("no model is loaded")
-        return self.loaded
 
     def about(self) -> About:
         """Taps and injection go through hooks, which a compiled model has not."""
@@ -67,6 +59,10 @@ class Transformers(Engine):
         if self.implementation == "compiled":
             torch.compiler.reset()
             self.loaded.forward = torch.compile(model.forward)
+
+    def in_dtype(self, dtype: str) -> Engine | None:
+        """The same implementation in another dtype."""
+        return Transformers(f"{self.implementation},{dtype}")
 
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """One row; in chunks through a DynamicCache."""
@@ -189,14 +185,6 @@ def put(value: Tensor) -> Callable[[Any, Any, Any], Any]:
         return ((new, *args[1:]), kwargs) if args else (args, {**kwargs, "hidden_states": new})
 
     return enter
-
-
-def row_per_token(value: Tensor) -> Tensor:
-    """float64 [T, …] of [1, T, …], [1, H, T, S] or [T, …]."""
-    value = value.detach().double()
-    if value.ndim == 4:
-        return value[0].transpose(0, 1)
-    return value[0] if value.ndim == 3 else value
 
 
 ENGINE = Transformers

@@ -17,7 +17,7 @@ import torch
 from jsonschema import Draft202012Validator
 from torch import Tensor
 
-from conformance.engines import Broken, Taps
+from conformance.engines.engine import Broken, Taps
 
 Message = dict[str, Any]
 SCHEMA = Path(__file__).with_name("protocol.schema.json")
@@ -60,19 +60,19 @@ def pack(value: Tensor) -> Message:
     return {"shape": list(value.shape), "dtype": "float64", "data": base64.b64encode(data).decode()}
 
 
-def unpack(said: Message) -> Tensor:
+def unpack(message: Message) -> Tensor:
     """float64; Broken where the data are not those of the shape."""
-    kind = np.dtype(NUMBERS[said["dtype"]])
+    kind = np.dtype(NUMBERS[message["dtype"]])
     try:
-        data = base64.b64decode(said["data"], validate=True)
+        data = base64.b64decode(message["data"], validate=True)
     except binascii.Error as error:
         raise Broken(f"a tensor's data are no base64: {error}") from error
-    size = math.prod(said["shape"]) * kind.itemsize
+    size = math.prod(message["shape"]) * kind.itemsize
     if len(data) != size:
-        raise Broken(f"a tensor of shape {said['shape']} in {said['dtype']} has {size} bytes, and it sent {len(data)}")
-    return torch.from_numpy(np.frombuffer(data, kind).astype(np.float64).reshape(said["shape"]))
+        raise Broken(f"a tensor of shape {message['shape']} in {message['dtype']} has {size} bytes, and it sent {len(data)}")
+    return torch.from_numpy(np.frombuffer(data, kind).astype(np.float64).reshape(message["shape"]))
 
 
-def unpacked(said: Mapping[str, Message]) -> Taps:
+def unpacked(tensors: Mapping[str, Message]) -> Taps:
     """Tensors by name."""
-    return {name: unpack(value) for name, value in said.items()}
+    return {name: unpack(value) for name, value in tensors.items()}

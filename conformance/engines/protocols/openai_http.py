@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
-from conformance.engines import Engine, Unsupported
+from conformance.engines.engine import Engine, Unsupported
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
 

@@ -19,7 +19,7 @@ from typing import IO
 
 from torch import Tensor
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Taps, Unsupported
 from conformance.engines.protocols.messages import Message, check, pack, parsed, shown, unpack, unpacked
 from conformance.requirements.results import About
 from nanollama.errors import NanollamaError
@@ -58,8 +58,8 @@ class Program(Engine):
         if self.waited >= PATIENCE:
             raise Broken(f"it is not asked any more: {self.fault}")
         self.process = Process(self.command, self.longest)
-        said = self.ask({"verb": "hello", "protocol": 1})
-        self.known = About(**{**said, "levels": tuple(said["levels"])})
+        answer = self.ask({"verb": "hello", "protocol": 1})
+        self.known = About(**{**answer, "levels": tuple(answer["levels"])})
 
     def load(self, folder: Path) -> None:
         """A folder, in a process that is started if there is none."""
@@ -70,8 +70,8 @@ class Program(Engine):
     def run(self, prompt: Prompt, taps: bool = False) -> Answer:
         """Logits, and taps if the program offers them."""
         request = {"verb": "run", "ids": [*prompt.ids], "positions": [*prompt.positions], "chunks": [*prompt.chunks]}
-        said = self.ask({**request, "taps": taps})
-        return Answer(unpack(said["logits"]), unpacked(said.get("taps", {})))
+        answer = self.ask({**request, "taps": taps})
+        return Answer(unpack(answer["logits"]), unpacked(answer.get("taps", {})))
 
     def inject(self, prompt: Prompt, inputs: Mapping[str, Tensor]) -> Taps:
         """Inputs of modules, and the taps that come of them."""

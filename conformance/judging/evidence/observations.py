@@ -1,26 +1,26 @@
-"""One comparison of an engine's value with the truth, and what it says about requirements."""
+"""One comparison of an engine's value with the truth, and the requirements that it covers."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-Pair = tuple[str, str]  # a requirement, and the kind of tap at which it shows by itself
+Pair = tuple[str, str]  # a requirement, and the kind of tap that shows it by itself
 
 
 class State(StrEnum):
-    """What came of one comparison."""
+    """The outcome of one comparison."""
 
     FITS = "fits"
     OFF = "off"
-    BEHIND = "behind"  # off, but something before it is off too, which explains it
+    CONSEQUENCE = "consequence"  # off, because something before it is off
     UNSUPPORTED = "unsupported"
     BROKEN = "broken"
 
 
 @dataclass(frozen=True)
 class Observation:
-    """One comparison, or with `detail` the reason why it could not be made. `alike`: nothing rounds elsewhere than in the
-    runtime; `local`: a module on true inputs."""
+    """One comparison, or in `detail` the reason why there is none. `alike`: it rounds where the runtime rounds; `local`: a
+    module on true inputs."""
 
     case: str
     prompt: str
@@ -38,7 +38,7 @@ class Observation:
     @property
     def made(self) -> bool:
         """Whether anything was compared."""
-        return self.state in (State.FITS, State.OFF, State.BEHIND)
+        return self.state in (State.FITS, State.OFF, State.CONSEQUENCE)
 
     @property
     def excess(self) -> float:
@@ -52,9 +52,9 @@ ORDER = {"self_attn.weights": "self_attn.mask", "self_attn.context": "self_attn.
 
 
 def explained(found: Iterable[Observation]) -> Iterator[Observation]:
-    """The same with what only follows from another fault marked so: of one module by itself, what comes behind its first
-    value that is off, and a layer's sum behind any of its parts; in the whole model everything behind a faulty module, or
-    behind the first tap that is off; and with shifted positions everything if it is so without."""
+    """The same, with consequences of another fault marked: in a module by itself, all after its first value that is off; a
+    layer's sum, if one of its parts is off; in the whole model, all after a faulty module or after the first tap that is off;
+    with shifted positions, all if an unshifted prompt is off."""
     found = list(found)
     faulty = {(o.prompt, o.place) for o in found if o.local and o.state is State.OFF}
     seen_off: set[str] = set()
@@ -65,12 +65,12 @@ def explained(found: Iterable[Observation]) -> Iterator[Observation]:
             else:
                 consequence = bool(faulty) or o.prompt in seen_off or (o.prompt == "shifted" and bool(seen_off))
                 seen_off.add(o.prompt)
-            o = replace(o, state=State.BEHIND) if consequence else o
+            o = replace(o, state=State.CONSEQUENCE) if consequence else o
         yield o
 
 
 def before(place: str, faulty: Iterable[tuple[str, str]]) -> list[str]:
-    """What a value of a module by itself is made of: other values of the module, or of the layer."""
+    """The values that a value of a module by itself depends on: others of the module, or of the layer."""
     layer = ".".join(place.split(".")[:2])
     if place == layer and layer.startswith("layers."):
         return [other for _, other in faulty if other.startswith(f"{layer}.")]

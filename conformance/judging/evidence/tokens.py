@@ -1,4 +1,4 @@
-"""Tokens: the likeliest one after every token of a prompt, each judged by itself (teacher-forced), ties excused and counted."""
+"""Greedy tokens after every token of a prompt, each judged by itself (teacher-forced); ties are excused and counted."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,8 @@ class Choices:
 
 
 def choices(got: Tensor, want: Tensor, room: float) -> Choices:
-    """Log-probabilities [T, V], both. `room`: how far each may be off, in nats. Another token is a tie where the truth likes
-    it so nearly as much as its own that both may have moved by that much."""
+    """Log-probabilities [T, V], both. `room`: the tolerance of each, in nats. Another token is a tie if the truth's margin
+    is at most twice that."""
     mine, best = got.argmax(-1), want.argmax(-1)
     rows = torch.arange(len(want))
     margin = want[rows, best] - want[rows, mine]

@@ -1,4 +1,4 @@
-"""A server that is not ours: llama.cpp's through its Python binding, started on a free port, judged, and stopped.
+"""llama.cpp's server through its Python binding: started on a free port, judged, and stopped.
 
     python -m conformance.judging.wire.llamacpp_server [FILE.gguf] [--fields QUERY] [--json FILE] [--report FILE] [-- OPTIONS]
 
@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from conformance.engines.protocols.openai_http import OpenAIServer
-from conformance.judging.command import Wanted, judge_command
+from conformance.judging.command import RunOptions, run_command
 from conformance.judging.wire.served_model import write_served_model
 from nanollama.checkpoint.export import export_gguf
 from nanollama.checkpoint.source import open_source
@@ -30,7 +30,7 @@ PATIENCE = 120.0  # seconds until it must listen
 
 @contextmanager
 def llamacpp_server(model: Path, options: Sequence[str] = ()) -> Iterator[str]:
-    """A running server's base URL; NanollamaError with its last words if it does not come up."""
+    """Yields a running server's base URL; raises NanollamaError with its last output if it does not start."""
     if importlib.util.find_spec("llama_cpp") is None:
         raise NanollamaError("llama_cpp is not installed here; install it: python -m pip install 'llama-cpp-python[server]'")
     port = free_port()
@@ -47,7 +47,7 @@ def llamacpp_server(model: Path, options: Sequence[str] = ()) -> Iterator[str]:
 
 
 def free_port() -> int:
-    """A port that nobody uses now."""
+    """A free port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
 
@@ -63,7 +63,7 @@ def comes_up(process: "subprocess.Popen[bytes]", url: str) -> bool:
     return False
 
 
-def own_model(folder: Path) -> Path:
+def write_served_gguf(folder: Path) -> Path:
     """The suite's small model as a GGUF file."""
     path = folder / "served.gguf"
     (folder / "checkpoint").mkdir()
@@ -80,13 +80,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--fields", default="", metavar="QUERY", help="for every request, such as 'repeat_penalty=1.0&top_k=0'")
     parser.add_argument("--json", metavar="FILE")
     parser.add_argument("--report", metavar="FILE", type=Path)
-    wanted = parser.parse_args(given[:cut])
+    options = parser.parse_args(given[:cut])
     try:
         with tempfile.TemporaryDirectory() as folder:
-            model = wanted.model or own_model(Path(folder))
+            model = options.model or write_served_gguf(Path(folder))
             with llamacpp_server(model, given[cut + 1 :]) as url:
-                engine = f"{url}?{wanted.fields}" if wanted.fields else url
-                return judge_command(Wanted(engine, json=wanted.json, report=wanted.report, model=str(model)))
+                engine = f"{url}?{options.fields}" if options.fields else url
+                return run_command(RunOptions(engine, json=options.json, report=options.report, model=str(model)))
     except NanollamaError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -1,9 +1,9 @@
-"""Probes: each asks a server something and holds the answer against one requirement.
+"""Probes: each sends requests to a server and tests the answers against one requirement.
 
 A probe is a plain function under `@probe("STOP-001", COMPLETIONS, CHAT)`; it takes the endpoint that it probes, and compares
 through `Endpoint.hold` and `Endpoint.same`, which count. With `optional`, a server may refuse what the probe asks for, by a
-status of 4xx: that is UNSUPPORTED with the server's own words, as is a probe for which the model that is served writes nothing
-that would do. A requirement that is unspecified is noted and never failed.
+status of 4xx: that is UNSUPPORTED with the server's message, as is a probe for which the served model writes no suitable
+answer. An unspecified requirement is noted and never failed.
 """
 
 import json
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer, Refused, Reply, events
 from conformance.judging.wire.truth.truth import Truth
 
@@ -23,16 +23,16 @@ T = TypeVar("T")
 
 
 class Wrong(Exception):
-    """The server does not do what the requirement says; the text says what it did."""
+    """The server violates the requirement; the message is what it did."""
 
 
 class Undecided(Exception):
-    """Something is wrong with the answers, so that they don't show whether the requirement is met; the text says what."""
+    """The answers don't show whether the requirement is met; the message is the reason."""
 
 
 @dataclass
 class Tally:
-    """What one probe compared: how often, how many of them were excused as ties, and the largest error beside its bar."""
+    """The comparisons of one probe: their number, how many were excused as ties, the largest error and its bar."""
 
     compared: int = 0
     excused: int = 0
@@ -43,7 +43,7 @@ class Tally:
 
 @dataclass
 class Endpoint:
-    """One of a server's two ways to ask for text, what is known of its model, and the tally of the probe that runs now."""
+    """One of a server's two endpoints for text, cached answers, and the tally of the running probe."""
 
     engine: OpenAIServer
     name: str
@@ -106,7 +106,7 @@ class Endpoint:
         return texts[0]
 
     def once(self, name: str, make: Callable[[], T]) -> T:
-        """What several probes need and is asked for once."""
+        """A value that several probes need, computed once."""
         if name not in self.known:
             self.known[name] = make()
         found: T = self.known[name]
@@ -120,7 +120,7 @@ class Endpoint:
         return text
 
     def hold(self, condition: bool, otherwise: str) -> None:
-        """Count a comparison, and say what is wrong if it fails."""
+        """Count a comparison; raise Wrong if it fails."""
         self.tally.compared += 1
         if not condition:
             raise Wrong(otherwise)
@@ -132,7 +132,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class Stream:
-    """A stream's bytes and what a client makes of them."""
+    """A stream's bytes, and the events and texts that a client reads from them."""
 
     name: str
     reply: Reply
@@ -172,7 +172,7 @@ class Stream:
 
 
 def shown(value: object) -> str:
-    """A value for a message, not too long."""
+    """A value's repr for a message, shortened."""
     text = repr(value)
     return text if len(text) <= 160 else f"{text[:120]}…{text[-30:]}"
 
@@ -188,7 +188,7 @@ class Probe:
 
     @property
     def name(self) -> str:
-        """As it is reported."""
+        """The name in results."""
         return f"wire.{self.run.__module__.rpartition('.')[2]}.{self.run.__name__}"
 
 

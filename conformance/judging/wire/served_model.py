@@ -1,4 +1,4 @@
-"""A checkpoint for servers to serve where there is no other: a family's tiny model with a tokenizer that GGUF can hold.
+"""A checkpoint to serve when no other is given: a family's tiny model with a tokenizer that GGUF can hold.
 
 Its tokens are single printable characters, so the text of any tokens is whole and can be counted by hand. The logit of the
 begin token is always 0, so that no greedy answer has one in its middle: servers differ in how they show that.

@@ -1,6 +1,6 @@
-"""Error growth: the error of every tap along the data path, on a logarithmic scale, above the band of what honest engines need.
+"""Error growth: the error of every tap along the data path, on a logarithmic scale, with the noise floor below.
 
-A small SVG writer of our own: colours come from the page's style sheet, and no text in it is trusted.
+Writes SVG directly: colours come from the page's style sheet, and all text is escaped.
 """
 
 import math
@@ -16,7 +16,7 @@ from conformance.requirements.results import Point
 
 WIDTH, HEIGHT = 360.0, 190.0
 LEFT, RIGHT, TOP, BOTTOM = 38.0, 352.0, 10.0, 164.0
-LEAST, MOST = -18, 6  # decades that are drawn; what is beyond, and no error at all, stands at the edge
+LOWEST, HIGHEST = -18, 6  # decades that are drawn; what is beyond, and no error at all, stands at the edge
 SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -43,12 +43,12 @@ def range_of(points: Sequence[Point]) -> tuple[int, int]:
     """The decades to draw, at least two: from the smallest error or floor to the largest."""
     values = [v for point in points for v in (point.error, point.floor) if v > 0 and math.isfinite(v)] or [1.0]
     low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
-    low = min(max(low, LEAST), MOST - 2)
-    return low, max(min(high, MOST), low + 2)
+    low = min(max(low, LOWEST), HIGHEST - 2)
+    return low, max(min(high, HIGHEST), low + 2)
 
 
 def height(value: float, decades: tuple[int, int]) -> float:
-    """Where a value stands; 0 at the bottom, what is infinite or undefined at the top."""
+    """The y coordinate of a value; 0 at the bottom, infinite or undefined values at the top."""
     low, high = decades
     power = high if not math.isfinite(value) else math.log10(value) if value > 0 else low
     return BOTTOM - (BOTTOM - TOP) * (min(max(power, low), high) - low) / (high - low)
@@ -100,7 +100,7 @@ def line(name: str, xs: Sequence[float], ys: Sequence[float]) -> str:
 
 
 def mark(x: float, y: float, point: Point) -> str:
-    """One tap: a dot within its floor, a larger square beyond it; what it is, on hovering."""
+    """One tap: a dot within its floor, a larger square beyond it; its name and numbers on hovering."""
     title = escape(printable(f"{point.tap}: {point.error:.2g}, floor {point.floor:.2g}"))
     if point.error <= point.floor:
         return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="1.8"><title>{title}</title></circle>'

@@ -43,14 +43,14 @@ class Change:
 
 
 def difference(old: Run, new: Run) -> list[Change]:
-    """Every change, the gravest kind first; in a kind in the order of the newer run."""
+    """Every change, the worst kind first; in a kind in the order of the newer run."""
     before, after = by_key(old.results), by_key(new.results)
-    changes = [change for key in {**after, **before} if (change := compare(before.get(key), after.get(key)))]
+    changes = [change for key in {**after, **before} if (change := change_of(before.get(key), after.get(key)))]
     return sorted(changes, key=lambda change: KINDS.index(change.kind))
 
 
 def condensed(changes: Iterable[Change]) -> list[tuple[Change, list[str]]]:
-    """Changes of one requirement that say the same, once, with their cases."""
+    """Equal changes of one requirement once, with their cases."""
     found: dict[tuple[str, str, str], list[Change]] = {}
     for change in changes:
         found.setdefault((change.where.requirement, change.kind, change.what), []).append(change)
@@ -58,7 +58,7 @@ def condensed(changes: Iterable[Change]) -> list[tuple[Change, list[str]]]:
 
 
 def by_key(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
-    """The gravest result for each requirement, case and test."""
+    """The worst result for each requirement, case and test."""
     found: dict[tuple[str, str, str], Result] = {}
     for result in results:
         key = (result.requirement, result.case, result.test)
@@ -66,8 +66,8 @@ def by_key(results: Iterable[Result]) -> dict[tuple[str, str, str], Result]:
     return found
 
 
-def compare(old: Result | None, new: Result | None) -> Change | None:
-    """The change from one result to another; None where it is none."""
+def change_of(old: Result | None, new: Result | None) -> Change | None:
+    """The change from one result to another; None if nothing changed."""
     if new is None:
         return Change("no longer judged", old, None)
     if not new.verdict.good and (old is None or old.verdict.good):
@@ -81,7 +81,7 @@ def compare(old: Result | None, new: Result | None) -> Change | None:
 
 
 def kind_of_error(old: float | None, new: float | None) -> str:
-    """How an error changed by more than a factor of 2: "larger error", "smaller error", or "" where it did not."""
+    """How an error changed by more than a factor of 2: "larger error", "smaller error", or "" if it did not."""
     if old is None or new is None:
         return ""
     if not new <= TWICE * old and old == old:  # NaN is larger than any number

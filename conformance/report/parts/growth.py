@@ -1,4 +1,4 @@
-"""What the errors along the data path say: where they are first beyond their floor, or how near they come to it."""
+"""The errors along the data path in words: the first beyond its floor, or the closest to it."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,12 @@ def is_judged(point: Point) -> bool:
 
 
 def first_beyond(points: Sequence[Point]) -> Point | None:
-    """The first tap whose error is more than its floor, or no number."""
+    """The first tap whose error is beyond its floor, or NaN."""
     return next((point for point in points if not point.error <= point.floor), None)
 
 
 def in_words(points: Sequence[Point]) -> str:
-    """What the chart shows, in a sentence or two."""
+    """The content of the chart, in a sentence or two."""
     judged, first = [point for point in points if is_judged(point)], first_beyond(points)
     without = (
         f" Not judged, since every token is a tie: {len(points) - len(judged)} of {len(points)} taps."

@@ -1,6 +1,6 @@
 """The matrix: a table for each area, a row for each requirement, a column for each family of a run or each engine of several.
 
-A family's column stands for its fixture and for all variations of it; which of them say what, is told at length in the row.
+A family's column is its fixture and all variations of it; the row lists the verdicts of each.
 """
 
 from collections import Counter
@@ -8,17 +8,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from conformance.models.fixtures import FIXTURES
-from conformance.report.parts.tally import ELSEWHERE, GRAVEST_FIRST, Group, area_of, cases_of, grouped
+from conformance.report.parts.tally import ELSEWHERE, WORST_FIRST, Group, area_of, cases_of, grouped
 from conformance.requirements.requirement import AREAS, Requirement
 from conformance.requirements.results import About, Result, Run, Verdict
 
-EVERY = "every case"  # what a run files once for all of them
+EVERY = "every case"  # the case of results about no case in particular
 Labelled = dict[str, list[Result]]  # results by column
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What one column says of one requirement; None: nothing."""
+    """The verdict of one column on one requirement; None: not judged."""
 
     verdict: Verdict | None
     title: str
@@ -35,9 +35,9 @@ class Row:
 
     @property
     def verdicts(self) -> list[Verdict]:
-        """Every verdict in the row, the gravest first."""
+        """Every verdict in the row, the worst first."""
         found = {group.first.verdict for _, group in self.groups}
-        return [verdict for verdict in GRAVEST_FIRST if verdict in found]
+        return [verdict for verdict in WORST_FIRST if verdict in found]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Area:
 
     @property
     def counts(self) -> Counter[Verdict]:
-        """How many requirements have which verdict, the gravest of their row."""
+        """How many requirements have which verdict, the worst of their row."""
         return Counter(row.verdicts[0] for row in self.rows)
 
     def column(self, index: int) -> Counter[Verdict]:
@@ -100,7 +100,7 @@ def labelled_results(runs: Sequence[Run], names: Sequence[str], known: Mapping[s
 
 
 def family(case: str) -> str:
-    """The family that a case is of: "llama: yarn" and "LlamaForCausalLM" are both "Llama"; what is of none is itself."""
+    """The family that a case is of: "llama: yarn" and "LlamaForCausalLM" are both "Llama"; any other case is its own name."""
     return FAMILIES.get(case.partition(":")[0].partition(",")[0], case)
 
 
@@ -111,7 +111,7 @@ def families_first(columns: Iterable[str]) -> list[str]:
 
 
 def short(case: str) -> str:
-    """A family's name without what all of them end in."""
+    """A family's name without the common ending."""
     return case.removesuffix("ForCausalLM").removesuffix("LMHeadModel") or case
 
 
@@ -119,7 +119,7 @@ FAMILIES = {short(name).lower(): short(name) for name in FIXTURES} | {name: shor
 
 
 def row_of(id: str, known: Requirement | None, labelled: Labelled, columns: Sequence[str], by_engine: bool) -> Row:
-    """One requirement's cells, and what they say at length."""
+    """One requirement's cells, and its results grouped."""
     cells = [cell_of(column, labelled.get(column) or labelled.get(EVERY, [])) for column in columns]
     if by_engine:
         return Row(id, known, cells, [(name, group) for name, results in labelled.items() for group in grouped(results)])
@@ -129,11 +129,11 @@ def row_of(id: str, known: Requirement | None, labelled: Labelled, columns: Sequ
 
 
 def cell_of(column: str, results: Sequence[Result]) -> Cell:
-    """The gravest verdict, and in a line what it stands for."""
+    """The worst verdict, and a line on its cases, errors and place."""
     if not results:
         return Cell(None, f"{column}: not judged")
     group = grouped(results)[0]
     result, among = group.first, len(cases_of(results))
     cases = f" in {len(group.cases)} of {among} cases" if among > 1 else f" in {result.case}"
-    said = [group.measured, f"at {group.place}" if group.place else "", result.detail[:120]]
-    return Cell(result.verdict, f"{column}: {result.verdict}{cases}" + "".join(f"; {part}" for part in said if part))
+    parts = [group.measured, f"at {group.place}" if group.place else "", result.detail[:120]]
+    return Cell(result.verdict, f"{column}: {result.verdict}{cases}" + "".join(f"; {part}" for part in parts if part))

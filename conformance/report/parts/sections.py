@@ -1,4 +1,4 @@
-"""What the page shows beside the matrix, each from one run: what is wrong, where errors grow, what would have been seen."""
+"""The sections of the page next to the matrix, each from one run: faults, growth of errors, detectability."""
 
 import re
 from collections import Counter
@@ -14,7 +14,7 @@ from conformance.report.parts.tally import Group, Outcome, by_requirement, cases
 from conformance.requirements.requirement import Requirement
 from conformance.requirements.results import Cause, Detectable, Point, Result, Run, Verdict
 
-Told = tuple[str, Requirement | None, Group]  # what is said of a requirement: id, its entry, the results that say so
+RequirementGroup = tuple[str, Requirement | None, Group]  # id, its entry, results with one verdict
 
 
 @dataclass(frozen=True)
@@ -27,14 +27,14 @@ class Growth:
     first: Point | None
 
     @property
-    def is_telling(self) -> bool:
+    def is_prominent(self) -> bool:
         """Whether it is of a family itself, not of a variation of one, or something in it is beyond the floor."""
         return self.first is not None or ":" not in self.case
 
 
 @dataclass(frozen=True)
 class Wrong:
-    """One fault, as far as results can tell faults from each other."""
+    """One fault, as far as results distinguish faults."""
 
     place: str
     results: list[Result]
@@ -46,7 +46,7 @@ class Wrong:
 
     @property
     def verdict(self) -> Verdict:
-        """How bad it is."""
+        """The verdict."""
         return self.first.verdict
 
     @property
@@ -80,7 +80,7 @@ class Findings:
 
     @property
     def sentence(self) -> str:
-        """What passed, what did not, and what can't be said."""
+        """What passed, what did not, and what was not judged."""
         return sentence(self.run)
 
     @property
@@ -88,7 +88,7 @@ class Findings:
         """How many requirements have which verdict."""
         return counts_of(self.run)
 
-    def told(self, *verdicts: Verdict) -> list[Told]:
+    def groups_of(self, *verdicts: Verdict) -> list[RequirementGroup]:
         """Everything with one of these verdicts, by requirement."""
         found = by_requirement((result for result in self.run.results if result.verdict in verdicts), self.known)
         return [(id, self.known.get(id), group) for id, results in found.items() for group in grouped(results)]
@@ -101,32 +101,32 @@ class Findings:
 
     @cached_property
     def wrong(self) -> list[Wrong]:
-        """What is wrong or undecided, by verdict and place; what is only undecided comes last."""
+        """The faults, by verdict and place; undecided ones come last."""
         found: dict[tuple[object, ...], list[Result]] = {}
         for id, results in by_requirement((r for r in self.run.results if not r.verdict.good), self.known).items():
             for group in grouped(results):
-                found.setdefault(what_is_wrong(id, group), []).extend(group.results)
+                found.setdefault(fault_key(id, group), []).extend(group.results)
         wrong = [Wrong(module_of(results[0].place) or results[0].requirement, results) for results in found.values()]
         return sorted(wrong, key=lambda each: each.verdict is Verdict.INCONCLUSIVE)
 
     @property
     def causes(self) -> list[tuple[Cause, list[str], list[str]]]:
-        """Every likely cause once, with the cases that it was read off and its places there."""
+        """Every likely cause once, with its cases and places."""
         found: dict[str, list[Cause]] = {}
         for cause in self.run.causes:
             found.setdefault(cause.sentence, []).append(cause)
         return [(each[0], once(c.case for c in each), once(c.place for c in each)) for each in found.values()]
 
     @cached_property
-    def not_judged(self) -> list[Told]:
-        """What was excused, and what is only noted."""
-        return self.told(Verdict.EXCUSED, Verdict.NOTE)
+    def not_judged(self) -> list[RequirementGroup]:
+        """Results that are excused or only noted."""
+        return self.groups_of(Verdict.EXCUSED, Verdict.NOTE)
 
     @cached_property
     def not_offered(self) -> dict[str, list[str]]:
         """The requirements that the engine does not offer the means for, by reason."""
         reasons: dict[str, dict[str, None]] = {}
-        for id, _, group in self.told(Verdict.UNSUPPORTED):
+        for id, _, group in self.groups_of(Verdict.UNSUPPORTED):
             reasons.setdefault(group.first.detail or "no reason was given", {})[id] = None
         return {reason: list(ids) for reason, ids in reasons.items()}
 
@@ -138,7 +138,7 @@ class Findings:
 
     @property
     def provenance(self) -> dict[str, str]:
-        """Who was judged, how and when."""
+        """Engine, date, duration, versions and command."""
         engine, versions = self.run.engine, self.run.versions.items()
         facts = {
             "Engine": f"{engine.name} {engine.version}",
@@ -160,9 +160,9 @@ class Findings:
         return cases, {field: [by_place.get((field, case)) for case in cases] for field in fields}
 
 
-def what_is_wrong(id: str, group: Group) -> tuple[object, ...]:
-    """What tells one fault from another: verdict and place, or the requirement where the place isn't known. In the logits every
-    fault shows that was not seen before them: there, faults are the same where they are seen in the same cases."""
+def fault_key(id: str, group: Group) -> tuple[object, ...]:
+    """The key of a fault: verdict and place, or the requirement if the place is unknown. Every fault shows in the logits, so
+    there faults are the same if they are in the same cases."""
     place = module_of(group.place)
     return (group.first.verdict, place or id, *(group.cases if place == "logits" else ()))
 
@@ -178,7 +178,7 @@ def once(texts: Iterable[str]) -> list[str]:
 
 
 def smallest(found: Detectable) -> str:
-    """The smallest change that is seen: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
+    """The smallest change that is detected: "0.04 %", "3·10⁻⁹" of the value, or a number where the value is 0."""
     if found.smallest is None:
         return "none"
     if not found.value:
@@ -191,7 +191,7 @@ def smallest(found: Detectable) -> str:
 
 
 def source_link(source: str) -> str:
-    """Where a requirement's source can be read; empty where that is no address."""
+    """The address of a requirement's source; empty if it has none."""
     paper = re.fullmatch(r"arXiv ([0-9]{4}\.[0-9]{4,5}).*", source)
     return f"https://arxiv.org/abs/{paper[1]}" if paper else source if source.startswith("https://") else ""
 

@@ -1,4 +1,4 @@
-"""What a run comes to: one verdict a requirement, how many there are of each, and the sentence that says it."""
+"""The summary of a run: one verdict per requirement, the count of each, and a sentence."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ from conformance.requirements.requirement import AREAS, Requirement
 from conformance.requirements.results import Result, Run, Verdict, worst
 
 ELSEWHERE = "not in the list"  # the area of a requirement that requirements.toml does not have
-GRAVEST_FIRST = tuple(reversed(Verdict))
+WORST_FIRST = tuple(reversed(Verdict))
 PHRASES = {
     Verdict.NOTE: ("differs where engines may", "differ where engines may"),
     Verdict.UNSUPPORTED: ("is not judged", "are not judged"),
@@ -28,7 +28,7 @@ class Group:
 
     @property
     def first(self) -> Result:
-        """What stands for all of them, but for case, detail, error and counts."""
+        """The first result; the others differ in case, detail, error and counts only."""
         return self.results[0]
 
     @property
@@ -43,11 +43,11 @@ class Group:
 
     @property
     def details(self) -> dict[str, list[str]]:
-        """What is said, and in which cases."""
-        said: dict[str, list[str]] = {}
+        """The cases of each detail."""
+        found: dict[str, list[str]] = {}
         for result in self.results:
-            said.setdefault(result.detail, []).append(result.case)
-        return said
+            found.setdefault(result.detail, []).append(result.case)
+        return found
 
     @property
     def measured(self) -> str:
@@ -99,16 +99,16 @@ def area_of(id: str, known: Mapping[str, Requirement]) -> str:
 
 
 def grouped(results: Iterable[Result]) -> list[Group]:
-    """Results of one requirement, the gravest first; those of one test together, at one place where they are wrong."""
+    """Results of one requirement, the worst first; those of one test together, at one place where they are wrong."""
 
     def key(result: Result) -> tuple[int, str, str]:
-        return GRAVEST_FIRST.index(result.verdict), test_of(result), where_wrong(result)
+        return WORST_FIRST.index(result.verdict), test_of(result), where_wrong(result)
 
     return [Group(tuple(group)) for _, group in groupby(sorted(results, key=key), key=key)]
 
 
 def where_wrong(result: Result) -> str:
-    """The place of what is wrong; of what is right it says nothing."""
+    """The place of a fault; empty for a good verdict."""
     return "" if result.verdict.good else result.place
 
 
@@ -118,7 +118,7 @@ def test_of(result: Result) -> str:
 
 
 def counts_of(run: Run) -> Counter[Verdict]:
-    """How many requirements have which verdict, the gravest of their cases."""
+    """How many requirements have which verdict, the worst of their cases."""
     found: dict[str, list[Result]] = {}
     for result in run.results:
         found.setdefault(result.requirement, []).append(result)
@@ -136,16 +136,16 @@ def of_judged(counts: Counter[Verdict]) -> tuple[int, int]:
     return counts[Verdict.PASS] + counts[Verdict.EXCUSED], judged
 
 
-def why_void(run: Run) -> list[str]:
-    """Why nothing that the run says may be believed; empty where it may."""
-    reasons = [f"the {name} was not flagged, which is there to be flagged" for name, seen in run.controls.items() if not seen]
+def reasons_invalid(run: Run) -> list[str]:
+    """Why the results are not valid; empty if they are."""
+    reasons = [f"the {name} was not flagged, as it must be" for name, seen in run.controls.items() if not seen]
     return reasons if run.compared else ["nothing was compared", *reasons]
 
 
 class Outcome(StrEnum):
     """The verdict on a run, in a few words."""
 
-    VOID = "The run is void"
+    INVALID = "The run is invalid"
     FAILS = "Does not conform"
     OPEN = "Not decided"
     IN_PART = "Conforms as far as judged"
@@ -155,8 +155,8 @@ class Outcome(StrEnum):
 def outcome(run: Run) -> Outcome:
     """The verdict on all requirements together."""
     counts = counts_of(run)
-    if why_void(run):
-        return Outcome.VOID
+    if reasons_invalid(run):
+        return Outcome.INVALID
     if counts[Verdict.FAIL] or counts[Verdict.ERROR]:
         return Outcome.FAILS
     if counts[Verdict.INCONCLUSIVE]:
@@ -165,14 +165,14 @@ def outcome(run: Run) -> Outcome:
 
 
 def sentence(run: Run) -> str:
-    """What passed, what did not, and what can't be said: "2 of 5 judged requirements pass, 3 fail; 1 is not judged."."""
+    """What passed, what did not, and what was not judged: "2 of 5 judged requirements pass, 3 fail; 1 is not judged."."""
     counts, (passed, judged) = counts_of(run), passed_and_judged(run)
     parts = [f"{passed} of {judged} judged requirements pass"]
-    told = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
-    parts += [phrase(verdict, counts[verdict]) for verdict in told if counts[verdict]]
-    silent = [phrase(verdict, counts[verdict]) for verdict in (Verdict.UNSUPPORTED, Verdict.NOTE) if counts[verdict]]
-    void = "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in why_void(run))
-    return void + ", ".join(parts) + "".join(f"; {part}" for part in silent) + "."
+    wrong = (Verdict.FAIL, Verdict.ERROR, Verdict.INCONCLUSIVE)
+    parts += [phrase(verdict, counts[verdict]) for verdict in wrong if counts[verdict]]
+    unjudged = [phrase(verdict, counts[verdict]) for verdict in (Verdict.UNSUPPORTED, Verdict.NOTE) if counts[verdict]]
+    invalid = "".join(f"{reason[0].upper()}{reason[1:]}. " for reason in reasons_invalid(run))
+    return invalid + ", ".join(parts) + "".join(f"; {part}" for part in unjudged) + "."
 
 
 def phrase(verdict: Verdict, count: int) -> str:

@@ -108,34 +108,40 @@ def ranks(self: Reference, logits: Tensor) -> Tensor:
     return torch.zeros_like(right).scatter(1, numbers.sort(-1).values, weights)
 
 
+class OtherSum(Wrong):
+    """Experts whose outputs are combined in another way."""
+
+    def experts(self, i: int, x: Tensor, trace: Trace) -> Tensor:
+        """Every expert on the tokens that chose it."""
+        at = f"layers.{i}.mlp"
+        trace[f"{at}.gate"] = logits = self.linear(f"{at}.gate", x)
+        weights, out = self.routing(logits), torch.zeros_like(x)
+        for e in range(self.spec.experts):
+            takes = weights[:, e] > 0
+            out[takes] = self.combined(out[takes], f"{at}.experts.{e}", x[takes], weights[takes, e, None])
+        return out
+
+    def combined(self, before: Tensor, expert: str, x: Tensor, weight: Tensor) -> Tensor:
+        """The output so far, and that of one more expert."""
+        raise NotImplementedError
+
+
 @slip("routing", when=expert)
-class WeightsInside(Wrong):
+class WeightsInside(OtherSum):
     """an expert's input is multiplied by its weight, not its output"""
 
-    def experts(self, i: int, x: Tensor, trace: Trace) -> Tensor:
-        """Every expert on what it is given."""
-        at = f"layers.{i}.mlp"
-        trace[f"{at}.gate"] = logits = self.linear(f"{at}.gate", x)
-        weights, out = self.routing(logits), torch.zeros_like(x)
-        for e in range(self.spec.experts):
-            takes = weights[:, e] > 0
-            out[takes] += self.mlp(f"{at}.experts.{e}", x[takes] * weights[takes, e, None])
-        return out
+    def combined(self, before: Tensor, expert: str, x: Tensor, weight: Tensor) -> Tensor:
+        """The weight goes in."""
+        return before + self.mlp(expert, x * weight)
 
 
 @slip("routing", when=expert)
-class LastWins(Wrong):
+class LastWins(OtherSum):
     """an expert's answer replaces what experts before it gave for the same token"""
 
-    def experts(self, i: int, x: Tensor, trace: Trace) -> Tensor:
-        """Only the last chosen one counts."""
-        at = f"layers.{i}.mlp"
-        trace[f"{at}.gate"] = logits = self.linear(f"{at}.gate", x)
-        weights, out = self.routing(logits), torch.zeros_like(x)
-        for e in range(self.spec.experts):
-            takes = weights[:, e] > 0
-            out[takes] = self.mlp(f"{at}.experts.{e}", x[takes]) * weights[takes, e, None]
-        return out
+    def combined(self, before: Tensor, expert: str, x: Tensor, weight: Tensor) -> Tensor:
+        """Only the last expert counts."""
+        return self.mlp(expert, x) * weight
 
 
 # --- the head

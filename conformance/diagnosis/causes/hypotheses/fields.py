@@ -48,8 +48,8 @@ def scales(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
         "1: it is not scaled": 1.0,
     }
     for what, scale in choices.items():
-        said = f"q·k is multiplied by {what}; it should be {own[0]:.4g}"
-        yield Hypothesis("scale", said, {"scales": (scale,) * spec.layers})
+        sentence = f"q·k is multiplied by {what}; it should be {own[0]:.4g}"
+        yield Hypothesis("scale", sentence, {"scales": (scale,) * spec.layers})
     if len(set(own)) > 1:
         yield Hypothesis("scale", "q·k is not divided by the number of the layer", {"scales": own[:1] * spec.layers})
         late = tuple(own[0] / max(i, 1) for i in range(spec.layers))
@@ -76,14 +76,14 @@ def windows(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     if not width:
         return
 
-    def said(sentence: str, change: Callable[[int | None], int | None]) -> Hypothesis:
+    def with_windows(sentence: str, change: Callable[[int | None], int | None]) -> Hypothesis:
         return Hypothesis("mask", sentence, {"windows": tuple(map(change, spec.windows))})
 
-    yield said(f"a window of {width} lets a query see {width + 1} keys", lambda w: w and w + 1)
-    yield said(f"a window of {width} lets a query see {width - 1} keys", lambda w: w and w - 1)
-    yield said(f"the window of {width} is not applied", lambda w: None)
-    yield said(f"the window of {width} is applied in every layer, also in those that see everything", lambda w: width)
-    yield said(f"the window of {width} is applied in the other layers", lambda w: None if w else width)
+    yield with_windows(f"a window of {width} lets a query see {width + 1} keys", lambda w: w and w + 1)
+    yield with_windows(f"a window of {width} lets a query see {width - 1} keys", lambda w: w and w - 1)
+    yield with_windows(f"the window of {width} is not applied", lambda w: None)
+    yield with_windows(f"the window of {width} is applied in every layer, also in those that see everything", lambda w: width)
+    yield with_windows(f"the window of {width} is applied in the other layers", lambda w: None if w else width)
     turned = (*spec.windows[1:], spec.windows[0]), (spec.windows[-1], *spec.windows[:-1])
     for sentence, order in zip(("behind", "before"), turned, strict=True):
         yield Hypothesis("mask", f"each layer has the window of the layer {sentence} it", {"windows": order})
@@ -92,12 +92,12 @@ def windows(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
 def thetas(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     """The base of frequencies."""
     own = sorted({rope.theta for rope in spec.ropes if rope})
-    said = " and ".join(f"{theta:g}" for theta in own)
+    stated = " and ".join(f"{theta:g}" for theta in own)
     for theta in (*THETAS, *own):
         changed = {"ropes": tuple(rope and replace(rope, theta=theta) for rope in spec.ropes)}
-        yield Hypothesis("frequencies", f"theta is {theta:g}, and the model says {said}", changed)
-    said = "the exponent of theta has the wrong sign: frequencies rise with the dimension"
-    yield rescaled(spec, said, theta=lambda rope: 1 / rope.theta)
+        yield Hypothesis("frequencies", f"theta is {theta:g}, and the model says {stated}", changed)
+    sentence = "the exponent of theta has the wrong sign: frequencies rise with the dimension"
+    yield rescaled(spec, sentence, theta=lambda rope: 1 / rope.theta)
 
 
 def scalings(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
@@ -106,9 +106,9 @@ def scalings(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     yield rescaled(spec, "the attention factor of the rotation is not applied", sharpness=lambda r: 1.0)
     yield rescaled(spec, "the attention factor of the rotation is applied twice", sharpness=lambda r: r.sharpness**2)
     if kinds:
-        said, length = f"the frequencies are not scaled ({kinds})", spec.max_length
-        yield rescaled(spec, said, kind=lambda r: "default", sharpness=lambda r: 1.0)
-        yield rescaled(spec, f"{said}, the sharpening is right", kind=lambda r: "default")
+        sentence, length = f"the frequencies are not scaled ({kinds})", spec.max_length
+        yield rescaled(spec, sentence, kind=lambda r: "default", sharpness=lambda r: 1.0)
+        yield rescaled(spec, f"{sentence}, the sharpening is right", kind=lambda r: "default")
         yield rescaled(spec, f"the trained length is {length}, which is the stretched one", original=lambda r: length)
         yield rescaled(spec, "the trained length is 8192, whatever the model says", original=lambda r: 8192)
     if "yarn" in kinds:
@@ -130,8 +130,8 @@ def with_scaling(spec: Spec, sentence: str, **values: Any) -> Hypothesis:
 
 def of_yarn(spec: Spec) -> Iterator[Hypothesis]:
     """YaRN's own parameters by their defaults."""
-    said = "YaRN's attention factor is 0.1 · ln(factor) + 1, whatever the model says"
-    yield rescaled(spec, said, sharpness=lambda r: 0.1 * math.log(float(r.scaling["factor"])) + 1)
+    sentence = "YaRN's attention factor is 0.1 · ln(factor) + 1, whatever the model says"
+    yield rescaled(spec, sentence, sharpness=lambda r: 0.1 * math.log(float(r.scaling["factor"])) + 1)
     yield with_scaling(spec, "YaRN's limits are 32 and 1 turns, whatever the model says", beta_fast=32.0, beta_slow=1.0)
     yield with_scaling(spec, "YaRN's upper limit is 32 turns, whatever the model says", beta_fast=32.0)
     yield with_scaling(spec, "YaRN's lower limit is 1 turn, whatever the model says", beta_slow=1.0)
@@ -152,25 +152,25 @@ def rotated_layers(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     """Rotations of the wrong layers."""
     ropes = list({repr(rope): rope for rope in spec.ropes if rope}.values())  # their scaling is a dict: not to be hashed
 
-    def said(sentence: str, *changed: Rope | None) -> Hypothesis:
+    def with_ropes(sentence: str, *changed: Rope | None) -> Hypothesis:
         return Hypothesis("turning" if len(ropes) < 2 else "frequencies", sentence, {"ropes": changed})
 
     if ropes:
-        yield said("nothing is rotated", *([None] * spec.layers))
+        yield with_ropes("nothing is rotated", *([None] * spec.layers))
     if ropes and None in spec.ropes:
-        yield said("layers without rotation are rotated like the others", *(rope or ropes[0] for rope in spec.ropes))
-        yield said("each layer is rotated as the layer behind it should be", *spec.ropes[1:], spec.ropes[0])
-        yield said("each layer is rotated as the layer before it should be", spec.ropes[-1], *spec.ropes[:-1])
-        yield said("the other layers are rotated", *(None if rope else ropes[0] for rope in spec.ropes))
+        yield with_ropes("layers without rotation are rotated like the others", *(rope or ropes[0] for rope in spec.ropes))
+        yield with_ropes("each layer is rotated as the layer behind it should be", *spec.ropes[1:], spec.ropes[0])
+        yield with_ropes("each layer is rotated as the layer before it should be", spec.ropes[-1], *spec.ropes[:-1])
+        yield with_ropes("the other layers are rotated", *(None if rope else ropes[0] for rope in spec.ropes))
     if len(ropes) == 2:
         one, other = ropes
-        yield said("two kinds of layers have each other's frequencies", *(other if r == one else one for r in spec.ropes))
+        yield with_ropes("two kinds of layers have each other's frequencies", *(other if r == one else one for r in spec.ropes))
         for kept, lost in ((one, other), (other, one)):
-            said_of = f"all layers have the frequencies of theta {kept.theta:g}, {kept.kind}"
-            yield said(said_of, *([kept] * spec.layers))
+            shared = f"all layers have the frequencies of theta {kept.theta:g}, {kept.kind}"
+            yield with_ropes(shared, *([kept] * spec.layers))
             spread = replace(lost, kind=kept.kind, scaling=kept.scaling, sharpness=kept.sharpness)
             sentence = f"scaling ({kept.kind}) is that of the layers with theta {kept.theta:g} in all layers"
-            yield said(sentence, *(spread if rope == lost else rope for rope in spec.ropes))
+            yield with_ropes(sentence, *(spread if rope == lost else rope for rope in spec.ropes))
 
 
 def parts(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
@@ -181,8 +181,8 @@ def parts(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
         share, whole = max(dims) / spec.head_dim, spec.head_dim
         twice = int(max(dims) * share)
         yield replace(rescaled(spec, "whole heads are rotated, not a part", dim=lambda r: whole), label="turning")
-        said = f"{twice} dimensions of each head are rotated, not {max(dims)}: the part {share:g} is taken twice"
-        yield replace(rescaled(spec, said, dim=lambda r: twice), label="turning")
+        sentence = f"{twice} dimensions of each head are rotated, not {max(dims)}: the part {share:g} is taken twice"
+        yield replace(rescaled(spec, sentence, dim=lambda r: twice), label="turning")
 
 
 def activations(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
@@ -199,8 +199,8 @@ def routing(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
     """How many experts, and whether their weights are brought to a sum of 1."""
     if spec.experts:
         verb = "are not" if spec.renormalise else "are"
-        said = f"the weights of the {spec.chosen} chosen experts {verb} brought to a sum of 1"
-        yield Hypothesis("routing", said, {"renormalise": not spec.renormalise})
+        sentence = f"the weights of the {spec.chosen} chosen experts {verb} brought to a sum of 1"
+        yield Hypothesis("routing", sentence, {"renormalise": not spec.renormalise})
         for count in {spec.chosen - 1, spec.chosen + 1, 1, 2} - {0, spec.chosen}:
             yield Hypothesis("routing", f"{count} experts are chosen, not {spec.chosen}", {"chosen": count})
 
@@ -213,7 +213,7 @@ def embeddings(raw: Raw, spec: Spec) -> Iterator[Hypothesis]:
         float(spec.hidden): "scaled by the hidden size",
     }
     for scale, what in roots.items():
-        said = f"embeddings are {what}: by {scale:.4g}, not {spec.embedding_scale:.4g}"
-        yield Hypothesis("embedding", said, {"embedding_scale": scale})
+        sentence = f"embeddings are {what}: by {scale:.4g}, not {spec.embedding_scale:.4g}"
+        yield Hypothesis("embedding", sentence, {"embedding_scale": scale})
     if spec.learned_positions:
         yield Hypothesis("embedding", "learned positions are not added", {"learned_positions": False})

@@ -1,7 +1,7 @@
-"""A hypothesis: one way in which an engine may have gone wrong, said in a sentence, and the model that went wrong that way.
+"""A hypothesis: one possible fault of an engine, as a sentence, and the model with that fault.
 
 Written from the requirements: every field with its defaults and its neighbours, every tensor missing, exchanged or laid out
-otherwise, and of every piece of code the slips that its formula invites.
+otherwise, and for every function the slips that its formula invites.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,7 +36,7 @@ LABELS = {  # the classes of causes
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """`fields` of the spec and `tensors` that are other ones, and the `code` that stands before the reference's own."""
+    """Changed `fields` of the spec, changed `tensors`, and `code` that overrides the reference."""
 
     label: str
     sentence: str
@@ -46,13 +46,13 @@ class Hypothesis:
 
 
 class Wrong(Reference):
-    """A reference that knows with which call each token went in, [T]."""
+    """A reference with the number of the call of each token, [T]."""
 
     calls: Tensor
 
 
 def model_of(spec: Spec, tensors: Tensors, several: Sequence[Hypothesis], given: Tensors, calls: Tensor) -> Reference:
-    """The reference with all of these wrong at once, going on with an engine's values."""
+    """The reference with all of these faults at once, continuing from an engine's values."""
     codes = tuple(h.code for h in several if h.code)
     kind: Any = type("Several", (*codes, Wrong), {})
     for h in several:
@@ -64,7 +64,7 @@ def model_of(spec: Spec, tensors: Tensors, several: Sequence[Hypothesis], given:
 
 @dataclass(frozen=True)
 class Slip:
-    """A wrong piece of code for the models in which it is another function; its docstring is the sentence, `s` the spec."""
+    """A wrong function, and the models in which it changes the result; its docstring is the sentence, `s` the spec."""
 
     label: str
     code: type[Wrong]
@@ -79,7 +79,7 @@ SLIPS: list[Slip] = []
 
 
 def always(spec: Spec) -> bool:
-    """Any model can have it."""
+    """Every model."""
     return True
 
 
@@ -95,5 +95,5 @@ def slip(label: str, method: str = "", when: Callable[[Spec], Any] = always) -> 
 
 
 def slips(spec: Spec) -> Iterator[Hypothesis]:
-    """The wrong pieces of code that this model can have."""
+    """The slips that are possible in this model."""
     return (each.hypothesis(spec) for each in SLIPS if each.when(spec))

@@ -1,11 +1,11 @@
-"""The runtime of this project observed as its users call it, to measure on the zoo how often causes are named rightly."""
+"""The runtime observed as its users call it, to measure on the zoo how often causes are named correctly."""
 
 from collections.abc import Iterator, Sequence
 
 import torch
 
 from conformance.diagnosis.causes.observed import Observation
-from conformance.engines import Prompt
+from conformance.engines.engine import Prompt
 from conformance.numerics import observe as watching
 from conformance.numerics.observe import Observed, Way
 from conformance.numerics.ways import DECODED, batch, chunks, ragged, whole
@@ -44,13 +44,13 @@ def seen(
     """One observation a prompt of a way of calling; `calls`: how many tokens of each go in with each call."""
     found, _ = watching.observe(model, way, prompts)
     for start, prompt, sizes in zip(watching.offsets(prompts), prompts, calls, strict=True):
-        told = Prompt(tuple(prompt.ids.tolist()), tuple(prompt.positions.tolist()), sizes)
+        engine_prompt = Prompt(tuple(prompt.ids.tolist()), tuple(prompt.positions.tolist()), sizes)
         rows = 1 if way is whole else len(prompts)
-        yield Observation(told, dict(rows_of(found, start, len(prompt.ids))), rows=rows)
+        yield Observation(engine_prompt, dict(taps_of_tokens(found, start, len(prompt.ids))), rows=rows)
 
 
-def rows_of(found: Observed, start: int, count: int) -> Iterator[tuple[str, torch.Tensor]]:
-    """The taps of the tokens from `start` on, as engines give them; none that some token did not pass."""
+def taps_of_tokens(found: Observed, start: int, count: int) -> Iterator[tuple[str, torch.Tensor]]:
+    """The taps of the tokens from `start` on, as engines give them; only taps that every token passed."""
     for name, each in found.items():
         order = [(each.token == start + t).nonzero().flatten() for t in range(count)]
         if all(len(places) for places in order):

@@ -39,8 +39,8 @@ def tensor_hypotheses(spec: Spec, tensors: Tensors) -> Iterator[Hypothesis]:
         lost = {name: torch.zeros_like(t) for name, t in tensors.items() if name.endswith(ends)}
         if lost:
             late = ", or only after the rotation, which is the same" if what == "k" and any(spec.ropes) else ""
-            said = f"the biases of {what} are not added{late}"
-            yield Hypothesis("norm" if what == "norms" else "matrices", said, tensors=lost)
+            sentence = f"the biases of {what} are not added{late}"
+            yield Hypothesis("norm" if what == "norms" else "matrices", sentence, tensors=lost)
     for one, other in PAIRS:
         yield from exchanged(tensors, one, other)
     yield from laid_out(spec, tensors)
@@ -74,8 +74,8 @@ def laid_out(spec: Spec, tensors: Tensors) -> Iterator[Hypothesis]:
         for order, what in ((halves, "of GGUF's llama"), (halves.argsort(), "of transformers, taken for the other one")):
             rows = {n: by_head(t, order, size) for n, t in tensors.items() if n.split(".")[-2] in parts}
             if rows and any(spec.ropes):
-                said = f"the rows of {' and '.join(parts)} are in the order {what}: other pairs are rotated together"
-                yield Hypothesis("turning", said, tensors=rows)
+                sentence = f"the rows of {' and '.join(parts)} are in the order {what}: other pairs are rotated together"
+                yield Hypothesis("turning", sentence, tensors=rows)
     for end in ("q_proj", "k_proj", "v_proj", "o_proj", "up_proj", "gate_proj", "down_proj"):
         square = {n: t.T for n, t in tensors.items() if n.endswith(f"{end}.weight") and t.shape[0] == t.shape[1]}
         if square:
@@ -107,9 +107,9 @@ def recut(tensors: Tensors, parts: Sequence[str], blocks: Sequence[int], size: i
         pieces = stack.unflatten(0, (groups, -1)).split(per, 1)
         found |= {each: piece.flatten(0, 1) for each, piece in zip(names, pieces, strict=True)}
     step = "head by head" if size > 1 else "row by row"
-    said = f"the fused matrix of {', '.join(parts)} is taken apart {step}, not one part behind the other"
+    sentence = f"the fused matrix of {', '.join(parts)} is taken apart {step}, not one part behind the other"
     if found and all(value.shape == tensors[name].shape for name, value in found.items()):
-        yield Hypothesis("matrices", said, tensors=found)
+        yield Hypothesis("matrices", sentence, tensors=found)
 
 
 def tables(spec: Spec, tensors: Tensors) -> Iterator[Hypothesis]:
@@ -122,8 +122,8 @@ def tables(spec: Spec, tensors: Tensors) -> Iterator[Hypothesis]:
     if spec.learned_positions:
         table = tensors["embed_positions.weight"]
         for by in (1, 2, -1):
-            said = f"learned positions count from {by}"
-            yield Hypothesis("embedding", said, tensors={"embed_positions.weight": table.roll(-by, 0)})
+            sentence = f"learned positions count from {by}"
+            yield Hypothesis("embedding", sentence, tensors={"embed_positions.weight": table.roll(-by, 0)})
     experts = sorted(range(spec.experts), key=str)
     if experts != list(range(spec.experts)):
         moved = {}

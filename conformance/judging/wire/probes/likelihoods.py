@@ -1,4 +1,4 @@
-"""Log-probabilities: are they probabilities, of the tokens that are shown, and the same however they are asked for?
+"""Log-probabilities: they are a distribution, belong to the tokens shown, and do not depend on the way of asking.
 
 Two measurements of one number may differ by rounding. Where no checkpoint is given, so that no noise floor can be measured,
 they may differ by one step of bfloat16, the coarsest that engines compute logits in, at logits between 16 and 32.
@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 Step = tuple[str, float, dict[str, float]]
@@ -25,7 +25,7 @@ def agree(a: float, b: float) -> bool:
     return abs(a - b) <= 16 * STEP
 
 
-def told(end: Endpoint, prompt: str = PROMPT, count: int = 5, **fields: Any) -> dict[str, Any]:
+def choice_with_logprobs(end: Endpoint, prompt: str = PROMPT, count: int = 5, **fields: Any) -> dict[str, Any]:
     """The first choice of an answer, with log-probabilities and so many likely tokens."""
     asked = {"logprobs": True, "top_logprobs": count} if end.name == CHAT else {"logprobs": count}
     choice: dict[str, Any] = end.ask(prompt, **asked, **fields)["choices"][0]
@@ -54,20 +54,20 @@ def is_a_distribution(end: Endpoint, top: Mapping[str, float]) -> None:
 
 @probe("LOGP-001", optional=True)
 def probabilities_add_up_to_1_at_most(end: Endpoint) -> None:
-    for token, value, top in steps_of(told(end)):
+    for token, value, top in steps_of(choice_with_logprobs(end)):
         is_a_distribution(end, {token: value, **top})
 
 
 @probe("SAMP-012", optional=True)
 def at_temperature_0_the_likeliest_token_is_taken(end: Endpoint) -> None:
-    for place, (token, value, top) in enumerate(steps_of(told(end))):
+    for place, (token, value, top) in enumerate(steps_of(choice_with_logprobs(end))):
         end.hold(value >= max(top.values()), f"token {place} is {token!r} ({value}), where {top} are likelier")
 
 
 @probe("WIRE-020", COMPLETIONS, optional=True)
 def the_lists_of_log_probabilities_are_as_long_as_the_text_has_tokens(end: Endpoint) -> None:
     for tokens in (1, 9):
-        answer = told(end, max_tokens=tokens)
+        answer = choice_with_logprobs(end, max_tokens=tokens)
         found = answer["logprobs"]
         if answer["finish_reason"] != "length":
             raise Unsupported(f"the answer ended before its {tokens} tokens")
@@ -78,7 +78,7 @@ def the_lists_of_log_probabilities_are_as_long_as_the_text_has_tokens(end: Endpo
 @probe("WIRE-021", COMPLETIONS, optional=True)
 def the_tokens_are_the_text(end: Endpoint) -> None:
     for prompt in PROMPTS:
-        answer = told(end, prompt)
+        answer = choice_with_logprobs(end, prompt)
         tokens = answer["logprobs"]["tokens"]
         pattern = "".join(".*" if is_part(token) else re.escape(token) for token in tokens)
         end.hold(re.fullmatch(pattern, answer["text"], re.DOTALL) is not None, f"{tokens} are the tokens of {answer['text']!r}")
@@ -91,7 +91,7 @@ def is_part(token: str) -> bool:
 
 @probe("WIRE-022", COMPLETIONS, optional=True)
 def text_offsets_are_where_the_tokens_begin(end: Endpoint) -> None:
-    found = told(end)["logprobs"]
+    found = choice_with_logprobs(end)["logprobs"]
     for (token, begin), (_, next_begin) in itertools.pairwise(zip(found["tokens"], found["text_offset"], strict=True)):
         if not is_part(token):
             end.same(next_begin, begin + len(token), f"the offset after {token!r} at {begin}")
@@ -100,9 +100,9 @@ def text_offsets_are_where_the_tokens_begin(end: Endpoint) -> None:
 @probe("WIRE-023", COMPLETIONS, optional=True)
 def as_many_likely_tokens_are_shown_as_were_asked_for(end: Endpoint) -> None:
     for count in (1, 2, 5):
-        for top in told(end, count=count, max_tokens=6)["logprobs"]["top_logprobs"]:
+        for top in choice_with_logprobs(end, count=count, max_tokens=6)["logprobs"]["top_logprobs"]:
             end.hold(1 <= len(top) <= count + 1, f"with logprobs {count} there are {len(top)}: {sorted(top)}")
-    shown = max(len(top) for top in told(end, count=5)["logprobs"]["top_logprobs"])
+    shown = max(len(top) for top in choice_with_logprobs(end, count=5)["logprobs"]["top_logprobs"])
     end.hold(shown >= 4, f"with logprobs 5 at most {shown} tokens are shown")  # two of five may have the same text
 
 
@@ -110,7 +110,7 @@ def as_many_likely_tokens_are_shown_as_were_asked_for(end: Endpoint) -> None:
 def the_chosen_token_is_among_those_shown(end: Endpoint) -> None:
     warm: dict[str, Any] = {"temperature": 1.5, "seed": 3}
     for settings in ({}, warm):
-        found = told(end, **settings)["logprobs"]
+        found = choice_with_logprobs(end, **settings)["logprobs"]
         for token, value, top in zip(found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True):
             end.hold(token in top, f"{token!r} was chosen, but shown are {sorted(top)}")
             fewer = len(top) < 5  # then two have the same text, and one of them is not seen
@@ -121,7 +121,7 @@ def the_chosen_token_is_among_those_shown(end: Endpoint) -> None:
 
 @probe("WIRE-025", CHAT, optional=True)
 def chat_tokens_have_their_fields(end: Endpoint) -> None:
-    for entry in told(end)["logprobs"]["content"]:
+    for entry in choice_with_logprobs(end)["logprobs"]["content"]:
         for part in (entry, *entry["top_logprobs"]):
             end.hold(isinstance(part["token"], str) and isinstance(part["logprob"], float | int), f"a token is {part!r}")
             end.hold("bytes" in part, f"a token has no bytes, not even null: {part!r}")
@@ -132,7 +132,7 @@ def chat_tokens_have_their_fields(end: Endpoint) -> None:
 
 @probe("WIRE-026", CHAT, optional=True)
 def the_bytes_of_chat_tokens_are_the_text(end: Endpoint) -> None:
-    choice = told(end)
+    choice = choice_with_logprobs(end)
     text, tokens = choice["message"]["content"], choice["logprobs"]["content"]
     if any(token.get("bytes") is None for token in tokens):
         raise Unsupported("its tokens have no bytes")
@@ -142,8 +142,8 @@ def the_bytes_of_chat_tokens_are_the_text(end: Endpoint) -> None:
 
 @probe("LOGP-002", COMPLETIONS, optional=True)
 def a_token_of_the_prompt_is_as_likely_as_the_same_token_of_an_answer(end: Endpoint) -> None:
-    first = told(end)
-    echoed = told(end, PROMPT + first["text"], echo=True, max_tokens=1)["logprobs"]
+    first = choice_with_logprobs(end)
+    echoed = choice_with_logprobs(end, PROMPT + first["text"], echo=True, max_tokens=1)["logprobs"]
     end.hold(
         echoed["token_logprobs"][0] is None, f"the first token has the log-probability {echoed['token_logprobs'][0]}, not null"
     )
@@ -162,16 +162,14 @@ def tokens_are_drawn_by_their_log_probabilities_over_the_temperature(end: Endpoi
         drawn = [end.text(prompt, max_tokens=1, temperature=temperature, top_p=1, seed=seed) for seed in range(DRAWS)]
         counts = [sum(text.strip() == token.strip() for text in drawn) for token in (likely, other)]
         chance = 1 / (1 + math.exp(-gap / temperature))
-        said = f"at temperature {temperature} {likely!r} comes {counts[0]} times and {other!r} {counts[1]} times"
-        end.hold(
-            is_likely(counts[0], sum(counts), chance), f"{said}; the first has a share of {chance:.3f} by the log-probabilities"
-        )
+        counted = f"at temperature {temperature} {likely!r} comes {counts[0]} times and {other!r} {counts[1]} times"
+        end.hold(is_likely(counts[0], sum(counts), chance), f"{counted}; by the log-probabilities the first has {chance:.3f}")
 
 
 def two_to_draw(end: Endpoint) -> tuple[str, tuple[str, str], float]:
     """A prompt, the two tokens that are likeliest after it, and by how many nats: whatever filters a server has, both stay."""
     for prompt in beginnings(end):
-        _, _, top = steps_of(told(end, prompt, max_tokens=1))[0]
+        _, _, top = steps_of(choice_with_logprobs(end, prompt, max_tokens=1))[0]
         (first, high), (second, low) = sorted(top.items(), key=lambda item: -item[1])[:2]
         if 0.5 <= high - low <= 2.5 and first.strip() != second.strip():
             return prompt, (first, second), high - low
@@ -182,7 +180,7 @@ def beginnings(end: Endpoint) -> Iterator[str]:
     """The prompts, and each with the first tokens of its greedy answer."""
     yield from PROMPTS
     for prompt in PROMPTS:
-        tokens = [token for token, _, _ in steps_of(told(end, prompt))]
+        tokens = [token for token, _, _ in steps_of(choice_with_logprobs(end, prompt))]
         yield from (prompt + "".join(tokens[:count]) for count in range(1, len(tokens), 3))
 
 
@@ -195,7 +193,7 @@ def is_likely(count: int, total: int, chance: float) -> bool:
 @probe("LOGP-003", COMPLETIONS, optional=True)
 def log_probabilities_do_not_depend_on_the_temperature(end: Endpoint) -> None:
     warm: dict[str, Any] = {"temperature": 2.0, "seed": 1}
-    cold, hot = (told(end, max_tokens=1, **each)["logprobs"]["top_logprobs"][0] for each in ({}, warm))
+    cold, hot = (choice_with_logprobs(end, max_tokens=1, **each)["logprobs"]["top_logprobs"][0] for each in ({}, warm))
     both = sorted(cold.keys() & hot.keys(), key=lambda token: cold[token])
     if len(both) < 2 or cold[both[-1]] - cold[both[0]] < 8 * STEP:
         raise Unsupported(f"too little to compare: {cold} and {hot}")

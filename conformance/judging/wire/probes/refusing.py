@@ -1,4 +1,4 @@
-"""What can't be meant is refused in a way that a client can read: a status of 4xx and a JSON error with a message."""
+"""Invalid requests are refused with a status of 4xx and a JSON error with a message."""
 
 from typing import Any
 
@@ -7,7 +7,7 @@ from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, 
 
 
 def hold_refused(end: Endpoint, reply: Reply, what: str) -> None:
-    """Hold that an answer is an error as OpenAI's are: {"error": {"message": …}}, and the client's fault."""
+    """Hold that an answer is an error in OpenAI's form, {"error": {"message": …}}, with a status of 4xx."""
     end.hold(reply.status >= 400, f"{what} is accepted, with status {reply.status}")
     end.hold(reply.status < 500, f"{what} is answered by {reply.status}, as if it were the server's fault: {reply.message()}")
     end.hold(has_message(reply), f"{what} is refused ({reply.status}) without error.message: {reply.body[:160]!r}")

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Undecided, Wrong, probe
 
 REASONS = ("stop", "length", "content_filter", "tool_calls", "function_call")

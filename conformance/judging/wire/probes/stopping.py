@@ -1,13 +1,13 @@
-"""Stop strings: cut from the greedy answer itself, so that where the text must end is known beforehand."""
+"""Stop strings: cut from the greedy answer, so that the end of the text is known in advance."""
 
 from collections.abc import Iterator, Sequence
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import PROMPT, Endpoint, probe
 from conformance.judging.wire.truth.limits import reason_of
 
 LENGTHS = (1, 2, 3, 5, 8)
-NEVER = "}{@~"  # nobody writes this, and every vocabulary can
+NEVER = "}{@~"  # no model writes this, every vocabulary can
 
 
 def substrings(text: str) -> Iterator[str]:

@@ -1,10 +1,10 @@
-"""Streams: their framing byte by byte, what every chunk must be, and that they say what an answer in one piece says."""
+"""Streams: their framing byte by byte, the fields of every chunk, and the same text as an answer in one piece."""
 
 import json
 from collections.abc import Iterator
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import DONE
 from conformance.judging.wire.probe import CHAT, Endpoint, Stream, probe
 from conformance.judging.wire.probes.shape import usage_of

@@ -1,4 +1,4 @@
-"""Several clients at once, clients that leave, several prompts in one request: nobody gets another's answer."""
+"""Several clients at once, clients that leave, several prompts in one request: no client gets another's answer."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from conformance.engines.protocols.openai_http import events
 from conformance.judging.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, Wrong, probe
-from conformance.judging.wire.truth.ties import hold_same
+from conformance.judging.wire.truth.ties import hold_same_or_tied
 
 CLIENTS = 8
 T = TypeVar("T")
@@ -19,7 +19,7 @@ def answers_at_once_are_those_of_one_at_a_time(end: Endpoint) -> None:
     alone = [end.text(prompt) for prompt in prompts]
     at_once = together(end.text, prompts)
     for prompt, got, want in zip(prompts, at_once, alone, strict=True):
-        hold_same(end, prompt, got, want, f"the greedy answer to {prompt!r} beside other clients")
+        hold_same_or_tied(end, prompt, got, want, f"the greedy answer to {prompt!r} with other clients at the same time")
 
 
 @probe("WIRE-052")
@@ -28,11 +28,11 @@ def streams_at_once_do_not_mix(end: Endpoint) -> None:
     alone = [end.text(prompt) for prompt in prompts]
     at_once = [stream.text() for stream in together(end.stream, prompts)]
     for prompt, got, want in zip(prompts, at_once, alone, strict=True):
-        hold_same(end, prompt, got, want, f"the greedy stream to {prompt!r} beside other clients")
+        hold_same_or_tied(end, prompt, got, want, f"the greedy stream to {prompt!r} with other clients at the same time")
 
 
 def together(ask: Callable[[str], T], prompts: Sequence[str]) -> list[T]:
-    """What all clients get who ask at once."""
+    """The answers to clients that ask at once."""
     with ThreadPoolExecutor(len(prompts)) as pool:
         try:
             return list(pool.map(ask, prompts))
@@ -46,7 +46,7 @@ def a_client_that_hangs_up_disturbs_nobody(end: Endpoint) -> None:
     for seen in (1, 60):
         leave_early(end, seen)
         for text, kind in ((end.text(), "answer"), (end.stream().text(), "stream")):
-            hold_same(end, PROMPT, text, before, f"after a client left after {seen} bytes, the next {kind}")
+            hold_same_or_tied(end, PROMPT, text, before, f"after a client left after {seen} bytes, the next {kind}")
 
 
 def leave_early(end: Endpoint, seen: int) -> None:

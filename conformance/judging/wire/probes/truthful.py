@@ -1,7 +1,7 @@
-"""Held against the checkpoint itself: what the server says of its tokens, in float64, and by the formulas of OpenAI's docs.
+"""Log-probabilities and tokens against the checkpoint in float64, and the formulas of OpenAI's documentation.
 
-Without a checkpoint (`--model`) none of this can be judged, and says so. A token that is not the one that the truth prefers is
-excused only where the truth's margin is less than twice what the floor allows, for both sides of a margin may move.
+Without a checkpoint (`--model`) all of it is UNSUPPORTED. A token that is not the truth's best is excused only if the truth's
+margin is less than twice the floor: both sides of a margin may be off.
 """
 
 from collections import Counter
@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPTS, Endpoint, Undecided, Wrong, probe, shown
 from conformance.judging.wire.probes.choosing import BIASED
-from conformance.judging.wire.probes.likelihoods import steps_of, told
+from conformance.judging.wire.probes.likelihoods import choice_with_logprobs, steps_of
 from conformance.judging.wire.probes.shape import usage_of
 from conformance.judging.wire.truth.floors import Floor, measure_floors
 from conformance.judging.wire.truth.truth import Served, Truth
@@ -24,7 +24,7 @@ Adjust = Callable[[Tensor, Sequence[int]], Tensor]  # log-probabilities [V] and 
 
 
 def truth_of(end: Endpoint) -> Truth:
-    """The checkpoint, where one was given."""
+    """The checkpoint; Unsupported if none was given."""
     if end.truth is None:
         raise Unsupported("no checkpoint was given to compare with; give the one that the server serves as --model")
     return end.truth
@@ -50,7 +50,7 @@ def answers_of(end: Endpoint, **fields: Any) -> list[Served]:
 
 def answer_of(end: Endpoint, prompt: str, **fields: Any) -> Served:
     """One of them; Undecided if some of its tokens are not shown."""
-    choice = told(end, prompt, max_tokens=TOKENS, **fields)
+    choice = choice_with_logprobs(end, prompt, max_tokens=TOKENS, **fields)
     steps = steps_of(choice)
     if choice["finish_reason"] == "length" and len(steps) != TOKENS:
         raise Undecided(f"of the {TOKENS} tokens after {prompt!r} {len(steps)} are shown: {[token for token, _, _ in steps]}")
@@ -90,15 +90,15 @@ def log_probabilities_of_a_prompt_are_the_truth_too(end: Endpoint) -> None:
     truth, errors, compared = truth_of(end), [0.0], 0
     for prompt in PROMPTS:
         ids = ids_of(end, prompt)
-        values = told(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][:-1]
-        told_of = [value for value in values if value is not None]  # not of the first, nor of a BOS that is not shown
+        values = choice_with_logprobs(end, prompt, echo=True, max_tokens=1)["logprobs"]["token_logprobs"][:-1]
+        reported = [value for value in values if value is not None]  # not of the first, nor of a BOS that is not shown
         _, rows = truth.rows(ids[:1], len(ids) - 1, lambda step, row, ids=ids: ids[step + 1])
         wanted = rows.gather(1, torch.tensor(ids[1:])[:, None])[:, 0].tolist()
-        if len(told_of) < len(ids) - 2:
-            raise Wrong(f"{prompt!r} has {len(ids)} tokens, of which {len(told_of)} have a log-probability")
-        pairs = zip(told_of[::-1], wanted[::-1], strict=False)
+        if len(reported) < len(ids) - 2:
+            raise Wrong(f"{prompt!r} has {len(ids)} tokens, of which {len(reported)} have a log-probability")
+        pairs = zip(reported[::-1], wanted[::-1], strict=False)
         errors += [abs(value - want) for value, want in pairs]
-        compared += len(told_of)
+        compared += len(reported)
     hold_within(end, max(errors), compared)
 
 

@@ -78,17 +78,17 @@ class Answers(Writer):
         return {"token": self.decode([id]), "logprob": log_prob, "bytes": list(self.model.piece(id))}
 
     def usage(self, choices: Sequence[Written], request: Json) -> Json:
-        """What was read and what was sampled."""
+        """The counts of prompt and sampled tokens."""
         prompt = sum(len(written.prompt) for written in choices[:: request.get("n", 1)])
         completion = sum(len(written.ids) for written in choices)
         return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
 
     def number(self) -> int:
-        """What tells an answer from all others."""
+        """A number that no other answer has."""
         return next(self.numbers)
 
     def head(self, request: Json, chat: str) -> Json:
-        """What every answer and chunk begins with."""
+        """The first fields of every answer and chunk."""
         kind = chat if "messages" in request else "text_completion"
         return {"id": f"cmpl-{self.number()}", "object": kind, "created": 1_700_000_000, "model": self.name}
 
@@ -107,7 +107,7 @@ class Answers(Writer):
         return {**known, "text": self.echoed(written, request) + written.text, "logprobs": self.lists(written, request)}
 
     def echoed(self, written: Written, request: Json) -> str:
-        """The prompt, where it is asked for."""
+        """The prompt, if echo is set."""
         return self.decode(written.prompt) if request.get("echo") else ""
 
     def reason(self, written: Written) -> str:

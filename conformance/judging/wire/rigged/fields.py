@@ -1,4 +1,4 @@
-"""What a request may hold: types and ranges by OpenAI's specification. Whatever else it holds is refused by name."""
+"""The fields of a request: types and ranges by OpenAI's specification. Any other field is refused by name."""
 
 from collections.abc import Callable
 from typing import Any

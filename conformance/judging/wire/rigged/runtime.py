@@ -1,4 +1,4 @@
-"""The runtime as the rigged server's model, so that what the server says can be held against a checkpoint."""
+"""The runtime as the rigged server's model, so that its answers can be compared with a checkpoint."""
 
 from collections.abc import Sequence
 

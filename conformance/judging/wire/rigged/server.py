@@ -80,7 +80,7 @@ class RiggedServer(Answers):
         return [self.frame(b"[DONE]")]
 
     def read(self, body: bytes, chat: bool) -> Json:
-        """A request from its bytes; Bad if it can't be meant."""
+        """A request from its bytes; raises Bad if it is invalid."""
         try:
             request = json.loads(body.decode("utf-8"))
         except ValueError as error:
@@ -89,7 +89,7 @@ class RiggedServer(Answers):
         return dict(request)
 
     def check(self, request: Any, chat: bool) -> None:
-        """Refuse what can't be meant."""
+        """Refuse an invalid request."""
         check_fields(request, chat, self.name)
 
     def refusal(self, bad: Bad) -> bytes:
@@ -135,7 +135,7 @@ class Handler(BaseHTTPRequestHandler):
                 self.wfile.write(block)
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class QuietServer(ThreadingHTTPServer):
@@ -145,7 +145,7 @@ class QuietServer(ThreadingHTTPServer):
     request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A server that breaks hangs up, and that is all that its client sees."""
+        """A server that breaks hangs up; its client sees nothing else."""
 
 
 @contextmanager

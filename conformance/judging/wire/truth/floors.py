@@ -1,4 +1,4 @@
-"""How far an honest server may be from the truth: measured, on the checkpoint and the very tokens in question.
+"""The tolerance of a correct server: measured, on the checkpoint and the tokens in question.
 
 The runtime runs them in every honest order of computation (`conformance.numerics.variants`), called in every way that servers
 do: whole, in chunks, token by token, padded, in a batch that decodes together. It rounds where servers do, from the finest
@@ -78,7 +78,7 @@ def measure_floors(truth: Truth, answers: Sequence[Served]) -> list[Floor]:
 
 
 def classes(truth: Truth) -> Iterator[tuple[str, str, list[Rounding]]]:
-    """Name, dtype and honest roundings of each class: at which of these places a server rounds is its own affair."""
+    """Name, dtype and possible roundings of each class: a server may round at any of these places."""
     quantized = any(isinstance(module, QuantLinear) for module in truth.lm.model.modules())
     stored = str(load(truth.source, device="cpu").model.dtype).removeprefix("torch.")
     yield "float32", "float32", [Rounding()]

@@ -1,8 +1,8 @@
-"""Where an answer ends: at max_tokens, at the model's own end, and what it is told to be."""
+"""Where an answer ends: at max_tokens, at the model's end token; and the reported reason."""
 
 from typing import Any
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.judging.wire.probe import COMPLETIONS, PROMPT, PROMPTS, Endpoint, probe
 
 END_TOKENS = ("</s>", "<|endoftext|>", "<|end_of_text|>", "<|eot_id|>", "<|im_end|>", "<|end|>", "<eos>", "<end_of_turn>")
@@ -46,8 +46,8 @@ def reason_of(answer: dict[str, Any]) -> object:
     return answer["choices"][0]["finish_reason"]
 
 
-def own_end(end: Endpoint) -> dict[str, Any]:
-    """An answer that the model ended itself."""
+def answer_ended_by_model(end: Endpoint) -> dict[str, Any]:
+    """An answer that ended with the model's end token."""
     for prompt in PROMPTS:
         for settings in ({}, {"temperature": 1.0, "seed": 1}):
             answer = end.ask(prompt, max_tokens=200, **settings)
@@ -58,7 +58,7 @@ def own_end(end: Endpoint) -> dict[str, Any]:
 
 @probe("EOSX-005", optional=True)
 def the_end_token_is_not_part_of_the_text(end: Endpoint) -> None:
-    [text] = end.texts(own_end(end))
+    [text] = end.texts(answer_ended_by_model(end))
     found = [token for token in END_TOKENS if text.rstrip().endswith(token)]
     end.same(found, [], "the end tokens that the text ends with")
 

@@ -1,4 +1,4 @@
-"""Where servers round that compute in float32 otherwise: attention in float16, products with activations in 8 bits."""
+"""Roundings of servers that otherwise compute in float32: attention in float16, products with activations in 8 bits."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -39,7 +39,7 @@ EIGHT_BITS = [EightBits(block, scale) for block in (32, 256, None) for scale in 
 
 @dataclass(frozen=True)
 class Rounding:
-    """What a server rounds to float16 in attention, and how what it multiplies quantized matrices with."""
+    """The values of attention that a server rounds to float16, and how it rounds activations before quantized matrices."""
 
     places: frozenset[str] = frozenset()
     eight_bits: EightBits | None = None
@@ -47,7 +47,7 @@ class Rounding:
 
 @contextmanager
 def rounded(model: Transformer, rounding: Rounding) -> Iterator[None]:
-    """A model that rounds so while inside."""
+    """The model rounds like this while inside."""
     products = [module for module in model.modules() if rounding.eight_bits and isinstance(module, QuantLinear)]
     handles = [module.register_forward_pre_hook(rounds_input(rounding.eight_bits)) for module in products]
     try:

@@ -1,17 +1,17 @@
 """Greedy answers that must be the same whatever else a server does at the time.
 
-Batches of other sizes round otherwise, so that a tie may fall to the other side. Such a difference is excused, and counted,
-where the server's own log-probabilities show the tie; where it shows none, nothing can be said.
+Batches of other sizes round differently, so a tie may be broken differently. The difference is excused, and counted, if the
+server's log-probabilities show the tie; without log-probabilities the probe is undecided.
 """
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import Refused
 from conformance.judging.wire.probe import Endpoint, Undecided, shown
-from conformance.judging.wire.probes.likelihoods import agree, steps_of, told
+from conformance.judging.wire.probes.likelihoods import agree, choice_with_logprobs, steps_of
 
 
-def hold_same(end: Endpoint, prompt: str, got: str, want: str, what: str) -> None:
-    """Hold that a greedy answer is the one that was given before, but for a tie."""
+def hold_same_or_tied(end: Endpoint, prompt: str, got: str, want: str, what: str) -> None:
+    """Hold that a greedy answer is the same as before, up to a tie."""
     if got == want:
         end.hold(True, "")
         return
@@ -20,9 +20,9 @@ def hold_same(end: Endpoint, prompt: str, got: str, want: str, what: str) -> Non
 
 
 def parts_at_a_tie(end: Endpoint, prompt: str, got: str) -> bool:
-    """Whether the first token of the greedy answer that another answer does not have is tied with the next likeliest."""
+    """Whether the first token in which another answer differs from the greedy one is tied with the next likeliest."""
     try:
-        steps = steps_of(told(end, prompt))
+        steps = steps_of(choice_with_logprobs(end, prompt))
     except (Refused, Unsupported) as error:
         raise Undecided(f"a greedy answer differs, and without log-probabilities a tie can't be seen: {error}") from error
     text = ""

@@ -1,7 +1,7 @@
-"""What a server should have said: the checkpoint that it serves, run in float64 on the very tokens that it wrote.
+"""The correct log-probabilities: the served checkpoint in float64, run on the tokens that the server wrote.
 
-The truth of a quantized file is that of its weights as they are stored, decoded exactly. The server's words are matched to
-ids by their text; of several ids with one text the likeliest is taken, and a text that no token has is not judged.
+Quantized weights are decoded exactly as stored. The server's tokens are matched to ids by their text; of several ids with one
+text the likeliest is taken, and a text that no token has is not judged.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,29 +13,30 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from nanollama.lm import LM, load
 from nanollama.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
 class Served:
-    """One answer: the prompt's ids, the answer's, what the server said of tokens at each step, and the truth [T, V]."""
+    """One answer: ids of prompt and answer, the log-probabilities reported at each step by id, and the truth [T, V]."""
 
     prompt: list[int]
     ids: list[int]
-    said: list[dict[int, float]]
+    reported: list[dict[int, float]]
     truth: Tensor
 
     def error(self, log_probs: Tensor) -> float:
-        """How far log-probabilities [T, V] are from the truth, at most, where the server named tokens; in nats."""
+        """The largest error of log-probabilities [T, V] at the tokens that the server reported, in nats."""
         return max(
-            (abs(float(log_probs[t, i] - self.truth[t, i])) for t, said in enumerate(self.said) for i in said), default=0.0
+            (abs(float(log_probs[t, i] - self.truth[t, i])) for t, reported in enumerate(self.reported) for i in reported),
+            default=0.0,
         )
 
     def served_error(self) -> float:
-        """How far the server is from the truth, at most."""
-        pairs = ((value, float(self.truth[t, i])) for t, said in enumerate(self.said) for i, value in said.items())
+        """The server's largest error, in nats."""
+        pairs = ((value, float(self.truth[t, i])) for t, reported in enumerate(self.reported) for i, value in reported.items())
         return max(abs(value - truth) for value, truth in pairs)
 
 
@@ -48,14 +49,14 @@ class Truth:
 
     @property
     def tokenizer(self) -> Tokenizer:
-        """The checkpoint's own."""
+        """The checkpoint's tokenizer; Unsupported if it has none."""
         if self.lm.tokenizer is None:
             raise Unsupported(f"{self.source} has no tokenizer, so the server's words can't be matched to tokens")
         return self.lm.tokenizer
 
     @cached_property
     def by_text(self) -> Mapping[str, list[int]]:
-        """Which ids have a text; that of a token is what it adds behind another one, spaces included."""
+        """Ids by text; a token's text is what it appends to another token's, spaces included."""
         tokenizer, found = self.tokenizer, dict[str, list[int]]()
         anchor = tokenizer.encode("a", add_special=False)
         before = len(tokenizer.decode(anchor))
@@ -82,11 +83,11 @@ class Truth:
     def follow(self, prompt: Sequence[int], steps: Sequence[tuple[str, float, dict[str, float]]]) -> Served:
         """The truth along a served answer; `steps` are its tokens, their log-probabilities and the likeliest ones shown."""
         ids, rows = self.rows(prompt, len(steps), lambda step, row: self.id_of(steps[step][0], row))
-        said = []
+        reported = []
         for (_, value, top), id, row in zip(steps, ids, rows, strict=True):
             shown = {self.id_of(text, row): log_prob for text, log_prob in top.items() if text in self.by_text}
-            said.append(shown | {id: value})
-        return Served(list(prompt), ids, said, rows)
+            reported.append(shown | {id: value})
+        return Served(list(prompt), ids, reported, rows)
 
     def id_of(self, text: str, row: Tensor) -> int:
         """The likeliest of the ids that have a text."""

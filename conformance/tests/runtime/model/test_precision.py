@@ -13,9 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conformance.models.fixtures import FIXTURES, fixture_config, fixture_tensors, near_prompt, write_fixture
 from conformance.truth.compare import relative_error, rms_error
-from conformance.truth.golden import LOW_PRECISIONS, Golden, load_golden
+from conformance.truth.golden import LOW_PRECISIONS, NUMERIC_FACTOR, Golden, load_golden
 from conformance.truth.taps import blocks, eager_attention, runtime_taps
-from conformance.verify.run import NUMERIC_FACTOR
 from nanollama.lm import load_model
 from nanollama.model.dtypes import DTYPES
 from nanollama.model.kv_cache import KVView

@@ -10,15 +10,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from conformance.diagnosis.causes import STORED, Named, Observation, by_floor, causes, exact, name_causes
 from conformance.diagnosis.causes.__main__ import main
 from conformance.diagnosis.causes.confusion import Trial, held_out, matrix, rates, subjects
 from conformance.diagnosis.causes.hypotheses.hypothesis import LABELS, model_of
 from conformance.diagnosis.causes.hypotheses.runtime import runtime_runs
 from conformance.diagnosis.causes.library import library
-from conformance.diagnosis.causes.observed import of_trace
-from conformance.engines import Prompt, Taps
-from conformance.judging.subject import subject
+from conformance.diagnosis.causes.likely_causes import STORED, causes, name_causes
+from conformance.diagnosis.causes.naming import Named
+from conformance.diagnosis.causes.observed import Observation, of_trace
+from conformance.diagnosis.causes.tolerances import float64_excess, floor_excess
+from conformance.engines.engine import Prompt, Taps
+from conformance.engines.subject import subject
 from conformance.score.zoo.seeding import load_zoo, seeded
 from conformance.truth.cases import CASES, case
 from conformance.truth.reference import Reference
@@ -165,9 +167,9 @@ def test_a_tap_that_no_model_has_is_refused_by_name() -> None:
 
 def test_a_coarser_bar_is_for_coarser_engines() -> None:
     taps = {name: tap.float() for name, tap in shown(LLAMA, case(LLAMA).truth).items()}
-    assert name_causes(LLAMA, [Observation(told(LLAMA), taps)], exact(1e-4)) == []
+    assert name_causes(LLAMA, [Observation(told(LLAMA), taps)], float64_excess(1e-4)) == []
     taps = {name: tap.float() for name, tap in shown(LLAMA, engine(LLAMA, eps=1e-6)).items()}
-    (cause, *_) = name_causes(LLAMA, [Observation(told(LLAMA), taps)], exact(1e-4))
+    (cause, *_) = name_causes(LLAMA, [Observation(told(LLAMA), taps)], float64_excess(1e-4))
     assert "1e-06" in cause.sentence
 
 
@@ -176,7 +178,7 @@ def test_in_lower_precision_the_measured_floor_judges(dtype: str) -> None:
     def found(*seeds: str) -> list[Named]:
         with bugs(*seeds):
             run = next(runtime_runs(load_model(rounded.folder, dtype, "cpu"), rounded))
-        return name_causes(rounded, [run], by_floor(dtype), pairs=False)
+        return name_causes(rounded, [run], floor_excess(dtype), pairs=False)
 
     rounded = subject(GEMMA, dtype).case
     assert found() == []

@@ -5,20 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conformance.diagnosis.detectability import (
-    Field,
-    Probe,
-    by_floor,
-    designed,
-    detectability,
-    exact,
-    fields_of,
-    prompts,
-    scene_of,
-    smallest,
-)
+from conformance.diagnosis.causes.tolerances import float64_excess, floor_excess
 from conformance.diagnosis.detectability.__main__ import main
-from conformance.diagnosis.detectability.probes import loud_rows, prompt_of, tiny_rows
+from conformance.diagnosis.detectability.fields import Field, fields_of
+from conformance.diagnosis.detectability.probes import Probe, designed, loud_rows, prompt_of, prompts, tiny_rows
+from conformance.diagnosis.detectability.smallest_change import detectability, scene_of, smallest
 from conformance.models.fixtures import FIXTURES
 from conformance.requirements.results import Detectable
 from conformance.truth.cases import Case, case
@@ -30,7 +21,7 @@ LLAMA, GEMMA, QWEN, PHI, MOE = (f"{name}ForCausalLM" for name in ("Llama", "Gemm
 def seen(this: Case, name: str, *probes: Probe) -> Detectable:
     """What these probes see of one field, in float64."""
     (field,) = [field for field in fields_of(this.spec) if field.name == name]
-    return smallest(this.name, field, [scene_of(this, probe, exact(), lambda tap: True) for probe in probes])
+    return smallest(this.name, field, [scene_of(this, probe, float64_excess(), lambda tap: True) for probe in probes])
 
 
 def with_fields(family: str, **fields: float) -> Case:
@@ -92,7 +83,7 @@ def test_what_a_short_prompt_cannot_see_is_none_and_says_what_it_takes(family: s
 def test_a_number_that_changes_nothing_is_never_caught() -> None:
     idle = Field("idle", 1.0, lambda r: {}, "an effect")
     this = case(LLAMA)
-    found = smallest(LLAMA, idle, [scene_of(this, probe, exact(), lambda tap: True) for probe in prompts(this)])
+    found = smallest(LLAMA, idle, [scene_of(this, probe, float64_excess(), lambda tap: True) for probe in prompts(this)])
     assert (found.smallest, found.needs) == (None, "an effect")
 
 
@@ -102,7 +93,7 @@ def test_this_run_sees_every_number_of_every_family(family: str) -> None:
     names = [field.name for field in fields_of(this.spec)]
     assert len(set(names)) == len(names)
     fixed = [replace_steps(field) for field in fields_of(this.spec)]
-    scenes = [scene_of(this, probe, exact(), lambda tap: True) for probe in designed(this)]
+    scenes = [scene_of(this, probe, float64_excess(), lambda tap: True) for probe in designed(this)]
     assert [field.name for field in fixed if smallest(family, field, scenes).smallest is None] == []
 
 
@@ -115,11 +106,11 @@ def replace_steps(field: Field) -> Field:
 def test_logits_alone_and_lower_precision_see_less() -> None:
     this = case(GEMMA)
     by_name = {
-        what: {found.field: found.smallest or 9.0 for found in detectability(this, prompts(this), judge, shows)}
-        for what, judge, shows in (
-            ("taps", exact(), lambda tap: True),
-            ("logits", exact(), {"logits"}.__contains__),
-            ("bfloat16", by_floor("bfloat16"), lambda tap: True),
+        what: {found.field: found.smallest or 9.0 for found in detectability(this, prompts(this), excess, shows)}
+        for what, excess, shows in (
+            ("taps", float64_excess(), lambda tap: True),
+            ("logits", float64_excess(), {"logits"}.__contains__),
+            ("bfloat16", floor_excess("bfloat16"), lambda tap: True),
         )
     }
     assert by_name["logits"]["rms_norm_eps"] > by_name["taps"]["rms_norm_eps"]

@@ -9,7 +9,7 @@ from pathlib import Path
 import openai
 import pytest
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import ENGINE, OpenAIServer, Refused, Reply, events
 from conformance.engines.registry import find_engine
 from conformance.judging.wire.rigged.model import HashedModel

@@ -9,7 +9,7 @@ import torch
 from jsonschema import Draft202012Validator
 
 from conformance import ROOT
-from conformance.engines import Broken, Prompt, Unsupported
+from conformance.engines.engine import Broken, Prompt, Unsupported
 from conformance.engines.protocols.messages import SCHEMA, check, pack, parsed, unpack
 from conformance.engines.protocols.protocol import Program
 from nanollama.errors import NanollamaError

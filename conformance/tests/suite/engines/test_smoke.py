@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from conformance.__main__ import main
-from conformance.engines import Answer, Prompt, Taps, Unsupported
+from conformance.engines.engine import Answer, Prompt, Taps, Unsupported
 from conformance.judging import smoke
-from conformance.judging.controls import Made, right
+from conformance.judging.controls import ReferenceEngine, right
 from conformance.requirements.results import About, read_run
 
 OLMO = "Olmo2ForCausalLM"
 
 
-class Adapter(Made):
+class Adapter(ReferenceEngine):
     """The truth behind an adapter that does one thing wrong."""
 
     def __init__(self, fault: str = "") -> None:
@@ -56,7 +56,7 @@ class Adapter(Made):
 
     def subject_inputs(self, prompt: Prompt) -> Taps:
         """What every module has without injection."""
-        from conformance.judging.subject import inputs_of
+        from conformance.engines.subject import inputs_of
 
         trace = self.reference.run(torch.tensor(prompt.ids), torch.tensor(prompt.positions))
         return inputs_of(trace, self.reference.spec)
@@ -97,7 +97,7 @@ BROKEN = {
     "puts nothing in": "twice the input of layers.0.mlp gives the same output",
     "no logits": "this needs L2, logits",
     "unknown level": "levels are L0, L1, L2, L3, L4",
-    "unknown dtype": "it says it computes in 'int4'",
+    "unknown dtype": "it states that it computes in 'int4'",
     "loads nothing": "it loads none of the suite's families; LlamaForCausalLM: no such architecture",
 }
 
@@ -129,16 +129,15 @@ def test_a_sound_adapter_passes_whether_its_values_are_right_or_wrong(
 @pytest.mark.parametrize(
     ("arguments", "fault"),
     [
-        (["run", "--engine", "nope"], "no engine 'nope'"),
-        (["run", "--engine", "nanollama", "--family", "Lama"], "no family 'Lama'"),
-        (["run", "--engine", "nanollama", "--model", "x"], "--model names the checkpoint of a server"),
-        (["run", "--engine", "nanollama", "--no-transformers"], "--no-transformers is about the proof"),
+        (["run", "--engine", "nope"], "there is no engine 'nope'"),
+        (["run", "--engine", "nanollama", "--family", "Lama"], "there is no family 'Lama'"),
+        (["run", "--engine", "transformers", "--model", "x"], "--model names the checkpoint of a server"),
         (["run", "--engine", "nanollama", "--report", "no/such/folder/x.html"], "can't be written: there is no folder"),
         (["run", "--engine", "nanollama", "--against", "no.json"], "expected a file that --json wrote"),
-        (["run", "--report", "x.html"], "--report is about an engine; add --engine NAME"),
-        (["run", "--json", "x.json"], "add --engine NAME"),
+        (["run", "--report", "no/such/folder/x.html"], "can't be written: there is no folder"),
+        (["run", "--engine", "http://127.0.0.1:9/v1", "--no-transformers"], "--no-transformers is about the suite's models"),
         (["run", "--engine", "http://127.0.0.1:9/v1", "--family", OLMO], "--family chooses among the suite's models"),
-        (["smoke", "--engine", "nope"], "no engine 'nope'"),
+        (["smoke", "--engine", "nope"], "there is no engine 'nope'"),
     ],
 )
 def test_bad_input_is_one_line_and_status_2(arguments: list[str], fault: str, capsys: pytest.CaptureFixture[str]) -> None:

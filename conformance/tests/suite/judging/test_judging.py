@@ -7,16 +7,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conformance import judging
 from conformance.checks import Check, Failed
-from conformance.judging import judge
+from conformance.engines.subject import subject
 from conformance.judging.bars import WORKLOAD, Bars
-from conformance.judging.controls import Made, controls, right
-from conformance.judging.evidence.ablation import ladder, switches
-from conformance.judging.evidence.exercises import EXERCISES, FOLD, covered, target
-from conformance.judging.evidence.look import Look
-from conformance.judging.subject import subject
-from conformance.judging.whitebox import open_ends, white_box
+from conformance.judging.controls import ReferenceEngine, controls, right
+from conformance.judging.evidence.case_comparison import CaseComparison
+from conformance.judging.evidence.coverage import COVERAGE, NEXT_KIND, covered, shown_kind
+from conformance.judging.evidence.feature_ablation import ablate, switches
+from conformance.judging.judge_engine import cases_of, flagged, judge_engine
+from conformance.judging.runtime_checks import check_results, not_judged
 from conformance.numerics.statistics import Statistics
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Result, Run, Verdict, worst
@@ -27,7 +26,7 @@ OLMO, GEMMA, MIXTRAL = "Olmo2ForCausalLM", "Gemma2ForCausalLM", "MixtralForCausa
 EVERYTHING = ("L2", "L3", "L4")
 
 
-class Limited(Made):
+class Limited(ReferenceEngine):
     """The truth, or a misreading of it, that shows less than it could."""
 
     def __init__(self, levels: tuple[str, ...], misread: Callable[[Spec], Spec] = lambda spec: spec, dtype: str = "float64"):
@@ -46,8 +45,8 @@ def misreading(**changes: object) -> Callable[[Spec], Spec]:
 def without_diagnosis(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Causes and detectability take seconds, and are asked for in one test."""
     if "cause" not in request.node.name:
-        monkeypatch.setattr(judging, "likely", lambda looks: [])
-        monkeypatch.setattr(judging, "detectable", lambda looks: [])
+        monkeypatch.setattr("conformance.judging.judge_engine.likely", lambda comparisons: [])
+        monkeypatch.setattr("conformance.judging.judge_engine.detectable", lambda comparisons: [])
 
 
 def bad(run: Run) -> dict[str, Verdict]:
@@ -61,24 +60,24 @@ def bad(run: Run) -> dict[str, Verdict]:
 
 def test_every_exercise_is_of_a_requirement_that_is_judged() -> None:
     known = load_requirements()
-    assert all(known[exercise.requirement].is_judged for exercise in EXERCISES)
-    assert len({exercise.requirement for exercise in EXERCISES}) == len(EXERCISES)
+    assert all(known[entry.requirement].is_judged for entry in COVERAGE)
+    assert len({entry.requirement for entry in COVERAGE}) == len(COVERAGE)
 
 
 def test_every_exercise_happens_somewhere() -> None:
     seen = set()
-    for case in judging.cases_of(()):
+    for case in cases_of(()):
         for dtype in ("float64", "bfloat16") if case == "LlamaForCausalLM" else ("float64",):
-            found = Look(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
+            found = CaseComparison(Limited(("L2",), dtype=dtype), subject(case, dtype), Bars(dtype, "cpu"))
             found.engine.load(found.subject.case.folder)
             seen |= {requirement for o in found.everything() for requirement, _ in o.covers}
-    assert seen == {exercise.requirement for exercise in EXERCISES}
+    assert seen == {entry.requirement for entry in COVERAGE}
 
 
 def test_a_kind_that_is_not_shown_shows_at_the_next_that_is() -> None:
-    assert target("weights", {"context", "whole"}) == "context"
-    assert target("weights", {"block", "whole"}) == "block"
-    assert {target(kind, {"whole"}) for kind in FOLD} == {"whole"}
+    assert shown_kind("weights", {"context", "whole"}) == "context"
+    assert shown_kind("weights", {"block", "whole"}) == "block"
+    assert {shown_kind(kind, {"whole"}) for kind in NEXT_KIND} == {"whole"}
 
 
 def test_logits_alone_speak_of_everything_and_a_layer_of_itself() -> None:
@@ -132,7 +131,7 @@ def test_tokens_whose_experts_are_tied_are_excused_and_those_behind_them() -> No
 @pytest.mark.parametrize("dtype", ["float64", "bfloat16"])
 @pytest.mark.parametrize("levels", [("L2",), ("L2", "L3"), EVERYTHING], ids="".join)
 def test_the_truth_passes_at_every_level(levels: tuple[str, ...], dtype: str) -> None:
-    run = judge(Limited(levels, dtype=dtype), [MIXTRAL])
+    run = judge_engine(Limited(levels, dtype=dtype), [MIXTRAL])
     assert bad(run) == {}
     assert run.passed
     assert {result.requirement: result for result in run.results}["ROPE-001"].compared > 0
@@ -142,32 +141,36 @@ def test_the_truth_passes_at_every_level(levels: tuple[str, ...], dtype: str) ->
 def test_every_negative_control_is_flagged(dtype: str) -> None:
     bars = Bars(dtype, "cpu")
     made = controls(dtype, bars)
-    assert {name: judging.flagged(engine, GEMMA, bars) for name, engine in made.items()} == dict.fromkeys(made, True)
-    assert not judging.flagged(Made(dtype, right), GEMMA, bars)
+    assert {name: flagged(engine, GEMMA, bars) for name, engine in made.items()} == dict.fromkeys(made, True)
+    assert not flagged(ReferenceEngine(dtype, right), GEMMA, bars)
 
 
 def test_a_control_that_is_not_flagged_voids_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(judging, "controls", lambda dtype, bars: {"a sound engine": Made(dtype, right)})
-    run = judge(Limited(EVERYTHING), [OLMO])
+    monkeypatch.setattr(
+        "conformance.judging.judge_engine.controls", lambda dtype, bars: {"a sound engine": ReferenceEngine(dtype, right)}
+    )
+    run = judge_engine(Limited(EVERYTHING), [OLMO])
     assert run.controls == {"a sound engine": False}
     assert not run.passed
 
 
 @pytest.mark.parametrize("levels", [("L2",), EVERYTHING], ids="".join)
 def test_a_feature_that_is_left_out_is_named(levels: tuple[str, ...]) -> None:
-    run = judge(Limited(levels, misreading(attention_cap=None)), [GEMMA])
+    run = judge_engine(Limited(levels, misreading(attention_cap=None)), [GEMMA])
     assert bad(run)["ATTN-005"] is Verdict.FAIL
     assert bad(run)["NUMR-001"] is Verdict.FAIL
     assert Verdict.FAIL not in {verdict for name, verdict in bad(run).items() if name not in ("ATTN-005", "NUMR-001")}
 
 
 def test_two_faults_at_once_are_both_named() -> None:
-    run = judge(Limited(EVERYTHING, lambda s: replace(s, logit_cap=None, embedding_scale=1.0)), [GEMMA, "GPT2LMHeadModel"])
+    run = judge_engine(
+        Limited(EVERYTHING, lambda s: replace(s, logit_cap=None, embedding_scale=1.0)), [GEMMA, "GPT2LMHeadModel"]
+    )
     assert {name for name, verdict in bad(run).items() if verdict is Verdict.FAIL} == {"EMBD-002", "HEAD-002", "NUMR-001"}
 
 
 def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
-    run = judge(Limited(EVERYTHING, misreading(attention_cap=None)), [GEMMA])
+    run = judge_engine(Limited(EVERYTHING, misreading(attention_cap=None)), [GEMMA])
     assert run.causes[0].case == GEMMA
     assert "cap" in run.causes[0].sentence
     assert len(run.causes) == len(set(run.causes))
@@ -176,15 +179,15 @@ def test_a_run_names_likely_causes_and_what_it_could_have_seen() -> None:
 
 
 def test_a_wrong_mask_and_wrong_scores_are_told_apart() -> None:
-    wide = judge(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
+    wide = judge_engine(Limited(EVERYTHING, lambda s: replace(s, windows=tuple(w and w + 1 for w in s.windows))), [GEMMA])
     assert {name for name in bad(wide) if name.startswith(("MASK", "ATTN", "WIND"))} == {"WIND-001", "WIND-002"}
-    loud = judge(Limited(EVERYTHING, lambda s: replace(s, scales=(s.head_dim**-0.5,) * s.layers)), [GEMMA])
+    loud = judge_engine(Limited(EVERYTHING, lambda s: replace(s, scales=(s.head_dim**-0.5,) * s.layers)), [GEMMA])
     assert not {name for name in bad(loud) if name.startswith(("MASK", "WIND"))}
     assert bad(loud)["ATTN-004"] is Verdict.FAIL
 
 
 def test_what_logits_can_not_tell_apart_is_inconclusive() -> None:
-    run = judge(Limited(("L2",), misreading(activation="relu")), [OLMO])
+    run = judge_engine(Limited(("L2",), misreading(activation="relu")), [OLMO])
     found = bad(run)
     assert found.pop("NUMR-001") is Verdict.FAIL
     assert set(found.values()) == {Verdict.INCONCLUSIVE}
@@ -192,7 +195,7 @@ def test_what_logits_can_not_tell_apart_is_inconclusive() -> None:
 
 
 def test_the_first_place_that_is_off_is_told_with_its_error_and_bar() -> None:
-    run = judge(Limited(("L2", "L3"), misreading(eps=1e-2)), [OLMO])
+    run = judge_engine(Limited(("L2", "L3"), misreading(eps=1e-2)), [OLMO])
     whole = next(r for r in run.results if r.requirement == "NUMR-001" and r.case == OLMO)
     assert whole.place == "layers.0.self_attn.weights"  # behind q's norm, the first of this family
     assert whole.error is not None
@@ -206,24 +209,24 @@ def test_the_first_place_that_is_off_is_told_with_its_error_and_bar() -> None:
 
 def test_the_ladder_clears_everything_but_the_feature_that_is_wrong() -> None:
     engine, gemma, bars = Limited(("L2",), misreading(attention_cap=None)), subject(GEMMA, "float64"), Bars("float64", "cpu")
-    cleared = {requirement for o in ladder(engine, gemma, bars) for requirement, _ in o.covers}
+    cleared = {requirement for o in ablate(engine, gemma, bars) for requirement, _ in o.covers}
     assert {"WIND-001", "EMBD-002", "HEAD-002", "ATTN-002", "NORM-006", "ROPE-001"} <= cleared
     assert "ATTN-005" not in cleared
 
 
 def test_a_ladder_whose_lowest_rung_breaks_clears_nothing() -> None:
     engine = Limited(("L2",), misreading(activation="relu"))
-    assert list(ladder(engine, subject(GEMMA, "float64"), Bars("float64", "cpu"))) == []
+    assert list(ablate(engine, subject(GEMMA, "float64"), Bars("float64", "cpu"))) == []
 
 
 def test_every_switch_makes_another_model() -> None:
-    for case in judging.cases_of(()):
+    for case in cases_of(()):
         this = subject(case, "float64")
         for name, changes in switches(this).items():
             assert any(this.raw.get(key, "absent") != value for key, value in changes.items()), (case, name)
 
 
-# Checks from inside, and what nobody looked at
+# The checks of the runtime, and requirements without a result
 
 
 def test_checks_of_the_runtime_become_results() -> None:
@@ -231,7 +234,8 @@ def test_checks_of_the_runtime_become_results() -> None:
         raise Failed("layers.rotate", "off by one")
 
     checks = [Check("a", ("ROPE-001", "ROPE-002"), "rope", lambda: None), Check("b", ("MASK-001",), "rope", wrong)]
-    found = list(white_box(checks))
+    with check_results(checks=checks) as results:
+        found = results()
     assert [(r.requirement, r.verdict, r.place) for r in found] == [
         ("ROPE-001", Verdict.PASS, ""),
         ("ROPE-002", Verdict.PASS, ""),
@@ -240,7 +244,7 @@ def test_checks_of_the_runtime_become_results() -> None:
 
 
 def test_a_requirement_that_nothing_speaks_of_is_unsupported_with_a_reason() -> None:
-    found = {r.requirement: r for r in open_ends(About("x", "1", ("L2",)), {"ROPE-001"}, False)}
+    found = {r.requirement: r for r in not_judged(About("x", "1", ("L2",)), {"ROPE-001"}, False)}
     known = load_requirements()
     assert set(found) == {name for name, r in known.items() if r.is_judged} - {"ROPE-001"}
     assert found["STOP-001"].detail == "needs L0; the engine offers L2"
@@ -249,7 +253,7 @@ def test_a_requirement_that_nothing_speaks_of_is_unsupported_with_a_reason() -> 
 
 
 def test_unknown_families_and_dtypes_are_refused_before_anything_runs() -> None:
-    with pytest.raises(NanollamaError, match="no family 'Lama'; there are LlamaForCausalLM"):
-        judge(Limited(("L2",)), ["Lama"])
+    with pytest.raises(NanollamaError, match="there is no family 'Lama'; there are LlamaForCausalLM"):
+        judge_engine(Limited(("L2",)), ["Lama"])
     with pytest.raises(NanollamaError, match="computes in 'int4'"):
-        judge(Limited(("L2",), dtype="int4"), [OLMO])
+        judge_engine(Limited(("L2",), dtype="int4"), [OLMO])

@@ -7,15 +7,14 @@ from typing import ClassVar
 import pytest
 
 from conformance.engines.protocols.openai_http import OpenAIServer, Reply
-from conformance.judging.wire import judge_server
-from conformance.judging.wire.judging import all_probes
+from conformance.judging.wire.judge_server import all_probes, judge_server
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Undecided, Wrong
 from conformance.judging.wire.probes.likelihoods import is_likely
 from conformance.judging.wire.rigged.bugs import BUGS
 from conformance.judging.wire.rigged.fields import Bad
 from conformance.judging.wire.rigged.model import END, HashedModel
 from conformance.judging.wire.rigged.server import RiggedServer, serving
-from conformance.judging.wire.truth.ties import hold_same
+from conformance.judging.wire.truth.ties import hold_same_or_tied
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import Result, Verdict
 from nanollama.errors import NanollamaError
@@ -162,12 +161,12 @@ class Scripted(OpenAIServer):
 
 def test_answers_may_part_at_a_tie_and_nowhere_else() -> None:
     end = Endpoint(Scripted("http://127.0.0.1:1/v1"), COMPLETIONS)
-    hold_same(end, "a prompt", "ab", "ab", "the answer")
+    hold_same_or_tied(end, "a prompt", "ab", "ab", "the answer")
     assert (end.tally.compared, end.tally.excused) == (1, 0)
-    hold_same(end, "a prompt", "ac", "ab", "the answer")
+    hold_same_or_tied(end, "a prompt", "ac", "ab", "the answer")
     assert (end.tally.compared, end.tally.excused) == (2, 1)
     with pytest.raises(Wrong, match="the answer is 'xb'; expected 'ab'"):
-        hold_same(end, "a prompt", "xb", "ab", "the answer")
+        hold_same_or_tied(end, "a prompt", "xb", "ab", "the answer")
 
 
 def test_without_log_probabilities_a_tie_can_not_be_seen() -> None:
@@ -175,7 +174,7 @@ def test_without_log_probabilities_a_tie_can_not_be_seen() -> None:
         logprobs = None
 
     with pytest.raises(Undecided, match="a tie can't be seen"):
-        hold_same(Endpoint(Mute("http://127.0.0.1:1/v1"), COMPLETIONS), "a prompt", "ac", "ab", "the answer")
+        hold_same_or_tied(Endpoint(Mute("http://127.0.0.1:1/v1"), COMPLETIONS), "a prompt", "ac", "ab", "the answer")
 
 
 def test_how_likely_counts_are_by_hand() -> None:

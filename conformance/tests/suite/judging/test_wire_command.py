@@ -63,7 +63,7 @@ def test_the_served_model_is_the_same_as_a_folder_and_as_gguf(tmp_path: Path) ->
     (tmp_path / "folder").mkdir()
     (tmp_path / "gguf").mkdir()
     folder = load(write_served_model(tmp_path / "folder"), dtype="float32", device="cpu")
-    gguf = load(launcher.own_model(tmp_path / "gguf"), dtype="float32", device="cpu")
+    gguf = load(launcher.write_served_gguf(tmp_path / "gguf"), dtype="float32", device="cpu")
     ids = folder.encode("Once upon a time")
     assert len(ids) == 17 and gguf.encode("Once upon a time") == ids
     messages = [{"role": "user", "content": "Hi"}]

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 import torch
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer
-from conformance.judging.wire import judge_server
+from conformance.judging.wire.judge_server import judge_server
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, Endpoint
 from conformance.judging.wire.probes import truthful
 from conformance.judging.wire.probes.truthful import hold_chosen, penalised
@@ -226,7 +226,7 @@ def test_words_are_matched_to_the_likeliest_id_of_their_text(truth: Truth) -> No
     answer = truth.follow([0], [("a", -1.0, {"a": -1.0, "b": -2.0})] * 2)
     assert answer.ids == ids
     assert torch.equal(answer.truth, rows)
-    assert answer.said == [{first: -1.0, truth.by_text["b"][0]: -2.0}] * 2
+    assert answer.reported == [{first: -1.0, truth.by_text["b"][0]: -2.0}] * 2
 
 
 def test_words_that_are_no_tokens_are_not_judged(truth: Truth) -> None:

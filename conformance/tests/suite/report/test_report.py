@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from conformance.report import terminal
 from conformance.report.parts.tally import by_area, cases_in_words, grouped, outcome, passed_and_judged, sentence, spread
+from conformance.report.terminal import terminal
 from conformance.requirements.requirement import load_requirements
 from conformance.requirements.results import About, Cause, Result, Run, Verdict
 
@@ -41,13 +41,13 @@ def test_the_headline_follows_the_gravest_verdict() -> None:
 
 def test_a_run_that_compared_nothing_is_void_however_good_its_verdicts() -> None:
     empty = run(Result("ROPE-001", LLAMA, "t", Verdict.PASS, compared=0))
-    assert outcome(empty) == outcome(run()) == "The run is void"
-    assert "Nothing was compared" in sentence(empty) and "VOID" in terminal(empty)
+    assert outcome(empty) == outcome(run()) == "The run is invalid"
+    assert "Nothing was compared" in sentence(empty) and "THE RUN IS INVALID" in terminal(empty)
 
 
 def test_a_run_whose_negative_control_was_not_flagged_is_void() -> None:
     blind = run(PASSES, controls={"null engine": False, "noisy engine": True})
-    assert outcome(blind) == "The run is void"
+    assert outcome(blind) == "The run is invalid"
     assert "The null engine was not flagged" in sentence(blind) and "noisy" not in sentence(blind)
 
 

@@ -113,7 +113,7 @@ def test_a_badge_says_how_many_requirements_pass_and_at_which_level() -> None:
     assert told == {
         "conformance 1/1 · L4conformance1/1 · L4",
         "conformance 1/2 · L4conformance1/2 · L4",
-        "conformance voidconformancevoid",
+        "conformance invalidconformanceinvalid",
     }
     fills = {re.findall(r'fill="(#\w{6})"/></g>', badge(run(*results)))[0] for results in ([good], [good, bad], [])}
     assert len(fills) == 3

@@ -8,8 +8,8 @@ import pytest
 
 from conformance.checks import Check
 from conformance.report.__main__ import main
+from conformance.report.gaps import open_gaps
 from conformance.report.markdown import MOST, escaped, markdown
-from conformance.report.parts.gaps import open_gaps
 from conformance.report.parts.matrix import areas_of, families_first, family, labels
 from conformance.report.parts.sections import Findings, source_link
 from conformance.requirements.requirement import Requirement, load_requirements

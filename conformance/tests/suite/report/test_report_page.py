@@ -2,6 +2,7 @@
 
 import base64
 import hashlib
+import math
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -14,10 +15,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from conformance.models.fixtures import FIXTURES
-from conformance.report import write_matrix, write_report
-from conformance.report.page import SIGNS, TEMPLATES, render
+from conformance.report.page import SIGNS, TEMPLATES, render, write_matrix, write_report
 from conformance.requirements.requirement import load_requirements
-from conformance.requirements.results import About, Cause, Detectable, Point, Result, Run, Verdict
+from conformance.requirements.results import About, Cause, Detectable, FamilyErrors, Point, Result, Run, Verdict
 
 LLAMA = "LlamaForCausalLM"
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>\"'{{7*7}}&lt;"
@@ -78,6 +78,7 @@ def full() -> Run:
         Detectable(LLAMA, "rms_norm_eps", 1e-6, 0.02, "layers.0.input_layernorm"),
         Detectable(LLAMA, "sliding_window", 7, None, needs="a longer prompt"),
     ]
+    made.families = [FamilyErrors(LLAMA, 3e-15, None, 9, "far/layers.2.mlp", ratios={"bfloat16": 1.03})]
     return made
 
 
@@ -90,6 +91,7 @@ def hostile() -> Run:
     made.results += [Result(HOSTILE, HOSTILE, HOSTILE, verdict, HOSTILE, HOSTILE, compared=1) for verdict in Verdict]
     made.detectable += [Detectable(HOSTILE, HOSTILE, 1.0, small, HOSTILE, HOSTILE) for small in (0.1, None)]
     made.causes += [Cause(HOSTILE, HOSTILE, HOSTILE, 0.5)]
+    made.families += [FamilyErrors(HOSTILE, math.inf, math.nan, 9, HOSTILE, HOSTILE, {HOSTILE: 3.0}, good=False)]
     return made
 
 
@@ -99,6 +101,7 @@ def test_every_part_of_a_run_is_on_its_page() -> None:
         "Does not conform", "1.0", "made by hand", "null engine", "turned twice", "layers.1.rotary", "HTTP 500", "FAKE-001",
         "2 ties of 9 comparisons", "wrong before it", "it takes no inputs", "The angle is doubled.", "right for 90 %",
         "was not measured", "2\xa0%", "a longer prompt", "First beyond its floor", "New failure", "PASS", "completions",
+        "3.0e-15", "far/layers.2.mlp", "bfloat16 1.03×",
     )  # fmt: skip
     assert [text for text in told if text not in page.text] == []
 
@@ -175,9 +178,9 @@ def test_a_row_has_a_cell_for_every_column_and_says_the_verdict_without_colour()
 @pytest.mark.parametrize("nothing", [run(), run(replace(PASSES, compared=0)), replace(run(PASSES), controls={"null": False})])
 def test_a_run_that_shows_nothing_says_so_in_its_headline(nothing: Run) -> None:
     page = Page(render([nothing]))
-    assert "The run is void" in page.text and "Conforms" not in page.text
+    assert "The run is invalid" in page.text and "Conforms" not in page.text
     matrix = Page(render([nothing, nothing]))
-    assert "None of 2 engines conform" in matrix.text and "The run is void" in matrix.text
+    assert "None of 2 engines conform" in matrix.text and "The run is invalid" in matrix.text
 
 
 def test_an_engine_that_offers_little_is_not_said_to_pass_what_it_does_not_offer() -> None:

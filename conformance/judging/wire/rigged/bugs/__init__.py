@@ -1,7 +1,6 @@
-"""Things that servers get wrong, each as the rigged server with one method replaced, and the requirement that must catch it."""
+"""Bugs of servers, each as the rigged server with one method replaced, and the requirement that must detect it."""
 
-from conformance.judging.wire.rigged.bugs import reporting as telling
-from conformance.judging.wire.rigged.bugs import serving, streaming, writing
+from conformance.judging.wire.rigged.bugs import reporting, serving, streaming, writing
 from conformance.judging.wire.rigged.bugs.registry import BUGS
 
-__all__ = ["BUGS", "serving", "streaming", "telling", "writing"]
+__all__ = ["BUGS", "reporting", "serving", "streaming", "writing"]

@@ -1,4 +1,4 @@
-"""Wrong in what is told of it: usage, reasons, log-probabilities, the fields of answers."""
+"""Bugs in reporting: usage, reasons, log-probabilities, the fields of answers."""
 
 import itertools
 import math

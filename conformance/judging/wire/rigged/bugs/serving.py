@@ -1,4 +1,4 @@
-"""Wrong in serving: refusals, and clients that leave."""
+"""Bugs in serving: refusals, and clients that leave."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Wrong in streams: their framing, their pieces, their chunks."""
+"""Bugs in streams: framing, pieces, chunks."""
 
 from collections.abc import Iterator
 from typing import Any

@@ -1,4 +1,4 @@
-"""Wrong in what is written: stop strings, limits, seeds, sampling, prompts."""
+"""Bugs in the text: stop strings, limits, seeds, sampling, prompts."""
 
 import json
 import random

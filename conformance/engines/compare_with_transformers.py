@@ -1,11 +1,11 @@
-"""An engine beside the truth on the fixtures, with config keys changed at will: which field is it that the engine gets wrong?
+"""Compare an engine with transformers on the fixtures, with config keys changed: which field does the engine get wrong?
 
-    python -m conformance.engines.beside ENGINE [ARCHITECTURE …] [--set KEY=JSON …] [--chunks 3,1,5,…] [--known]
+    python -m conformance.engines.compare_with_transformers ENGINE [FAMILY …] [--set KEY=JSON …] [--chunks 3,1,…] [--known]
 
-For every family: the root mean square error of the log-probabilities, as a multiple of what transformers' own float32 is off
-from its float64 on the same model, and the worst position. The near prompt goes in at once and in pieces, the far one has
-half of its positions beyond 4096. A field whose change makes a difference vanish is the field that the engine gets wrong.
-With --known every family is run with the changes of `known.py`, with which all the engines there must agree.
+For every family: the root mean square error of the log-probabilities, as a multiple of transformers' float32 error on the same
+model, and the worst position. The near prompt is run in one call and in pieces; half the positions of the far one are beyond
+4096. If a change of a field removes the difference, the engine gets that field wrong. With --known every family is run with
+the changes of `known_deviations.py`, with which those engines must agree.
 """
 
 import argparse
@@ -19,15 +19,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from conformance.engines import Broken, Engine, Prompt, Unsupported
-from conformance.engines.known import BEYOND, KNOWN
+from conformance.engines.engine import Broken, Engine, Prompt, Unsupported
+from conformance.engines.known_deviations import BEYOND, KNOWN
 from conformance.engines.registry import find_engine
 from conformance.models.fixtures import FIXTURES, far_prompt, fixture_config, near_prompt, write_fixture
 from conformance.truth.compare import rms_error
+from conformance.truth.golden import NUMERIC_FACTOR
 from conformance.truth.oracle import load_oracle, oracle_logits
-from conformance.verify.run import NUMERIC_FACTOR
-from nanollama.errors import NanollamaError
+from nanollama.errors import NanollamaError, unknown_name
 
+ConfigChanges = dict[str, Any]
+PROGRAM = "python -m conformance.engines.compare_with_transformers"
 CHUNKS = (4, 1, 1, 7, 3)  # of the near prompt's 16 tokens
 
 
@@ -45,7 +47,7 @@ class Row(NamedTuple):
 
     @property
     def good(self) -> bool:
-        """Whether the engine is as near as honest rounding is, or says that it can't be judged."""
+        """Whether the error is within rounding, or the engine can't be compared."""
         return bool(self.unsupported) or (not self.broken and self.error <= NUMERIC_FACTOR * self.allowed)
 
     def __str__(self) -> str:
@@ -58,7 +60,9 @@ class Row(NamedTuple):
         return f"{head} {errors}  {verdict}"
 
 
-def beside(engine: Engine, architecture: str, changes: dict[str, Any], chunks: tuple[int, ...] = CHUNKS) -> Iterator[Row]:
+def compare_family(
+    engine: Engine, architecture: str, changes: ConfigChanges, chunks: tuple[int, ...] = CHUNKS
+) -> Iterator[Row]:
     """Every prompt of one family."""
     config = fixture_config(architecture, **changes)
     near, (far, positions) = near_prompt(config), far_prompt(config)
@@ -72,12 +76,12 @@ def beside(engine: Engine, architecture: str, changes: dict[str, Any], chunks: t
         for name, ids, at, sizes in (("near", near, None, ()), ("pieces", near, None, chunks), ("far", far, positions, ())):
             truth = [oracle_logits(load_oracle(folder, dtype), ids, at)[0] for dtype in (torch.float64, torch.float32)]
             places = range(ids.shape[1]) if at is None else at[0].tolist()
-            yield judged(engine, architecture, name, Prompt(tuple(ids[0].tolist()), tuple(places), sizes), *truth)
+            yield compare_prompt(engine, architecture, name, Prompt(tuple(ids[0].tolist()), tuple(places), sizes), *truth)
         engine.close()
 
 
-def judged(engine: Engine, architecture: str, name: str, prompt: Prompt, exact: Tensor, rounded: Tensor) -> Row:
-    """One prompt beside transformers' logits [T, V] in float64 and in float32."""
+def compare_prompt(engine: Engine, architecture: str, name: str, prompt: Prompt, exact: Tensor, rounded: Tensor) -> Row:
+    """One prompt, against transformers' logits [T, V] in float64 and in float32."""
     try:
         got = engine.run(prompt).logits.double().log_softmax(-1)
     except Unsupported as error:
@@ -102,7 +106,7 @@ def setting(text: str) -> tuple[str, Any]:
 
 def arguments() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(prog="python -m conformance.engines.beside", description=__doc__.partition("\n")[0])
+    parser = argparse.ArgumentParser(prog=PROGRAM, description=__doc__.partition("\n")[0])
     parser.add_argument("engine", help="NAME[:OPTIONS], as `python -m conformance run --engine` has it")
     parser.add_argument("architecture", nargs="*", help=f"families (default: all): {', '.join(FIXTURES)}")
     parser.add_argument("--set", type=setting, action="append", default=[], metavar="KEY=JSON", help="change a config key")
@@ -112,19 +116,19 @@ def arguments() -> argparse.Namespace:
 
 
 def main() -> int:
-    """Print every row; 1 if one is beyond what rounding explains, 2 for a wrong request."""
+    """Print every row; the exit status is 1 if an error is beyond rounding, 2 for bad input."""
     options = arguments()
     wrong, name = 0, options.engine.partition(":")[0]
     try:
         for architecture in options.architecture:
             if architecture not in FIXTURES:
-                raise NanollamaError(f"no family {architecture!r}; there are {', '.join(FIXTURES)}")
+                raise unknown_name("family", architecture, FIXTURES)
         engine = find_engine(options.engine)
         print(f"{engine.about().name} {engine.about().version}, {engine.about().dtype}", flush=True)
         for architecture in options.architecture or FIXTURES:
             changes = (KNOWN.get(name, {}).get(architecture, {}) if options.known else {}) | dict(options.set)
             excused = options.known and architecture in BEYOND.get(name, ())
-            for row in beside(engine, architecture, changes, options.chunks):
+            for row in compare_family(engine, architecture, changes, options.chunks):
                 wrong += not row.good and not excused
                 print(row, flush=True)
     except NanollamaError as error:

@@ -1,4 +1,4 @@
-"""What engines are judged on: checkpoints in their own dtype, prompts, and the float64 truth about every value inside.
+"""The subjects that engines run: checkpoints in the engine's dtype, prompts, and the float64 truth of every value inside.
 
 The truth comes from `conformance.truth.reference`, which never calls the code of any engine. For a lower precision the
 weights are rounded first, as real checkpoints are stored: an engine then holds exactly the weights of the truth, and only
@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from conformance.engines import Prompt, Taps
+from conformance.engines.engine import Prompt, Taps
 from conformance.models.fixtures import FAR_POSITIONS, NEAR, SEED
 from conformance.models.weights import derived_ids
 from conformance.numerics.recording import SHORT
@@ -45,7 +45,7 @@ class Truth:
 
 @dataclass(frozen=True)
 class Subject:
-    """A checkpoint folder stored in `dtype`, and all that is true of it."""
+    """A checkpoint folder stored in `dtype`, and its truth."""
 
     case: Case
     dtype: str
@@ -57,17 +57,17 @@ class Subject:
 
     @property
     def raw(self) -> Mapping[str, Any]:
-        """Its config.json."""
+        """The keys of config.json."""
         return self.case.raw
 
     @property
     def spec(self) -> Spec:
-        """What that means."""
+        """The config as a Spec."""
         return self.case.spec
 
     @property
     def reference(self) -> Reference:
-        """The model that is right."""
+        """The reference model."""
         return self.case.truth
 
     @property
@@ -138,7 +138,7 @@ def taps_of(trace: Trace) -> Taps:
 
 
 def with_masks(taps: Taps) -> Taps:
-    """The same with, before all attention weights, where they are none at all: 1 for every key that a query does not see."""
+    """The same with a mask before all attention weights: 1 for every key that a query does not see."""
     out: Taps = {}
     for name, value in taps.items():
         if name.endswith(".weights"):
@@ -148,7 +148,7 @@ def with_masks(taps: Taps) -> Taps:
 
 
 def inputs_of(trace: Trace, spec: Spec) -> Taps:
-    """What every module whose input can be replaced should be given."""
+    """The true input of every module whose input can be replaced."""
     inputs = {name.removesuffix(".in"): value for name, value in trace.items() if name.endswith(".in")}
     for i in range(spec.layers):
         inputs[f"layers.{i}.self_attn.o_proj"] = trace[f"layers.{i}.self_attn.context"]
@@ -156,7 +156,7 @@ def inputs_of(trace: Trace, spec: Spec) -> Taps:
 
 
 def local_taps(reference: Reference, embeddings: Tensor, inputs: Taps, positions: Tensor) -> Taps:
-    """Every module on its own input, whatever the modules before it gave."""
+    """The output of every module on its own input."""
     taps: Taps = {"embeddings": embeddings}
     for i in range(reference.spec.layers):
         taps |= local_layer(reference, i, inputs, positions)

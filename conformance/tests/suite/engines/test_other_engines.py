@@ -10,11 +10,13 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from conformance.engines import Answer, Broken, Engine, Prompt, Unsupported, beside
-from conformance.engines.foreign import has_gap, has_vocabulary, pieces, readable_copy
-from conformance.engines.known import BEYOND, KNOWN
+from conformance.engines import compare_with_transformers as comparison
+from conformance.engines.engine import Answer, Broken, Engine, Prompt, Unsupported
+from conformance.engines.known_deviations import BEYOND, KNOWN
+from conformance.engines.prompt_pieces import has_gap, pieces
 from conformance.engines.registry import ENGINES, find_engine
 from conformance.models.fixtures import FIXTURES, fixture_config, near_prompt, write_fixture
+from conformance.models.readable_copy import has_vocabulary, readable_copy
 from conformance.numerics.floor import kind_of, load_floors
 from conformance.numerics.statistics import measure
 from conformance.requirements.results import About
@@ -85,10 +87,10 @@ def test_a_tokenizer_that_is_there_is_kept(tmp_path: Path) -> None:
     assert (readable_copy(folder, tmp_path / "copy") / "tokenizer.json").read_text() == "{}"
 
 
-def judged(outcome: Any) -> beside.Row:
+def judged(outcome: Any) -> comparison.Row:
     """Two tokens, three words; the truth is 0, 0, 0 and transformers' float32 is off by an eighth somewhere."""
     exact, rounded = torch.zeros(2, 3, dtype=torch.float64), torch.tensor([[0.125, 0, 0], [0, 0, 0]])
-    return beside.judged(Fake(outcome), "LlamaForCausalLM", "near", Prompt((1, 2), (0, 1)), exact, rounded)
+    return comparison.compare_prompt(Fake(outcome), "LlamaForCausalLM", "near", Prompt((1, 2), (0, 1)), exact, rounded)
 
 
 def test_an_engine_is_judged_by_what_rounding_costs_transformers() -> None:
@@ -105,19 +107,19 @@ def test_what_an_engine_cannot_do_is_told_from_what_breaks_it() -> None:
 
 
 def test_the_runtime_beside_the_truth_is_within_rounding_for_every_prompt() -> None:
-    rows = list(beside.beside(find_engine("nanollama:float32"), "Gemma2ForCausalLM", {}))
+    rows = list(comparison.compare_family(find_engine("nanollama:float32"), "Gemma2ForCausalLM", {}))
     assert [row.prompt for row in rows] == ["near", "pieces", "far"] and all(row.good and row.error > 0 for row in rows)
 
 
 def test_a_wrong_request_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for words, said in (
-        (["nanollama", "Llama"], "no family 'Llama'; there are LlamaForCausalLM"),
-        (["nonesuch"], "no engine 'nonesuch'"),
+        (["nanollama", "Llama"], "there is no family 'Llama'; there are LlamaForCausalLM"),
+        (["nonesuch"], "there is no engine 'nonesuch'"),
         (["nanollama", "--set", "sliding_window=none"], "want KEY=JSON, such as sliding_window=null"),
     ):
-        monkeypatch.setattr("sys.argv", ["beside", *words])
+        monkeypatch.setattr("sys.argv", ["compare_with_transformers", *words])
         try:
-            assert beside.main() == 2
+            assert comparison.main() == 2
         except SystemExit as stop:  # argparse's own
             assert stop.code == 2
         assert said in capsys.readouterr().err
@@ -133,14 +135,14 @@ def test_known_changes_name_engines_and_families_and_change_something() -> None:
 
 @pytest.mark.parametrize(("name", "family"), CASES)
 def test_a_peer_agrees_with_the_truth_where_its_faults_are_left_out(name: str, family: str) -> None:
-    rows = list(beside.beside(peer(name), family, KNOWN[name].get(family, {})))
+    rows = list(comparison.compare_family(peer(name), family, KNOWN[name].get(family, {})))
     assert all(row.good for row in rows), "\n".join(map(str, rows))
     assert any(row.error > 0 for row in rows), "nothing was compared"
 
 
 @pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] in KNOWN[case[0]]])
 def test_a_peer_does_not_agree_with_them(name: str, family: str) -> None:
-    rows = list(beside.beside(peer(name), family, {}))
+    rows = list(comparison.compare_family(peer(name), family, {}))
     assert any(row.unsupported or not row.good for row in rows), "its fault is gone: take it out of known.py and FINDINGS.md"
 
 

@@ -1,4 +1,4 @@
-"""How far a value may be from the truth, as multiples of what is allowed: rounding of float64, or a measured noise floor."""
+"""Errors over their tolerance: rounding in float64, or a measured noise floor."""
 
 from collections.abc import Callable
 
@@ -9,17 +9,17 @@ from conformance.numerics.floor import kind_of, load_floors
 from conformance.numerics.statistics import measure
 from conformance.truth.compare import SEMANTIC_BAR, row_error
 
-Judge = Callable[[str, Tensor, Tensor], float]  # a tap, what the engine has, what is right → at most 1 where it fits
+Excess = Callable[[str, Tensor, Tensor], float]  # tap, engine's value, truth → error over tolerance; fits if ≤ 1
 
 
-def exact(bar: float = SEMANTIC_BAR) -> Judge:
-    """Every row to a part of its largest value."""
+def float64_excess(bar: float = SEMANTIC_BAR) -> Excess:
+    """Relative to the largest value of each row."""
     return lambda name, got, want: row_error(got, want) / bar
 
 
-def by_floor(dtype: str, device: str = "cpu", view: str = "local") -> Judge:
-    """What honest engines need in this dtype, as `golden/floor.json` has it: of a module by itself ("local"), or of a whole
-    model ("accumulated"), where nothing but logits is seen."""
+def floor_excess(dtype: str, device: str = "cpu", view: str = "local") -> Excess:
+    """The noise floor of this dtype in `golden/floor.json`: of a module by itself ("local"), or of a whole model
+    ("accumulated") if only logits are shown."""
     floors = load_floors(dtype, device)
 
     def excess(name: str, got: Tensor, want: Tensor) -> float:

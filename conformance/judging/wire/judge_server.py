@@ -1,9 +1,9 @@
-"""Running the probes against a server: what each of them finds becomes one result, whatever the server does."""
+"""Run the probes against a text server: one result per requirement and endpoint, whatever the server does."""
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from conformance.engines import Unsupported
+from conformance.engines.engine import Unsupported
 from conformance.engines.protocols.openai_http import OpenAIServer, Refused
 from conformance.judging.wire.probe import CHAT, COMPLETIONS, SERVER, Endpoint, Probe, Tally, Undecided, Wrong, probes_of
 from conformance.judging.wire.probes import choosing, likelihoods, refusing, shape, stopping, streaming, together, truthful
@@ -18,52 +18,52 @@ OK, NOT_THERE = 200, (404, 405, 501)
 
 
 def all_probes() -> list[Probe]:
-    """Every probe; those that may upset a server come last."""
+    """Every probe; those that may break a server come last."""
     return probes_of([part.__name__ for part in PARTS])
 
 
 def judge_server(engine: OpenAIServer, truth: Truth | None = None, only: Collection[str] = ()) -> list[Result]:
-    """Ask a server everything, and file a result per requirement and endpoint; NanollamaError if nobody answers at all.
+    """Run all probes and return a result per requirement and endpoint; raises NanollamaError if nothing answers.
 
-    `truth` is the checkpoint that it serves; without it nothing is said about the model. `only`: these requirements.
+    `truth` is the checkpoint that it serves; without it the model is not judged. `only`: these requirements.
     """
     reach(engine)
     requirements, results, broken = load_requirements(), list[Result](), ""
     ends = [Endpoint(engine, case, truth) for case in (COMPLETIONS, CHAT)]
-    first = {end.name: plainest(end) for end in ends}
+    first = {end.name: simplest_request(end) for end in ends}
     for probe in all_probes():
         if only and probe.requirement not in only:
             continue
-        end = choose(probe, ends, first)
-        reason = why_not(end, first[end.name])
+        end = endpoint_for(probe, ends, first)
+        reason = reason_not_judged(end, first[end.name])
         if reason is not None or broken:
             verdict = Verdict.ERROR if reason is None else Verdict.UNSUPPORTED
             results.append(Result(probe.requirement, probe.case, probe.name, verdict, reason or broken))
             continue
-        results.append(judge(probe, end, requirements[probe.requirement]))
-        if not results[-1].verdict.good and first[end.name][0] == OK and (now := plainest(end))[0] != OK:
+        results.append(run_probe(probe, end, requirements[probe.requirement]))
+        if not results[-1].verdict.good and first[end.name][0] == OK and (now := simplest_request(end))[0] != OK:
             broken = f"since {probe.name} the server answers nothing more: {now[1]}"
             results[-1] = replace(results[-1], verdict=Verdict.ERROR, detail=f"{results[-1].detail}; {broken}")
     return results
 
 
-def choose(probe: Probe, ends: Sequence[Endpoint], first: Mapping[str, tuple[int, str]]) -> Endpoint:
-    """The endpoint that a probe asks; of those that are not about one in particular, the first that answers."""
+def endpoint_for(probe: Probe, ends: Sequence[Endpoint], first: Mapping[str, tuple[int, str]]) -> Endpoint:
+    """The endpoint of a probe; for a probe of the server as a whole, the first that answers."""
     if probe.case != SERVER:
         return ends[probe.case == CHAT]
-    return next((end for end in ends if why_not(end, first[end.name]) is None), ends[0])
+    return next((end for end in ends if reason_not_judged(end, first[end.name]) is None), ends[0])
 
 
 def reach(engine: OpenAIServer) -> None:
-    """Fail early, and in words, if there is no server."""
+    """Raise NanollamaError if there is no server."""
     try:
         engine.exchange("GET", "/models")
     except OSError as error:
         raise NanollamaError(f"{engine.url} does not answer ({error}); expected a running server there") from error
 
 
-def plainest(end: Endpoint) -> tuple[int, str]:
-    """The status of the plainest request, and what the server says if it is refused; 0 if the connection breaks."""
+def simplest_request(end: Endpoint) -> tuple[int, str]:
+    """The status and message of the simplest request; status 0 if the connection breaks."""
     try:
         reply = end.post(end.request(max_tokens=1))
     except OSError as error:
@@ -71,16 +71,16 @@ def plainest(end: Endpoint) -> tuple[int, str]:
     return reply.status, f"HTTP {reply.status}: {reply.message()}"
 
 
-def why_not(end: Endpoint, first: tuple[int, str]) -> str | None:
-    """Why an endpoint can't be judged, if it can't: it is not there, or it refuses the plainest request."""
+def reason_not_judged(end: Endpoint, first: tuple[int, str]) -> str | None:
+    """Why an endpoint can't be judged: it is missing, or refuses the simplest request. None if it can."""
     status, words = first
     if status in NOT_THERE:
         return f"{end.path} or the model {end.engine.model!r} is not there: {words}"
-    return f"{end.path} refuses the plainest request: {words}" if 400 <= status < 500 else None
+    return f"{end.path} refuses the simplest request: {words}" if 400 <= status < 500 else None
 
 
-def judge(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:
-    """Run one probe. A wrong answer is a FAIL, a NOTE where the requirement binds nobody; a server that breaks is an ERROR."""
+def run_probe(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:
+    """Run one probe. A wrong answer is a FAIL, a NOTE if the requirement is unspecified; a crash is an ERROR."""
     end.tally = Tally()
     verdict, detail = attempt(probe, end)
     if verdict is Verdict.FAIL and not requirement.is_judged:
@@ -95,7 +95,7 @@ def judge(probe: Probe, end: Endpoint, requirement: Requirement) -> Result:
 
 
 def attempt(probe: Probe, end: Endpoint) -> tuple[Verdict, str]:
-    """What a probe says, or what came in its way."""
+    """The verdict of a probe, with the reason."""
     try:
         probe.run(end)
     except Wrong as wrong:

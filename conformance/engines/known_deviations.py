@@ -1,7 +1,7 @@
-"""What engines that are not ours get wrong of the fixtures, as the changes of the config with which they agree.
+"""Known deviations of other engines on the fixtures, as the config changes with which they agree.
 
-Every key here is one that the engine ignores, misreads or can't take; FINDINGS.md says which and why. That an engine agrees
-with these changes, and beyond doubt not without them, shows two things: the cause, and that the adapter is right.
+The engine ignores, misreads or refuses every key here; FINDINGS.md has the reasons. An engine that agrees with these changes,
+and clearly not without them, shows both the cause and that the adapter is right.
 """
 
 from typing import Any
@@ -79,4 +79,4 @@ KNOWN: dict[str, Changes] = {
     "onnxgenai": ONNXGENAI,
     "openvino": OPENVINO,
 }
-BEYOND = {"llamacpp": ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GPT2LMHeadModel")}  # whatever the config: its table of GELU
+BEYOND = {"llamacpp": ("Gemma2ForCausalLM", "Gemma3ForCausalLM", "GPT2LMHeadModel")}  # with any config: its table of GELU

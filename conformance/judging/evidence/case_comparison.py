@@ -1,7 +1,7 @@
-"""What one engine does with one subject: every value that it shows, held against the truth.
+"""One engine on one subject: every value that it shows, compared with the truth.
 
-Modules on true inputs (L4) are judged each by itself. Taps of the whole model (L3) are off from the first fault on, so that
-only the first says anything. Logits (L2) speak of everything at once.
+Modules on true inputs (L4) are judged each by itself. Taps of the whole model (L3) are off from the first fault on, so only the
+first locates it. Logits (L2) cover all parts at once.
 """
 
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -10,33 +10,33 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from conformance.engines import Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.engine import Broken, Engine, Prompt, Taps, Unsupported
+from conformance.engines.subject import Subject, with_masks
 from conformance.judging.bars import Bars, Reading
-from conformance.judging.evidence.exercises import PIECES, WHOLE_PROMPTS, covered
+from conformance.judging.evidence.coverage import PIECES, WHOLE_PROMPTS, covered
 from conformance.judging.evidence.observations import Observation, Pair, State, explained
 from conformance.judging.evidence.tokens import choices
-from conformance.judging.subject import Subject, with_masks
 from conformance.numerics.floor import kind_of
 from conformance.requirements.results import Point
 
-BESIDE = {"block": ("stream",), "logits": ("whole",)}  # what such taps show besides where the whole model ran
+ALSO_SHOWN = {"block": ("stream",), "logits": ("whole",)}  # further kinds that such taps show if the whole model ran
 LOGITS = frozenset(["whole"])
-SpeaksOf = Callable[[str], Sequence[str]]  # which kinds a tap of this kind shows
+KindsShown = Callable[[str], Sequence[str]]  # the kinds that a tap of this kind shows
 
 
-class Look:
+class CaseComparison:
     """An engine that has a subject loaded."""
 
     def __init__(self, engine: Engine, subject: Subject, bars: Bars) -> None:
         self.engine, self.subject, self.bars = engine, subject, bars
         self.found: list[Observation] = []
-        self.whole: dict[str, Taps] = {}  # what each prompt gave, log-probabilities as "logits"
+        self.whole: dict[str, Taps] = {}  # taps by prompt, log-probabilities as "logits"
         self.local: dict[str, Taps] = {}
-        self.pieces: dict[Prompt, Tensor] = {}  # what prompts in pieces gave
+        self.pieces: dict[Prompt, Tensor] = {}  # logits of prompts in pieces
         self.truths = {name: subject.truth(subject.prompt(name)) for name in (*WHOLE_PROMPTS, "shifted")}
 
     def everything(self) -> list[Observation]:
-        """All that can be seen at the engine's levels."""
+        """All comparisons at the engine's levels."""
         for name in WHOLE_PROMPTS:
             self.guarded(name, self.run_whole)
         ran = tuple(self.whole)
@@ -51,7 +51,7 @@ class Look:
         return self.found
 
     def logits_only(self) -> list[Observation]:
-        """The logits of every prompt that the engine can run, each speaking of all parts of the model."""
+        """The logits of every prompt that the engine can run, each covering all parts of the model."""
         for name in WHOLE_PROMPTS:
             prompt = self.subject.prompt(name)
             try:
@@ -59,15 +59,15 @@ class Look:
             except Unsupported:
                 continue
             reading = self.bars.read("logits", [log], [self.truths[name].taps], False, self.subject.spec.chosen)
-            self.file(name, reading, frozenset(pair for pair in self.speaks(name) if not pair[1].startswith("whole")))
+            self.file(name, reading, frozenset(pair for pair in self.covered_by_logits(name) if pair[1][:5] != "whole"))
         return self.found
 
-    def speaks(self, prompt: str) -> frozenset[Pair]:
-        """All that the logits of a prompt speak of, where nothing else is shown."""
+    def covered_by_logits(self, prompt: str) -> frozenset[Pair]:
+        """All that the logits of a prompt cover if nothing else is shown."""
         return covered(self.subject, prompt, "whole", -1, LOGITS)
 
     def guarded(self, name: str, step: Callable[[str], None]) -> None:
-        """Whatever an engine does wrong ends one step and becomes its outcome."""
+        """Run one step; an exception becomes its outcome."""
         try:
             step(name)
         except Unsupported as reason:
@@ -76,8 +76,8 @@ class Look:
             self.lost(name, State.BROKEN, f"{type(error).__name__}: {str(error)[:300]}")
 
     def lost(self, prompt: str, state: State, why: str) -> None:
-        """Nothing could be compared."""
-        self.found.append(Observation(self.subject.name, prompt, "", self.speaks(prompt), state, why, compared=0))
+        """Record that nothing could be compared, and why."""
+        self.found.append(Observation(self.subject.name, prompt, "", self.covered_by_logits(prompt), state, why, compared=0))
 
     def run_whole(self, name: str) -> None:
         """A prompt at once, and its modules by themselves."""
@@ -95,15 +95,15 @@ class Look:
         by_itself = self.judged(self.local.get(prompts[0], {}), first.local, True)
         together = self.judged(self.whole[prompts[0]], first.taps, False)
         if by_itself and self.bars.floors is not None:
-            together = frozenset(["logits"])  # how a model amplifies rounding on the way there is nothing to judge it by
-        shown = by_itself | together | {more for kind in together for more in BESIDE.get(kind, ())}
+            together = frozenset(["logits"])  # there is no floor for rounding amplified along a whole model
+        shown = by_itself | together | {more for kind in together for more in ALSO_SHOWN.get(kind, ())}
 
-        def speaks_of(kind: str) -> Sequence[str]:
-            return (*({kind} - by_itself), *BESIDE.get(kind, ()))
+        def kinds_shown(kind: str) -> Sequence[str]:
+            return (*({kind} - by_itself), *ALSO_SHOWN.get(kind, ()))
 
         if by_itself:
             self.hold(prompts, True, by_itself, shown, lambda kind: (kind,))
-        self.hold(prompts, False, together, shown, speaks_of)
+        self.hold(prompts, False, together, shown, kinds_shown)
         for name in prompts:
             self.choose(name)
 
@@ -113,7 +113,7 @@ class Look:
         return frozenset(kind for kind in kinds if self.bars.judges(kind, local))
 
     def hold(
-        self, prompts: Sequence[str], local: bool, kinds: Collection[str], shown: Collection[str], speaks_of: SpeaksOf
+        self, prompts: Sequence[str], local: bool, kinds: Collection[str], shown: Collection[str], kinds_shown: KindsShown
     ) -> None:
         """Every tap against the truth, in the order of the data path. A kind that is shown in one layer must be shown in
         all."""
@@ -123,13 +123,21 @@ class Look:
             kind = kind_of(tap, want[0])
             if kind not in kinds:
                 continue
-            pairs = (covered(self.subject, name, each, layer_of(tap), shown) for name in prompts for each in speaks_of(kind))
+            pairs = (covered(self.subject, name, each, layer_of(tap), shown) for name in prompts for each in kinds_shown(kind))
             covers, prompt = frozenset[Pair]().union(*pairs), " ".join(prompts)
             if all(tap in taps for taps in got):
                 reading = self.bars.read(tap, [taps[tap] for taps in got], want, local, self.subject.spec.chosen)
                 self.file(prompt, reading, covers, local)
             else:
-                gone = Observation(self.subject.name, prompt, tap, covers, State.OFF, "it is not shown", local=local)
+                gone = Observation(
+                    self.subject.name,
+                    prompt,
+                    tap,
+                    covers,
+                    State.OFF,
+                    "it is not shown",
+                    local=local,
+                )
                 self.found.append(gone)
 
     def file(self, prompt: str, reading: Reading, covers: frozenset[Pair], local: bool = False) -> None:
@@ -150,7 +158,7 @@ class Look:
         self.found.append(observation)
 
     def choose(self, name: str) -> None:
-        """The likeliest tokens; they may be off by what the logits may be."""
+        """The greedy tokens, with the tolerance of the logits."""
         want = self.truths[name].taps["logits"]
         chosen = choices(self.whole[name]["logits"], want, self.bars.nats(want))
         state, covers = State.OFF if chosen.wrong else State.FITS, frozenset([("GENR-004", "tokens")])
@@ -166,17 +174,17 @@ class Look:
         self.against_itself(name, base, self.pieces[prompt])
 
     def against_itself(self, name: str, base: str, log: Tensor, but: frozenset[str] = frozenset()) -> None:
-        """The engine's own log-probabilities of a prompt, got in another way: both may be off by the bar."""
+        """Log-probabilities of a prompt against the engine's own from another way of calling: both may be off by the bar."""
         if base not in self.whole:
             raise Unsupported(f"the prompt {base!r} as it is gave nothing to compare with")
         want = {**self.truths[base].taps, "logits": self.whole[base]["logits"]}
         reading = self.bars.read("logits", [log], [want], False, self.subject.spec.chosen, slack=2)
-        covers = self.speaks(name)
+        covers = self.covered_by_logits(name)
         self.file(name, reading, frozenset(pair for pair in covers if pair[0] not in but))
 
     def run_shifted(self, name: str) -> None:
         """Every position larger by a constant."""
-        if covers := self.speaks(name):
+        if covers := self.covered_by_logits(name):
             prompt = self.subject.prompt(name)
             log = log_probabilities(self.engine.run(prompt).logits, prompt)
             reading = self.bars.read("logits", [log], [self.truths[name].taps], False, self.subject.spec.chosen)
@@ -193,7 +201,7 @@ class Look:
         self.against_itself(name, "near", log_probabilities(two, prompt), frozenset(["NUMR-003"]))
 
     def growth(self) -> Iterator[Point]:
-        """How errors grow along the data path of the near prompt, each beside what it may be."""
+        """The errors along the data path of the near prompt, each with its bar."""
         want, got = self.truths["near"].taps, self.whole.get("near", {})
         for tap in want:
             if tap in got and kind_of(tap, want) != "mask" and self.bars.judges(kind_of(tap, want), False):

@@ -1,25 +1,25 @@
-"""What is to blame, if all that can be seen is that something is: switch features off until the engine agrees.
+"""Feature ablation: if logits are off and nothing else is shown, switch features off until the engine agrees.
 
-First all features of the failing model are off. If the engine agrees then, each is switched on by itself: what agrees is
-cleared of blame, by `conformance.judging.verdicts`, and what is left is at fault. If it does not agree even then, the fault
-is in what all these models share, and this ladder can't tell those parts apart.
+First all features of the failing model are off. If the engine then agrees, each is switched on alone: features with which it
+agrees are cleared by `conformance.judging.verdicts`, and the rest are at fault. If it disagrees even without features, the
+fault is in a part that all these models share, which ablation can't locate.
 """
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from conformance.engines import Engine
+from conformance.engines.engine import Engine
+from conformance.engines.subject import Subject, changed
 from conformance.judging.bars import Bars
-from conformance.judging.evidence.look import Look
+from conformance.judging.evidence.case_comparison import CaseComparison
 from conformance.judging.evidence.observations import Observation, State
-from conformance.judging.subject import Subject, changed
 
 Changes = Mapping[str, Any]
 EVERYTHING = 8192  # a window wider than any prompt
 
 
 def switches(subject: Subject) -> dict[str, Changes]:
-    """What can be switched off in this model, and how its config.json says so."""
+    """The features that can be switched off in this model, each with its changes of config.json."""
     raw, spec = subject.raw, subject.spec
     off: dict[str, Changes | None] = {
         "scaling": unscaled(raw),
@@ -36,7 +36,7 @@ def switches(subject: Subject) -> dict[str, Changes]:
         "scale by layer": {"scale_attn_by_inverse_layer_idx": False} if "scale_attn_by_inverse_layer_idx" in raw else None,
         "raw router weights": {"norm_topk_prob": True} if raw.get("norm_topk_prob") is False else None,
         "dense layers": {"mlp_only_layers": []} if raw.get("mlp_only_layers") else None,
-        "head of its own": {"tie_word_embeddings": True} if not spec.tied else None,
+        "untied head": {"tie_word_embeddings": True} if not spec.tied else None,
         "tied head": {"tie_word_embeddings": False} if spec.tied else None,
         "epsilon": {"layer_norm_epsilon" if spec.norm == "layer" else "rms_norm_eps": 1e-6},
     }
@@ -55,23 +55,23 @@ def unscaled(raw: Changes) -> Changes | None:
     return {"rope_parameters": plain.get("", plain)}
 
 
-def ladder(engine: Engine, subject: Subject, bars: Bars) -> Iterator[Observation]:
+def ablate(engine: Engine, subject: Subject, bars: Bars) -> Iterator[Observation]:
     """Comparisons of logits that fit, with all features off and with each one alone."""
     off = switches(subject)
-    bottom = rung(engine, subject, "with every feature off", off, bars)
+    bottom = ablation(engine, subject, "with every feature off", off, bars)
     yield from bottom
     for name in off if bottom else ():
         rest = {other: changes for other, changes in off.items() if other != name}
-        yield from rung(engine, subject, f"with only: {name}", rest, bars)
+        yield from ablation(engine, subject, f"with only: {name}", rest, bars)
 
 
-def rung(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], bars: Bars) -> list[Observation]:
-    """One variation of a model; nothing where it can't be made, run, or does not fit. It speaks for parts of the model, not
-    for how a config.json or a checkpoint is read."""
+def ablation(engine: Engine, base: Subject, name: str, off: Mapping[str, Changes], bars: Bars) -> list[Observation]:
+    """The comparisons of one variation of a model; none if it can't be made or run, or does not fit. They cover parts of the
+    model, not the reading of config.json or of checkpoints."""
     try:
         subject = changed(base, name, {key: value for changes in off.values() for key, value in changes.items()})
         engine.load(subject.case.folder)
-        found = Look(engine, subject, bars).logits_only()
-    except Exception:  # such a model need not be possible: the ladder goes on without it
+        found = CaseComparison(engine, subject, bars).logits_only()
+    except Exception:  # not every such model is possible: skip it
         return []
     return found if found and all(o.state is State.FITS for o in found) else []

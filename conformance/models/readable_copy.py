@@ -1,22 +1,19 @@
-"""What several engines that are not ours need: a checkpoint that they can read, prompts cut into what one call takes."""
+"""A copy of a checkpoint that other engines can read: in a dtype that they know, with a vocabulary, which most insist on."""
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import load_file, save_file
 
-from conformance.engines import Prompt
 from nanollama.model.dtypes import DTYPES
 
 VOCABULARY = ("tokenizer.json", "tokenizer.model", "vocab.json")
 
 
 def readable_copy(folder: Path, target: Path, dtype: str = "float32") -> Path:
-    """The same checkpoint in a dtype that engines read (float64 is none), with a vocabulary, which most insist on."""
+    """The checkpoint in a dtype that engines read (not float64), with a vocabulary, which most require."""
     shutil.copytree(folder, target)
     for path in target.glob("*.safetensors"):
         tensors = {name: tensor.to(DTYPES[dtype]).contiguous() for name, tensor in load_file(path).items()}
@@ -49,17 +46,3 @@ def write_vocabulary(folder: Path, size: int) -> None:
     names = {"tokenizer_class": "PreTrainedTokenizerFast", "unk_token": "t0", "bos_token": "t1", "eos_token": "t2"}
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
     (folder / "tokenizer_config.json").write_text(json.dumps(names))
-
-
-def pieces(prompt: Prompt) -> Iterator[slice]:
-    """The prompt cut at the ends of its chunks and wherever a position is left out: what an engine takes in one call."""
-    positions, ends, start = prompt.positions, set(torch.tensor(prompt.chunks).cumsum(0).tolist()), 0
-    for i in range(1, len(positions) + 1):
-        if i == len(positions) or i in ends or positions[i] != positions[i - 1] + 1:
-            yield slice(start, i)
-            start = i
-
-
-def has_gap(prompt: Prompt) -> bool:
-    """Whether its positions are others than 0, 1, 2, …"""
-    return prompt.positions != tuple(range(len(prompt.positions)))
