@@ -151,9 +151,9 @@ def penalise(logits: Tensor, params: SamplingParams, prompt: Sequence[int], gene
         seen = token_counts(last([*prompt, *generated], params.penalty_window), logits)
         logits = repetition_penalty(logits, seen, params.repetition_penalty)
     if params.presence_penalty or params.frequency_penalty:
-        said = token_counts(last(generated, params.penalty_window), logits)
-        logits = frequency_penalty(logits, said, params.frequency_penalty)
-        logits = presence_penalty(logits, said, params.presence_penalty)
+        sampled = token_counts(last(generated, params.penalty_window), logits)
+        logits = frequency_penalty(logits, sampled, params.frequency_penalty)
+        logits = presence_penalty(logits, sampled, params.presence_penalty)
     return logits
 
 

@@ -19,7 +19,7 @@ from nanollama.generation.sampling import SamplingParams
 from nanollama.lm import LM, load
 
 HELD_ELSEWHERE = {"prompt_ids", "params"}  # fields of Request that lm.generate makes of the prompt and the other parameters
-OTHERS = {  # a value for each parameter that is not its default
+OTHERS: dict[str, Any] = {  # a value for each parameter that is not its default
     "max_tokens": 3, "stop": ["x"], "stop_ids": [5], "ignore_eos": True, "context": 9,
     "temperature": 0.5, "top_k": 3, "top_p": 0.7, "min_p": 0.1, "typical_p": 0.8, "repetition_penalty": 1.5,
     "presence_penalty": 0.25, "frequency_penalty": -0.5, "penalty_window": 4, "logit_bias": {1: 2.0}, "seed": 6,
