@@ -387,7 +387,7 @@ def test_save_never_replaces_a_file_unless_told(chat: Any, tmp_path: Path) -> No
     assert f"error: {file} exists; /save! {file} replaces it" in done.err
     assert file.read_text() == "mine"
     chat(f"Hi\n/save! {file}\n", "a")
-    assert len(load_conversation(str(file)).turns) == 1
+    assert len(load_conversation(file).turns) == 1
     assert list(tmp_path.iterdir()) == [file]
 
 
