@@ -373,7 +373,11 @@ def test_a_missing_size_is_named(architecture: str) -> None:
         ("LlamaForCausalLM", {"head_dim": None, "hidden_size": 61}, r"hidden_size is 61.*multiple of num_attention_heads"),
         ("LlamaForCausalLM", {"rope_scaling": {"type": "linear", "factor": 2.0}}, "both rope_scaling and rope_parameters"),
         ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "ntk"}}, "there is no rope_type 'ntk'; there are default"),
-        ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "yarn", "type": "linear"}}, "rope_type 'yarn' and 'linear'"),
+        (
+            "LlamaForCausalLM",
+            {"rope_parameters": {"rope_type": "yarn", "type": "linear"}},
+            "rope_type is 'yarn', but type is 'linear'",
+        ),
         ("LlamaForCausalLM", {"rope_parameters": {"rope_type": "linear"}}, "factor of rope_type 'linear' is None"),
         (
             "LlamaForCausalLM",

@@ -1,0 +1,1 @@
+"""Tests of nanollama/, in rooms like its own."""

@@ -1,0 +1,1 @@
+"""Tests of the suite, in rooms like its own."""
