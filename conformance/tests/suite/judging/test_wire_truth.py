@@ -175,7 +175,7 @@ def test_floors_widen_from_class_to_class(checkpoint: Path, truth: Truth) -> Non
 
 def test_every_way_to_serve_is_the_truth_in_float64(checkpoint: Path, truth: Truth) -> None:
     answers = greedy(truth, 6)
-    answers[1] = replace(answers[1], ids=answers[1].ids[:2], said=answers[1].said[:2], truth=answers[1].truth[:2])
+    answers[1] = replace(answers[1], ids=answers[1].ids[:2], reported=answers[1].reported[:2], truth=answers[1].truth[:2])
     names = []
     for run in honest(truth.lm.model, [Rounding()], answers):
         if not run.shift and not run.variant.policy:
