@@ -68,9 +68,10 @@ def relative_error(got: Tensor, want: Tensor) -> float:
 def row_error(got: Tensor, want: Tensor) -> float:
     """The largest relative error of any row (the last axis), so that a large row can't hide a small one.
 
-    `got` may have one batch axis of size 1 more than `want`.
+    `got` may have more leading axes of size 1 than `want`: batch, or heads of a mask.
     """
-    got = got[0] if got.shape == (1, *want.shape) else got
+    while got.ndim > want.ndim and got.shape[0] == 1:
+        got = got[0]
     if (parts := finite_parts(got, want)) is None:
         return math.inf
     got, want = parts

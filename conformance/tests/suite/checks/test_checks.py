@@ -25,7 +25,7 @@ from conformance.truth.golden import load_golden
 from conformance.truth.oracle import load_oracle, oracle_logits
 from nanollama.errors import NanollamaError
 
-MODEL_CHECKS = [each for each in all_checks() if each.name.startswith("model_")]
+MODEL_CHECKS = [each for each in all_checks() if each.name.startswith("model.")]
 LLAMA, GEMMA = "LlamaForCausalLM", "Gemma2ForCausalLM"
 
 
@@ -73,8 +73,8 @@ def test_names_are_unique_and_every_check_has_requirements_and_an_area() -> None
 
 
 def test_checks_come_in_the_order_of_dependency_each_time() -> None:
-    modules = list(dict.fromkeys(each.name.split(".")[0] for each in all_checks()))
-    assert modules[:3] == ["model_config", "model_semantics", "model_cache"]
+    modules = list(dict.fromkeys(".".join(each.name.split(".")[:2]) for each in all_checks()))
+    assert modules[:3] == ["model.config", "model.semantics", "model.cache"]
     assert [each.name for each in all_checks()] == [each.name for each in all_checks()]
 
 
@@ -86,7 +86,7 @@ def test_a_check_is_listed_once_per_case() -> None:
     from conformance.checks import _registered
 
     first, second = _registered.pop(__name__)
-    assert [first.name, second.name] == ["test_checks.judge_letter[a]", "test_checks.judge_letter[b]"]
+    assert [first.name, second.name] == [f"{__name__}.judge_letter[a]", f"{__name__}.judge_letter[b]"]
     first.run()
     with pytest.raises(Failed, match="nowhere"):
         second.run()

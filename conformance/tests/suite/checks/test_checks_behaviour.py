@@ -16,7 +16,7 @@ from nanollama.generation import request as requests
 from nanollama.text import detokenizer as stream
 from nanollama.text.bpe import merge as segment
 
-AROUND = ("quant_", "gguf_", "text_", "tokenizer_", "template_", "stream_", "sampling_", "generation_", "loading_")
+AROUND = ("quant.", "gguf.", "tokenizer.", "chat.", "generation.", "checkpoint.")
 CHECKS = [check for check in all_checks() if check.name.startswith(AROUND)]
 
 
@@ -101,12 +101,12 @@ def unfinished_by_length(text: str, stops: Sequence[str]) -> int:
 @pytest.mark.parametrize(
     ("module", "name", "variant", "beginnings"),
     [
-        (sampling, "top_k", top_k_by_rank, ("sampling_",)),
-        (sampling, "top_p", top_p_by_token, ("sampling_",)),
-        (sampling, "draw", draw_by_search, ("sampling_", "generation_")),
-        (sampling, "temperature", lambda logits, t: logits * (1 / t), ("sampling_",)),
-        (segment, "merge_pairs", merge_naively, ("text_",)),
-        (stream, "unfinished", unfinished_by_length, ("stream_", "generation_")),
+        (sampling, "top_k", top_k_by_rank, ("generation.sampling",)),
+        (sampling, "top_p", top_p_by_token, ("generation.sampling",)),
+        (sampling, "draw", draw_by_search, ("generation.sampling", "generation.")),
+        (sampling, "temperature", lambda logits, t: logits * (1 / t), ("generation.sampling",)),
+        (segment, "merge_pairs", merge_naively, ("tokenizer.",)),
+        (stream, "unfinished", unfinished_by_length, ("generation.stream", "generation.")),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -121,14 +121,20 @@ def test_another_right_implementation_passes(
 @pytest.mark.parametrize(
     ("module", "name", "wrong", "place", "beginnings"),
     [
-        (sampling, "last", lambda ids, window: ids[-window:], "generation.sampling.last", ("sampling_",)),
-        (sampling, "greedy", lambda logits: logits.argmin(-1), "generation.sampling.greedy", ("sampling_",)),
-        (sampling, "top_k", lambda logits, k: logits, "generation.sampling.top_k", ("sampling_",)),
-        (sampling, "process", lambda logits, params, prompt, said: logits, "generation.sampling.process", ("sampling_",)),
-        (stream, "unfinished", lambda text, stops: len(text), "text.detokenizer.unfinished", ("stream_",)),
-        (segment, "merge_pairs", lambda symbols, rank: symbols, "text.bpe.merge.merge_pairs", ("text_",)),
-        (requests, "end_ids", lambda request, model, tokenizer: frozenset(), "generation.request.end_ids", ("generation_",)),
-        (loop, "choose", lambda logits, rows: [0] * len(rows), "generation.loop.choose", ("generation_",)),
+        (sampling, "last", lambda ids, window: ids[-window:], "generation.sampling.last", ("generation.sampling",)),
+        (sampling, "greedy", lambda logits: logits.argmin(-1), "generation.sampling.greedy", ("generation.sampling",)),
+        (sampling, "top_k", lambda logits, k: logits, "generation.sampling.top_k", ("generation.sampling",)),
+        (
+            sampling,
+            "process",
+            lambda logits, params, prompt, said: logits,
+            "generation.sampling.process",
+            ("generation.sampling",),
+        ),
+        (stream, "unfinished", lambda text, stops: len(text), "text.detokenizer.unfinished", ("generation.stream",)),
+        (segment, "merge_pairs", lambda symbols, rank: symbols, "text.bpe.merge.merge_pairs", ("tokenizer.",)),
+        (requests, "end_ids", lambda request, model, tokenizer: frozenset(), "generation.request.end_ids", ("generation.",)),
+        (loop, "choose", lambda logits, rows: [0] * len(rows), "generation.loop.choose", ("generation.",)),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )

@@ -154,7 +154,9 @@ def test_rms_error_by_hand_and_infinite_for_nan() -> None:
         ([[-INF, -INF], [3.0, 4.0]], [[-INF, -INF], [3.0, 4.0]], 0.0),
         ([[-INF, 1.0]], [[1.0, -INF]], INF),
         ([[[1.0, 2.0]]], [[1.0, 2.0]], 0.0),  # one batch axis more
-        ([[[1.0, 2.0]]], [1.0, 2.0], INF),
+        ([[[1.0, 2.0]]], [1.0, 2.0], 0.0),
+        ([[[1.0], [2.0]]], [1.0, 2.0], INF),
+        ([[1.0], [2.0]], [[1.0, 2.0]], INF),
     ],
 )
 def test_row_error_by_hand(got: Any, want: Any, error: float) -> None:
