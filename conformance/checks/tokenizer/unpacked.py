@@ -173,7 +173,7 @@ def from_a_form_to_the_same_form_all_is_copied() -> None:
     kept = {"tokenizer.ggml.scores": [1.0], "tokenizer.huggingface.json": "{"}
     expect_equal(
         "text.convert.text_files.gguf_text",
-        gguf_text(GGUF(values, {}, types), config_of(512), ()),
+        tuple(gguf_text(GGUF(values, {}, types), config_of(512), ())),
         (kept, {"tokenizer.ggml.scores": ValueType(ARRAY, UINT32)}, ()),
         "keys, types and warnings",
     )
