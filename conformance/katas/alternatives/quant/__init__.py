@@ -1,0 +1,1 @@
+"""Other right answers of the katas about block formats; they import the runtime alone."""

@@ -1,0 +1,1 @@
+"""The tests of the katas about files: headers, names, and tokenizers on disk; they may not import each other."""

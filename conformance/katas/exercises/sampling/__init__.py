@@ -1,0 +1,1 @@
+"""The tests of the katas about sampling; they may not import each other."""
