@@ -4,7 +4,7 @@ Every string is encoded without and with special tokens parsed, and with BOS and
 text that they decode to and the ids that end an answer. --pre tests pre-tokenizers on a vocabulary that merges every
 two bytes, where nearly every difference in splitting a text into words changes the ids.
 
-No character is left out: characters newer than Unicode 15.1, which llama.cpp knows, are handled by text/codepoints.py.
+No character is left out: characters newer than Unicode 15.1, which llama.cpp knows, are handled by text/llamacpp/codepoints.py.
 """
 
 import argparse

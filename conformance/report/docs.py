@@ -1,4 +1,4 @@
-"""The transcripts in README.md and ROADMAP.md: every ```console block is run, and must print the text of the document.
+"""The transcripts in the documents: every ```console block is run, and must print the text of the document.
 
 `python -m conformance.report.docs` compares, `--write` updates the output of the commands. Blocks run from top to bottom in an
 empty folder per file, so that a later block can use what an earlier one made. Numbers that differ between machines
@@ -18,7 +18,7 @@ from pathlib import Path
 from conformance import ROOT
 from conformance.katas.roadmap import with_katas
 
-DOCUMENTS = ("README.md", "ROADMAP.md")
+DOCUMENTS = ("README.md", "ROADMAP.md", "conformance/README.md")
 BLOCK = re.compile(r"^```console\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 VARIABLE = [
     (re.compile(r"\b\d\.\de[+-]\d\d\b"), "#e"),  # a rounding error

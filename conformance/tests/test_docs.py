@@ -1,8 +1,10 @@
 """README and ROADMAP tell the truth: transcripts, file tree, commands."""
 
 import ast
+import io
 import os
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -77,6 +79,36 @@ def test_every_link_and_every_path_in_a_document_leads_somewhere(name: str) -> N
     paths = re.findall(r"`((?:nanollama|conformance)/[\w/.]+?)`", text)
     lost += [path for path in paths if "AREA" not in path and not (ROOT / path).exists()]
     assert lost == []
+
+
+FILE = re.compile(r"(?<![\w./-])((?:[\w-]+/)*[\w-]+\.py)\b")
+ELSEWHERE = re.compile(  # files of other projects, by what their names begin with, and of examples
+    r"(src|vllm|transformers|models|mlx_lm|conversion|gguf-py|tiktoken|utils|tests/generation)/|configuration_|modeling_|tokenization_"
+    r"|convert_|vocab\.py|encoder\.py|(cli/|test_)NAME\.py"
+)
+
+
+def comments_and_docstrings(path: Path) -> str:
+    """The prose of a module."""
+    text = path.read_text(encoding="utf-8")
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)]
+    comments = [
+        token.string for token in tokenize.generate_tokens(io.StringIO(text).readline) if token.type == tokenize.COMMENT
+    ]
+    return "\n".join([*filter(None, map(ast.get_docstring, nodes)), *comments])
+
+
+def test_every_file_that_the_code_speaks_of_exists() -> None:
+    files = [path for package in ("nanollama", "conformance") for path in (ROOT / package).rglob("*.py")]
+    names = {f"/{path.relative_to(ROOT)}" for path in files} | {"/noxfile.py"}
+    lost = {
+        f"{path.relative_to(ROOT)}: {name}"
+        for path in files
+        if not path.is_relative_to(ROOT / "conformance" / "tests")
+        for name in FILE.findall(comments_and_docstrings(path))
+        if not ELSEWHERE.match(name) and not any(each.endswith(f"/{name}") for each in names)
+    }
+    assert lost == set()
 
 
 RECIPES = {  # a recipe of CONTRIBUTING.md → a word whose every file, data and tests apart, the recipe must name
