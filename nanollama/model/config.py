@@ -152,7 +152,7 @@ def read_heads(keys: Keys) -> tuple[int, int, int]:
 
 def read_activation(keys: Keys) -> str:
     """The MLP's nonlinearity, by its transformers name."""
-    if keys["hidden_act"] not in ACTIVATIONS:
+    if keys["hidden_act"] not in list(ACTIVATIONS):  # a list: a hostile value may not be hashable
         raise keys.wrong("hidden_act", f"one of {', '.join(ACTIVATIONS)}")
     return str(keys["hidden_act"])
 

@@ -42,7 +42,9 @@ def our_own_formats_by_hand() -> None:
             raw = torch.cat([fields[k].to(f.dtype).contiguous().view(torch.uint8) for k, f in format.layout.items()], dim=1)
             extra = {"columns": values.shape[1]} if name == "q4" else {}
             got = getattr(rowwise, f"decode_{name}")(**format.split(raw), **extra)
-            expect_equal_tensor(f"quant.formats.rowwise.encode_{name}", got.float(), wanted, f"{name} rows, encoded and decoded")
+            expect_equal_tensor(
+                f"quant.formats.rowwise.encode_{name}", got.float(), wanted, f"{name} rows, encoded and decoded"
+            )
             expect_equal_tensor(
                 "quant.formats.rowwise.rowwise_format",
                 format.decode(format.encode(values)),

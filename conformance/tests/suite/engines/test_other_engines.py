@@ -143,7 +143,9 @@ def test_a_peer_agrees_with_the_truth_where_its_faults_are_left_out(name: str, f
 @pytest.mark.parametrize(("name", "family"), [case for case in CASES if case[1] in KNOWN[case[0]]])
 def test_a_peer_does_not_agree_with_them(name: str, family: str) -> None:
     rows = list(comparison.compare_family(peer(name), family, {}))
-    assert any(row.unsupported or not row.good for row in rows), "its fault is gone: take it out of known_deviations.py and FINDINGS.md"
+    assert any(row.unsupported or not row.good for row in rows), (
+        "its fault is gone: take it out of known_deviations.py and FINDINGS.md"
+    )
 
 
 def test_every_tap_of_mlx_is_within_the_floor(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from conformance import ROOT
 from conformance.katas import course as table
 from conformance.katas import stub
 from conformance.katas.checking import check as checking
+from conformance.katas.checking import running
 from conformance.katas.checking.check import Outcome, by_test, check, signed_report
 from conformance.katas.checking.records import Report, ReportedTest, Trouble, report_to_json
-from conformance.katas.checking.running import tests_module
 from conformance.katas.course import course, find_kata, read_kata
 from conformance.katas.laws.canaries import canaries, with_body
 from conformance.katas.pages.page import page
@@ -138,7 +138,7 @@ def test_a_loop_without_an_end_is_stopped(learner: Callable[[str], Path]) -> Non
 
 
 def test_a_check_needs_neither_pytest_nor_transformers() -> None:
-    names = [tests_module(kata) for kata in course().values()]
+    names = [running.tests_module(kata) for kata in course().values()]
     code = "import sys, importlib, conformance.katas.checking.child\n"
     code += f"for n in {names}: importlib.import_module(n)\nprint(*sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
