@@ -133,7 +133,7 @@ class Command:
     """A command of the command line.
 
     what: its purpose in a few words. needs: its positional arguments. options: adds them and the options to a parser.
-    suite: the conformance suite does the work (cli/suite.py). home: its module, if that is neither suite.py nor cli/NAME.py.
+    suite: the conformance suite does the work (cli/suite.py).
     """
 
     what: str
@@ -141,7 +141,6 @@ class Command:
     options: Callable[["Parser"], None]
     example: str
     suite: bool = False
-    home: str = ""
 
 
 COMMANDS = {
@@ -229,7 +228,6 @@ The exit status is 1 if a check fails. Needs the clone of the project: the insta
   nanollama export model.gguf --to FOLDER --type bf16
 
 Tokenizer and chat template are written too. A config that a GGUF file can't express is an error, and nothing is written.""",
-        home="cli.export",
     ),
     "quantize": Command(
         "write a GGUF file again with fewer bits per weight",
@@ -240,7 +238,6 @@ Tokenizer and chat template are written too. A config that a GGUF file can't exp
 
 Any architecture will do. Metadata, norms, biases and other small tensors stay as they are. The head and some others get more
 bits: each tensor gets the format that llama.cpp chooses for that type.""",
-        home="cli.quantize",
     ),
     "kata": Command(
         "write a function of this runtime yourself, against its tests",
@@ -262,7 +259,7 @@ Needs the clone of the project: the installed package has no exercises. check ex
 def home_of(name: str) -> str:
     """The module of the package that holds the function `NAME_command`."""
     command = COMMANDS[name]
-    return command.home or ("cli.suite" if command.suite else f"cli.{name}")
+    return "cli.suite" if command.suite else f"cli.{name}"
 
 
 def command_parser(name: str) -> Parser:

@@ -88,7 +88,9 @@ def test_a_byte_that_the_vocabulary_lacks_is_an_error() -> None:
 
 
 def test_an_unknown_pre_tokenizer_is_named() -> None:
-    with pytest.raises(NanollamaError, match=r"there is no pre-tokenizer 'gpt9'.* There are gpt2, llama3, qwen2"):
+    with pytest.raises(
+        NanollamaError, match=r"there is no pre-tokenizer 'gpt9'; did you mean 'gpt2'\? There are gpt2, llama3, qwen2"
+    ):
         small([], "gpt9")
 
 
